@@ -1,0 +1,43 @@
+# make train   the main job: environment, training, evaluation, result table
+# make test    the quick tests
+# VENV=/path make ...   another virtual environment than .venv
+
+VENV ?= .venv
+PYTHON := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+
+.PHONY: train train-full test test-all lint format venv clean
+
+train: venv
+	$(PYTHON) scripts/train.py
+
+# Longer training on the same simulated task.
+train-full: venv
+	$(PYTHON) scripts/train.py training=full
+
+# Two workers with one thread each: as fast as it gets on two cores, and steady on more.
+test: venv
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -m "not slow" -n 2 -q
+
+test-all: venv
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 -q
+
+lint: venv
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+
+format: venv
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .
+
+venv: $(STAMP)
+
+# Made again only when what is to be installed, or how, changes.
+$(STAMP): pyproject.toml tools/install.sh
+	VENV="$(VENV)" bash tools/install.sh
+	@touch $(STAMP)
+
+clean:
+	rm -rf $(VENV) build dist outputs .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

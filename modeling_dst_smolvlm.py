@@ -1,0 +1,290 @@
+"""DST-SmolVLM2: SmolVLM2 with a speaking, a DST-update and a DST-state head, read at every frame of a stream.
+
+The language model reads one causal stream: the plan, then frames and utterances in turn. Two linear heads answer at
+each frame's last token (speak now? did the state change?), a third answers there for every step of the plan, and the
+LM head writes the texts. Remote code of the Hub: it imports torch and transformers and nothing of the training package.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import SmolVLMForConditionalGeneration
+from transformers.cache_utils import Cache
+from transformers.utils import ModelOutput
+
+try:
+    from .configuration_dst_smolvlm import DSTSmolVLMConfig
+except ImportError:  # imported as a top-level module of the installed package
+    from configuration_dst_smolvlm import DSTSmolVLMConfig
+
+IGNORE_INDEX = -100
+# Bounds the activations of one pass through the vision tower: 16 frames of 1,024 patches.
+PATCHES_PER_VISION_PASS = 16_384
+
+
+@dataclass
+class DSTSmolVLMOutput(ModelOutput):
+    """What one pass over a batch of streams answers.
+
+    Args:
+        loss: mean cross-entropy of the text, where ``labels`` were given (the heads' losses belong to the trainer).
+        logits: LM logits: ``[batch, kept, vocab]``, or ``[labelled, vocab]`` (row-major) where ``labels`` were given.
+        speaking_logits: ``[batch, frames, 2]``: stay silent, speak.
+        dst_update_logits: ``[batch, frames, 2]``: state unchanged, state changed.
+        dst_state_logits: ``[batch, frames, steps, 3]``: not started, in progress, completed, after the frame.
+        step_hidden_states: ``[batch, steps, hidden]``: the plan's steps as the state head reads them; pass them back
+            in when the plan itself is already in the cache.
+        past_key_values: the cache after this pass.
+        hidden_states: per-layer hidden states, where asked for.
+        attentions: per-layer attention weights, where asked for.
+    """
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    speaking_logits: torch.Tensor | None = None
+    dst_update_logits: torch.Tensor | None = None
+    dst_state_logits: torch.Tensor | None = None
+    step_hidden_states: torch.Tensor | None = None
+    past_key_values: Cache | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+
+
+class DSTSmolVLMForConditionalGeneration(SmolVLMForConditionalGeneration):
+    """SmolVLM2 with the three DST heads; a stock SmolVLM2 checkpoint loads into it with the heads fresh."""
+
+    config_class = DSTSmolVLMConfig
+
+    def __init__(self, config: DSTSmolVLMConfig) -> None:
+        config.check()
+        super().__init__(config)
+        hidden = config.text_config.hidden_size
+        self.speaking_decision_head = nn.Linear(hidden, 2)
+        self.dst_update_head = nn.Linear(hidden, 2)
+        self.dst_frame_proj = nn.Linear(hidden, hidden)
+        self.dst_step_proj = nn.Linear(hidden, hidden)
+        self.dst_state_norm = nn.LayerNorm(hidden)
+        self.dst_state_head = nn.Linear(hidden, config.num_dst_states)
+        self.post_init()
+
+    # -- frames -------------------------------------------------------------------------------------------------
+
+    def encode_frames(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Frames to what enters the stream: vision tower, connector, then the mean over a grid of vision tokens.
+
+        Every frame counts, an all-black one too (the stock model takes it for padding and drops it).
+
+        Args:
+            pixel_values: ``[frames, 3, height, width]``, or ``[batch, frames, 3, height, width]``, normalised.
+
+        Returns:
+            ``[frames, tokens, hidden]`` with ``tokens = config.stream_tokens``; these are the frame features that
+            ``forward`` takes in place of pixels.
+        """
+        if pixel_values.dim() == 5:
+            pixel_values = pixel_values.flatten(0, 1)
+        vision = self.config.vision_config
+        expected = (vision.num_channels, vision.image_size, vision.image_size)
+        if pixel_values.dim() != 4 or tuple(pixel_values.shape[1:]) != expected:
+            raise ValueError(
+                f"pixel_values must be [frames, {expected[0]}, {expected[1]}, {expected[2]}], "
+                f"not {list(pixel_values.shape)}; prepare frames with the model's processor."
+            )
+        frames_per_pass = max(1, PATCHES_PER_VISION_PASS // (vision.image_size // vision.patch_size) ** 2)
+        passes = [
+            self._pool(self.model.connector(self.model.vision_model(chunk).last_hidden_state))
+            for chunk in pixel_values.to(self.dtype).split(frames_per_pass)
+        ]
+        return torch.cat(passes)
+
+    def _pool(self, vision_tokens: torch.Tensor) -> torch.Tensor:
+        """``[frames, side * side, hidden]`` to ``[frames, stream_tokens, hidden]``, averaging over a square grid."""
+        side, tokens = self.config.grid_side, self.config.stream_tokens
+        if tokens == side**2:
+            return vision_tokens
+        if tokens == 1:
+            return vision_tokens.mean(dim=1, keepdim=True)
+        grid = vision_tokens.transpose(1, 2).unflatten(2, (side, side))
+        return F.adaptive_avg_pool2d(grid, int(tokens**0.5)).flatten(2).transpose(1, 2)
+
+    def joint_embed(
+        self,
+        input_ids: torch.Tensor,
+        pixel_values: torch.Tensor | None = None,
+        frame_features: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Text and frames in one stream: token embeddings with the frames' features at the ``<image>`` places.
+
+        Args:
+            input_ids: ``[batch, seq]``.
+            pixel_values: ``[frames, 3, height, width]``, all frames of the batch in the order of their places; or
+            frame_features: ``[frames, tokens, hidden]`` from ``encode_frames``, in the same order.
+
+        Returns:
+            ``[batch, seq, hidden]``.
+
+        Raises:
+            ValueError: both forms given, or as many features as ``<image>`` places is not what came.
+        """
+        if pixel_values is not None and frame_features is not None:
+            raise ValueError("Give pixel_values or frame_features, not both.")
+        embeds: torch.Tensor = self.get_input_embeddings()(input_ids)
+        if pixel_values is not None:
+            frame_features = self.encode_frames(pixel_values)
+        places = input_ids == self.config.image_token_id
+        given = 0 if frame_features is None else frame_features.shape[0] * frame_features.shape[1]
+        wanted = int(places.sum())
+        if given != wanted:
+            raise ValueError(
+                f"The stream has {wanted} <image> places but the frames bring {given} tokens "
+                f"({self.config.stream_tokens} a frame)."
+            )
+        if frame_features is None:
+            return embeds
+        return embeds.masked_scatter(places.unsqueeze(-1), frame_features.to(embeds))
+
+    # -- heads --------------------------------------------------------------------------------------------------
+
+    def read_heads(
+        self, frame_hidden: torch.Tensor, step_hidden: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The three decisions of each frame.
+
+        A step's state is read where frame and step meet: ``z = gelu(norm(q(f) * sigmoid(k(s)) + k(s)))``, so that one
+        ``Linear(hidden, 3)`` answers for any number of steps in any wording.
+
+        Args:
+            frame_hidden: ``[batch, frames, hidden]``, the text model's state at each frame's last token.
+            step_hidden: ``[batch, steps, hidden]``, its state at the end of each step's line in the plan.
+
+        Returns:
+            speaking ``[batch, frames, 2]``, DST update ``[batch, frames, 2]``, states ``[batch, frames, steps, 3]``.
+        """
+        # The heads may be kept in float32 over a bfloat16 body.
+        frame_hidden = frame_hidden.to(self.speaking_decision_head.weight.dtype)
+        step_key = self.dst_step_proj(step_hidden.to(self.dst_step_proj.weight.dtype))[:, None]
+        query = self.dst_frame_proj(frame_hidden)[:, :, None]
+        meeting = F.gelu(self.dst_state_norm(query * torch.sigmoid(step_key) + step_key))
+        return (
+            self.speaking_decision_head(frame_hidden),
+            self.dst_update_head(frame_hidden),
+            self.dst_state_head(meeting),
+        )
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        frame_features: torch.Tensor | None = None,
+        frame_positions: torch.Tensor | None = None,
+        step_positions: torch.Tensor | None = None,
+        step_hidden_states: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        **kwargs: Any,
+    ) -> DSTSmolVLMOutput:
+        """One pass over a batch of streams, or over the next tokens of streams that a cache holds.
+
+        Args:
+            input_ids: ``[batch, seq]``, or ``inputs_embeds`` ``[batch, seq, hidden]`` from ``joint_embed``.
+            attention_mask: ``[batch, cached + seq]``, 1 on what counts.
+            position_ids: ``[batch, seq]``; counted from the cache's end where not given.
+            past_key_values: cache to read and to grow.
+            pixel_values: ``[frames, 3, height, width]``, or ``frame_features`` ``[frames, tokens, hidden]``: the frames
+                of all rows, in the order of their places in ``input_ids``.
+            frame_positions: ``[batch, frames]``, the index *in this pass* of each frame's last token; -1 is padding.
+                Without it the heads are not read.
+            step_positions: ``[batch, steps]``, the index in this pass of the end of each step's line; -1 is padding.
+                Or ``step_hidden_states`` ``[batch, steps, hidden]`` from the pass that read the plan.
+            labels: ``[batch, seq]``, token ids to predict at the place before them, -100 elsewhere. LM logits are
+                computed for these places alone.
+            use_cache: return the cache.
+            logits_to_keep: without labels, how many last places get LM logits (0: all).
+
+        Returns:
+            ``DSTSmolVLMOutput``; logits of padding frames and padding steps are 0.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("Give input_ids or inputs_embeds, and only one of them.")
+        if inputs_embeds is None:
+            inputs_embeds = self.joint_embed(input_ids, pixel_values, frame_features)
+        elif pixel_values is not None or frame_features is not None:
+            raise ValueError("inputs_embeds already hold the frames: give no pixel_values or frame_features with them.")
+
+        kwargs.pop("return_dict", None)
+        body = self.model.text_model(
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+            return_dict=True,
+            **kwargs,
+        )
+        hidden = body.last_hidden_state
+        output = DSTSmolVLMOutput(
+            past_key_values=body.past_key_values, hidden_states=body.hidden_states, attentions=body.attentions
+        )
+
+        if step_positions is not None:
+            step_hidden_states = _gather(hidden, step_positions)
+        output.step_hidden_states = step_hidden_states
+        if frame_positions is not None:
+            if step_hidden_states is None:
+                raise ValueError(
+                    "frame_positions need step_positions, or step_hidden_states of the pass with the plan."
+                )
+            speaking, update, states = self.read_heads(_gather(hidden, frame_positions), step_hidden_states)
+            no_frame = (frame_positions < 0).unsqueeze(-1)
+            output.speaking_logits = speaking.masked_fill(no_frame, 0.0)
+            output.dst_update_logits = update.masked_fill(no_frame, 0.0)
+            states = states.masked_fill(no_frame.unsqueeze(-1), 0.0)
+            if step_positions is not None:
+                states = states.masked_fill((step_positions < 0)[:, None, :, None], 0.0)
+            output.dst_state_logits = states
+
+        if labels is not None:
+            targets = labels[:, 1:]
+            labelled = targets != IGNORE_INDEX
+            output.logits = self.lm_head(hidden[:, :-1][labelled])
+            if output.logits.shape[0]:
+                output.loss = F.cross_entropy(output.logits.float(), targets[labelled])
+            else:
+                output.loss = (
+                    hidden.sum() * 0.0
+                )  # no text in this batch: nothing to learn, but a graph to go back through
+        else:
+            kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+            output.logits = self.lm_head(hidden[:, kept])
+        return output
+
+    def prepare_inputs_for_generation(
+        self, input_ids: torch.Tensor, is_first_iteration: bool | None = False, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Frames and the plan belong to the first pass of ``generate``; later passes read them from the cache."""
+        inputs = super().prepare_inputs_for_generation(input_ids, is_first_iteration=is_first_iteration, **kwargs)
+        if not is_first_iteration and kwargs.get("use_cache", True):
+            for name in ("frame_features", "frame_positions", "step_positions"):
+                inputs.pop(name, None)
+        return inputs
+
+
+def _gather(hidden: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    """``hidden`` ``[batch, seq, hidden]`` at ``positions`` ``[batch, n]`` (-1 reads place 0, to be masked)."""
+    index = positions.clamp(min=0).unsqueeze(-1).expand(-1, -1, hidden.shape[-1])
+    return hidden.gather(1, index)
+
+
+DSTSmolVLMForConditionalGeneration.register_for_auto_class("AutoModelForImageTextToText")
+
+__all__ = ["DSTSmolVLMForConditionalGeneration", "DSTSmolVLMOutput"]

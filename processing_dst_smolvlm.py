@@ -1,0 +1,257 @@
+"""The sequence builder of DST-SmolVLM2: the one place where a stream's tokens are laid out.
+
+Training, evaluation and live streaming all call it, so that what streams is what was trained. A stream is SmolVLM2's
+own role format and no new vocabulary::
+
+    <|im_start|>System: {instruction}
+    Goal: {goal}
+    Plan:
+    1. {step} [not started]
+    2. {step} [in progress]<end_of_utterance>
+    <image><image>State: 2 completed, 3 in progress<end_of_utterance>
+    Assistant: {text}<end_of_utterance>
+    <image>User: {text}<end_of_utterance>
+    <image>...
+
+Decisions are read at a frame's last ``<image>``; what follows the frame is the consequence: state text first, then the
+utterance of the user or of the assistant. Remote code of the Hub: it imports transformers and nothing of the package.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import BatchFeature
+from transformers.processing_utils import ProcessorMixin
+
+INSTRUCTION = "You watch the user's video, keep track of the plan and speak when it helps."
+STATE_NAMES = ("not started", "in progress", "completed")
+IGNORE_INDEX = -100
+
+
+@dataclass
+class FrameItem:
+    """What happens on one frame: the state changes, then the user's or the assistant's words.
+
+    Args:
+        changes: step index -> state after the frame, for the steps that changed.
+        user_text: what the user said, "" if nothing.
+        response: what the assistant says, "" if nothing.
+    """
+
+    changes: Mapping[int, int] = field(default_factory=dict)
+    user_text: str = ""
+    response: str = ""
+
+
+@dataclass
+class Stream:
+    """The tokens of one stream.
+
+    Args:
+        input_ids: ``[seq]``.
+        labels: ``[seq]``, the ids of state texts and responses with their end token, -100 elsewhere.
+        frame_positions: ``[frames]``, the index of each frame's last token.
+        step_positions: ``[steps]``, the index of the last token of each step's line.
+    """
+
+    input_ids: list[int] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    frame_positions: list[int] = field(default_factory=list)
+    step_positions: list[int] = field(default_factory=list)
+
+    def add(self, ids: Sequence[int], supervised: bool = False) -> None:
+        """Append tokens, as labels too if they are to be learned."""
+        self.input_ids.extend(ids)
+        self.labels.extend(ids if supervised else [IGNORE_INDEX] * len(ids))
+
+
+class DSTSmolVLMProcessor(ProcessorMixin):
+    """Plan, frames and turns to the model's inputs.
+
+    Args:
+        image_processor: SmolVLM's; frames are resized to its ``max_image_size`` squares, never split into tiles.
+        tokenizer: SmolVLM2's, or any with its special tokens.
+        tokens_per_frame: stream tokens that one frame takes (a number; ``config.stream_tokens``).
+    """
+
+    def __init__(
+        self, image_processor: Any, tokenizer: Any, chat_template: str | None = None, tokens_per_frame: int = 1
+    ):
+        super().__init__(image_processor, tokenizer, chat_template=chat_template)
+        self.tokens_per_frame = tokens_per_frame
+        self.bos_id = self._special("<|im_start|>")
+        self.image_id = self._special("<image>")
+        self.end_id = self._special("<end_of_utterance>")
+        self._newline = self._ids("\n")
+        self._roles = {role: self._ids(f"{role}:") for role in ("System", "State", "User", "Assistant")}
+        self._frame = [self.image_id] * tokens_per_frame
+
+    def _special(self, token: str) -> int:
+        token_id = self.tokenizer.get_vocab().get(token)
+        if token_id is None:
+            raise ValueError(f"The tokenizer has no {token}: it is not SmolVLM2's.")
+        return int(token_id)
+
+    def _ids(self, text: str) -> list[int]:
+        """Token ids of plain text: special tokens that stand in it are read as the characters they are made of."""
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
+        return ids
+
+    # -- the pieces of a stream ---------------------------------------------------------------------------------
+
+    def add_prompt(self, stream: Stream, goal: str, steps: Sequence[str], states: Sequence[int] | None) -> None:
+        """Open the stream: instruction, goal and plan, each step with its state before the first frame.
+
+        Args:
+            stream: an empty stream.
+            goal: what the user is after.
+            steps: the plan's lines.
+            states: one of 0, 1, 2 for each step, or None where the states are not known.
+
+        Raises:
+            ValueError: no steps, or not as many states as steps.
+        """
+        if not steps:
+            raise ValueError("The plan has no steps.")
+        if states is not None and len(states) != len(steps):
+            raise ValueError(f"{len(states)} states for {len(steps)} steps.")
+        stream.add([self.bos_id])
+        stream.add(self._roles["System"])
+        stream.add(self._ids(f" {INSTRUCTION}\nGoal: {one_line(goal)}\nPlan:"))
+        for number, step in enumerate(steps, start=1):
+            state = "" if states is None else f" [{STATE_NAMES[states[number - 1]]}]"
+            stream.add(self._newline)
+            stream.add(self._ids(f"{number}. {one_line(step)}{state}"))
+            stream.step_positions.append(len(stream.input_ids) - 1)
+        self.close(stream)
+
+    def add_frame(self, stream: Stream) -> None:
+        """One frame's places; its decisions are read at the last of them."""
+        stream.add(self._frame)
+        stream.frame_positions.append(len(stream.input_ids) - 1)
+
+    def open(self, stream: Stream, role: str) -> None:
+        """``role:``, after which the text of a ``State`` or ``Assistant`` turn is predicted."""
+        stream.add(self._roles[role])
+
+    def close(self, stream: Stream, supervised: bool = False) -> None:
+        """The end of a turn: the end token, which a model that speaks must learn to say, and a newline."""
+        stream.add([self.end_id], supervised)
+        stream.add(self._newline)
+
+    def add_turn(self, stream: Stream, role: str, text: str, supervised: bool = False) -> None:
+        """A whole turn of ``State``, ``User`` or ``Assistant``."""
+        self.open(stream, role)
+        stream.add(self._ids(f" {one_line(text)}"), supervised)
+        self.close(stream, supervised)
+
+    def add_item(self, stream: Stream, item: FrameItem) -> None:
+        """A frame and what follows from it; state text and response are supervised."""
+        self.add_frame(stream)
+        self.add_consequences(stream, item)
+
+    def add_consequences(self, stream: Stream, item: FrameItem) -> None:
+        """What follows a frame: the state text, then the user's or the assistant's turn."""
+        if item.changes:
+            self.add_turn(stream, "State", state_text(item.changes), supervised=True)
+        if item.user_text:
+            self.add_turn(stream, "User", item.user_text)
+        if item.response:
+            self.add_turn(stream, "Assistant", item.response, supervised=True)
+
+    def build(
+        self, goal: str, steps: Sequence[str], states: Sequence[int] | None, items: Iterable[FrameItem]
+    ) -> Stream:
+        """A whole stream: the prompt, then every frame with what follows from it."""
+        stream = Stream()
+        self.add_prompt(stream, goal, steps, states)
+        for item in items:
+            self.add_item(stream, item)
+        return stream
+
+    # -- frames -------------------------------------------------------------------------------------------------
+
+    @property
+    def frame_size(self) -> int:
+        """Side of the square that a frame is resized to, in pixels."""
+        return int(self.image_processor.max_image_size["longest_edge"])
+
+    def pixel_values(self, frames: Sequence[Any]) -> torch.Tensor:
+        """RGB pictures (PIL, or uint8 arrays ``[height, width, 3]``) to ``[frames, 3, size, size]``, normalised."""
+        if not len(frames):
+            return torch.zeros(0, 3, self.frame_size, self.frame_size)
+        arrays = [np.asarray(frame) for frame in frames]
+        square = (self.frame_size, self.frame_size, 3)
+        if all(array.shape == square and array.dtype == np.uint8 for array in arrays):
+            # Nothing to resize: the same arithmetic as the image processor's, once for all frames.
+            mean, std = np.float32(self.image_processor.image_mean), np.float32(self.image_processor.image_std)
+            pixels = np.stack(arrays).astype(np.float32) * np.float32(self.image_processor.rescale_factor)
+            return torch.from_numpy(((pixels - mean) / std).transpose(0, 3, 1, 2).copy())
+        prepared = self.image_processor(
+            [list(frames)],
+            size={"longest_edge": self.frame_size},
+            do_image_splitting=False,
+            do_pad=False,
+            return_tensors="pt",
+        )
+        values: torch.Tensor = prepared["pixel_values"][0]
+        return values
+
+    def __call__(
+        self,
+        goal: str,
+        steps: Sequence[str],
+        frames: Sequence[Any],
+        states: Sequence[int] | None = None,
+        items: Sequence[FrameItem] | None = None,
+        **kwargs: Any,
+    ) -> BatchFeature:
+        """One stream as a batch of one, ready for ``model(**inputs)``.
+
+        Args:
+            goal: what the user is after.
+            steps: the plan's lines.
+            frames: RGB pictures, oldest first.
+            states: the steps' states before the first frame; all not started where not given.
+            items: what happened on each frame; nothing where not given.
+
+        Returns:
+            ``input_ids``, ``attention_mask``, ``frame_positions``, ``step_positions`` (each ``[1, ...]``) and
+            ``pixel_values`` ``[frames, 3, size, size]``.
+        """
+        if kwargs:
+            raise TypeError(f"DSTSmolVLMProcessor takes no {sorted(kwargs)}; see its docstring.")
+        items = [FrameItem() for _ in frames] if items is None else items
+        if len(items) != len(frames):
+            raise ValueError(f"{len(items)} items for {len(frames)} frames: one item a frame.")
+        stream = self.build(goal, steps, [0] * len(steps) if states is None else states, items)
+        return BatchFeature(
+            {
+                "input_ids": torch.tensor([stream.input_ids]),
+                "attention_mask": torch.ones(1, len(stream.input_ids), dtype=torch.long),
+                "frame_positions": torch.tensor([stream.frame_positions]),
+                "step_positions": torch.tensor([stream.step_positions]),
+                "pixel_values": self.pixel_values(frames),
+            }
+        )
+
+
+def one_line(text: str) -> str:
+    """Text without control characters and with single spaces, so that no line of it can pass for the prompt's own."""
+    return " ".join("".join(" " if unicodedata.category(c) == "Cc" else c for c in text).split())
+
+
+def state_text(changes: Mapping[int, int]) -> str:
+    """``{1: 2, 2: 1}`` to ``2 completed, 3 in progress`` (steps are numbered from 1 in the plan)."""
+    return ", ".join(f"{step + 1} {STATE_NAMES[state]}" for step, state in changes.items())
+
+
+DSTSmolVLMProcessor.register_for_auto_class()
+
+__all__ = ["DSTSmolVLMProcessor", "FrameItem", "Stream"]

@@ -1,0 +1,1 @@
+"""What a finished model folder shows on the Hub."""

@@ -1,0 +1,1 @@
+"""State labels made from annotations."""

@@ -1,0 +1,174 @@
+"""State labels without a language model: annotated segments are matched to the plan's steps by their words and order.
+
+Annotations tell what was done when, in their own words; the plan tells what there is to do. A dynamic programme
+assigns each top-level segment to a step or to none, so that steps never go backwards in time and the summed word
+similarity is largest. A step then lasts from its first segment's start to its last segment's end.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prospect_hf.errors import DataError
+from prospect_hf.sessions import DSTEvent, Step
+
+# Similarity below which a segment is rather left out than assigned.
+MIN_SIMILARITY = 0.2
+# Added where text and step open with the same word, which is the verb in plans and annotations.
+SAME_VERB = 0.15
+
+_SEGMENT = re.compile(r"^\[?(\d+(?:\.\d+)?)s\s*-\s*(\d+(?:\.\d+)?)s\]?:?\s+(.+)$")
+_REMARK = re.compile(r"\((?:mistake|correction|error)\b.*$", re.IGNORECASE)
+_PSEUDO_STEPS = ("start", "done")
+_STOP_WORDS = frozenset(
+    """a an and as at be by for from in into is it its of off on onto or other out some that the their them then this
+    through to together up use user using with you your""".split()  # noqa: SIM905
+)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One annotated top-level segment, in seconds. ``undoes`` marks mistakes and their corrections."""
+
+    start: float
+    end: float
+    text: str
+    undoes: bool
+
+
+@dataclass(frozen=True)
+class Span:
+    """Step ``step`` (0-based) lasts from ``start`` to ``end`` seconds; ``end`` None = never completed."""
+
+    step: int
+    start: float
+    end: float | None
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """What became of the annotation: ``spans`` in plan order, ``assigned[i]`` the step of segment i or None.
+
+    ``unusable`` counts segment lines whose end is not after their start; they are in neither list.
+    """
+
+    spans: tuple[Span, ...]
+    segments: tuple[Segment, ...]
+    assigned: tuple[int | None, ...]
+    unusable: int
+
+
+def parse_segments(descriptions: str) -> tuple[tuple[Segment, ...], int]:
+    """The top-level segments of ``all_step_descriptions`` by time, and how many lines had no length.
+
+    Lines read ``[94.4s-105.2s] attach wheel``, in some records without the brackets. Child lines (they open with a
+    dash), summaries and the pseudo-steps ``start`` and ``Done`` are no segments.
+    """
+    segments: list[Segment] = []
+    unusable = 0
+    for line in descriptions.splitlines():
+        match = _SEGMENT.match(line)
+        if match is None:
+            continue
+        start, end, text = float(match[1]), float(match[2]), match[3].strip()
+        if text.lower() in _PSEUDO_STEPS:
+            continue
+        if end <= start:
+            unusable += 1
+            continue
+        segments.append(Segment(start, end, _REMARK.sub("", text).strip(), _REMARK.search(text) is not None))
+    segments.sort(key=lambda segment: (segment.start, segment.end))
+    return tuple(segments), unusable
+
+
+def _words(text: str) -> list[str]:
+    return [_stem(word) for word in re.findall(r"[^\W\d_]+", text.lower()) if word not in _STOP_WORDS]
+
+
+def _stem(word: str) -> str:
+    """The word without its commonest endings: wheels, attaching and attached meet wheel and attach."""
+    for ending in ("ing", "ed", "es", "s"):
+        if word.endswith(ending) and len(word) - len(ending) >= 3 and not word.endswith("ss"):
+            word = word.removesuffix(ending)
+            break
+    if len(word) > 3 and word[-1] == word[-2]:
+        word = word[:-1]
+    return word.removesuffix("e") if len(word) > 3 else word
+
+
+def similarity(texts: Sequence[str], steps: Sequence[Step]) -> NDArray[np.float64]:
+    """Cosine similarity [texts, steps] of word sets, each word weighted by how few steps of the plan use it.
+
+    Weight = log(1 + steps / (1 + steps that use the word)): inverse document frequency with the plan as the corpus.
+    ``SAME_VERB`` is added where both open with the same word.
+    """
+    plan = [_words(step.text) for step in steps]
+    used = Counter(word for words in plan for word in set(words))
+
+    def norm(words: set[str]) -> float:
+        return math.sqrt(sum(weight(word) ** 2 for word in sorted(words)))
+
+    def weight(word: str) -> float:
+        return math.log(1 + len(steps) / (1 + used[word]))
+
+    table = np.zeros((len(texts), len(steps)))
+    for row, text in enumerate(texts):
+        words = _words(text)
+        for column, step in enumerate(plan):
+            shared = norm(set(words) & set(step))
+            if shared:
+                cosine = shared**2 / (norm(set(words)) * norm(set(step)))
+                table[row, column] = cosine + (SAME_VERB if words[0] == step[0] else 0.0)
+    return table
+
+
+def _monotone(gain: NDArray[np.float64]) -> list[int | None]:
+    """The assignment of rows to non-decreasing columns, or to none (gain 0), with the largest summed gain."""
+    rows, columns = gain.shape
+    best = np.zeros((rows + 1, columns))  # best[i, k]: rows before i, the last column used being at most k
+    for row in range(rows):
+        best[row + 1] = np.maximum.accumulate(np.maximum(best[row], best[row] + gain[row]))
+    assigned: list[int | None] = [None] * rows
+    column = columns - 1
+    for row in reversed(range(rows)):
+        while column > 0 and best[row + 1, column] == best[row + 1, column - 1]:
+            column -= 1
+        if best[row + 1, column] != best[row, column]:
+            assigned[row] = column
+    return assigned
+
+
+def align(descriptions: str, steps: Sequence[Step], origin: str) -> Alignment:
+    """Match the annotated segments in ``descriptions`` to ``steps``.
+
+    Mistakes and their corrections are assigned to no step, since they do not carry it out. A step without a segment
+    has no span. Raises ``DataError`` where no step at all finds a segment: that is no labelling.
+    """
+    segments, unusable = parse_segments(descriptions)
+    if not segments:
+        raise DataError(f"{origin}: all_step_descriptions has no usable segment line such as '[1.0s-2.5s] turn it'.")
+    gain = similarity([segment.text for segment in segments], steps) - MIN_SIMILARITY
+    gain[[segment.undoes for segment in segments]] = -1.0
+    assigned = _monotone(gain)
+    spans: list[Span] = []
+    for step in range(len(steps)):
+        mine = [segment for segment, owner in zip(segments, assigned, strict=True) if owner == step]
+        if mine:
+            spans.append(Span(step, min(one.start for one in mine), max(one.end for one in mine)))
+    if not spans:
+        raise DataError(f"{origin}: none of {len(segments)} annotated segments matches a step of the plan.")
+    return Alignment(tuple(spans), segments, tuple(assigned), unusable)
+
+
+def span_events(spans: Sequence[Span]) -> tuple[DSTEvent, ...]:
+    """The state events of ``spans``: a start each, and a completion where there is an end."""
+    events = [DSTEvent(span.start, span.step, "start") for span in spans]
+    events += [DSTEvent(span.end, span.step, "complete") for span in spans if span.end is not None]
+    return tuple(events)

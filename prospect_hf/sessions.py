@@ -1,0 +1,174 @@
+"""The one form in which a recording and its labels travel: whatever corpus they came from, all else reads this.
+
+A ``Session`` is one conversation over one video: the plan's steps, the turns, the state transitions, and the frames
+that it covers. Plain Python, checked once when it is made, so that no later stage has to doubt it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+
+from prospect_hf.errors import DataError
+
+SOURCES = ("assembly101", "ego4d", "egoexolearn", "epickitchens", "holoassist", "wtag")
+NOT_STARTED, IN_PROGRESS, COMPLETED = 0, 1, 2
+IGNORE = -100
+FPS = 2.0
+
+_VIEW = re.compile(r"__view\d+$")
+_ASSEMBLY101_PART = re.compile(r"^[^_]+_(?!_)")  # "assembly_" or "disassembly_"; "__" sets a camera view apart
+_ASSEMBLY101_CAMERA = re.compile(r"__(HMC_|C\d).*$")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the plan. ``id`` is "S1" for the first."""
+
+    id: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One utterance. ``time`` is in seconds of the video; ``progress`` is a running summary (assistant turns only)."""
+
+    role: str
+    time: float
+    text: str
+    labels: str = ""
+    progress: str = ""
+
+
+@dataclass(frozen=True)
+class DSTEvent:
+    """Step ``step`` (0-based) goes into progress ("start") or is done ("complete") at ``time`` seconds."""
+
+    time: float
+    step: int
+    transition: str
+
+
+def event_order(event: DSTEvent) -> tuple[float, int, int]:
+    """Sort key of state events: by time, completions before starts, then by step."""
+    return event.time, 0 if event.transition == "complete" else 1, event.step
+
+
+@dataclass(frozen=True)
+class Session:
+    """One conversation over one video.
+
+    ``events`` is None where there are no state labels at all (everything about states is then ignored), and may be
+    empty only where nothing happens. Frames are absolute: the session covers ``first_frame`` to ``num_frames - 1``,
+    and frame i shows the seconds [i / fps, (i + 1) / fps). ``turns`` are in order of time. ``frames_file`` is relative
+    to the source's folder. ``origin`` says which record of which file this is, for messages.
+
+    Raises ``DataError`` where the labels contradict themselves.
+    """
+
+    session_id: str
+    source: str
+    video_uid: str
+    recording: str
+    user_type: str
+    goal: str
+    steps: tuple[Step, ...]
+    turns: tuple[Turn, ...]
+    events: tuple[DSTEvent, ...] | None
+    fps: float
+    first_frame: int
+    num_frames: int
+    frames_file: str
+    origin: str
+
+    def __post_init__(self) -> None:
+        if self.source not in SOURCES:
+            raise DataError(f"{self.origin}: source is '{self.source}'; known are {', '.join(SOURCES)}.")
+        if not self.steps:
+            raise DataError(f"{self.origin}: steps is empty; a session needs a plan of at least one step.")
+        if not (math.isfinite(self.fps) and self.fps > 0):
+            raise DataError(f"{self.origin}: fps is {self.fps}; it must be a positive number of frames a second.")
+        if not 0 <= self.first_frame < self.num_frames:
+            raise DataError(
+                f"{self.origin}: the session covers no frame: it starts at frame {self.first_frame} and "
+                f"num_frames is {self.num_frames}."
+            )
+        self._check_turns()
+        if self.events is not None:
+            self._check_events(self.events)
+
+    def _check_turns(self) -> None:
+        previous = 0.0
+        for number, turn in enumerate(self.turns):
+            where = f"{self.origin}: turns[{number}]"
+            if turn.role not in ("user", "assistant"):
+                raise DataError(f"{where}.role is '{turn.role}'; it must be user or assistant.")
+            check_time(turn.time, f"{where}.time")
+            if turn.time < previous:
+                raise DataError(f"{where}.time is {turn.time} s, before the turn that precedes it ({previous} s).")
+            if not turn.text.strip():
+                raise DataError(f"{where}.content is empty; a turn says something.")
+            previous = turn.time
+
+    def _check_events(self, events: tuple[DSTEvent, ...]) -> None:
+        by_step: dict[int, list[DSTEvent]] = defaultdict(list)
+        for number, event in enumerate(events):
+            where = f"{self.origin}: events[{number}]"
+            check_time(event.time, f"{where}.time")
+            if not 0 <= event.step < len(self.steps):
+                raise DataError(f"{where}.step is {event.step}, but the plan has steps 0 to {len(self.steps) - 1}.")
+            if event.transition not in ("start", "complete"):
+                raise DataError(f"{where}.transition is '{event.transition}'; it must be start or complete.")
+            by_step[event.step].append(event)
+        for step, of_step in by_step.items():
+            open_since: float | None = None
+            for event in sorted(of_step, key=event_order):
+                name = f"{self.origin}: step {self.steps[step].id}"
+                if event.transition == "complete":
+                    if open_since is None:
+                        raise DataError(
+                            f"{name} completes at {event.time} s but is not in progress then; "
+                            "its end is at or before its start."
+                        )
+                    open_since = None
+                else:
+                    if open_since is not None:
+                        raise DataError(
+                            f"{name} starts at {event.time} s while already in progress since {open_since} s; "
+                            "spans of one step must not overlap."
+                        )
+                    open_since = event.time
+
+
+def check_time(time: float, where: str) -> None:
+    """Raise ``DataError`` unless ``time`` is a finite number of seconds, not negative."""
+    if not math.isfinite(time):
+        raise DataError(f"{where} is {time}; it must be a finite number of seconds.")
+    if time < 0:
+        raise DataError(f"{where} is {time}; a time must not be negative.")
+
+
+def _stem(source: str, uid: str) -> str:
+    if source == "ego4d":
+        return uid.removeprefix("grp-")
+    return _ASSEMBLY101_PART.sub("", uid) if source == "assembly101" else uid
+
+
+def frames_file(source: str, uid: str) -> str:
+    """The frame store of video ``uid``, relative to the source's folder, by ProAssist's naming.
+
+    ego4d drops a leading ``grp-``; assembly101 drops everything up to the first ``_`` (the assembling and the
+    disassembling part of one recording share their frames).
+    """
+    return f"frames/{_stem(source, uid)}.arrow"
+
+
+def recording_id(source: str, uid: str) -> str:
+    """The recording behind video ``uid``: equal for camera views, and for parts, of one recording.
+
+    Splits must be made by it: the views of a recording show the same hands and carry the same dialogue.
+    """
+    stem = _VIEW.sub("", _stem(source, uid))
+    return _ASSEMBLY101_CAMERA.sub("", stem) if source == "assembly101" else stem

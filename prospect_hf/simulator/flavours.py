@@ -1,0 +1,266 @@
+"""The six looks and vocabularies of the toy task, one per source name.
+
+A flavour fixes what a corpus of that name says and how its bench looks. Its sentences have no random wording: what is
+said follows from the flavour, the plan and what can be seen, so that an exact match is something a model can learn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+Colour = tuple[int, int, int]
+
+SHAPES = ("disc", "square", "triangle", "cross")
+
+# Far apart in hue, and all more saturated than any bench, board or hand, so that a tinted light cannot swap two.
+COLOURS: dict[str, Colour] = {
+    "red": (205, 30, 35),
+    "orange": (255, 138, 0),
+    "yellow": (250, 232, 40),
+    "green": (30, 150, 45),
+    "cyan": (60, 225, 235),
+    "blue": (30, 60, 215),
+    "pink": (250, 90, 205),
+}
+
+
+@dataclass(frozen=True)
+class Flavour:
+    """Wording, naming and looks of one source.
+
+    ``verb`` and ``place`` make the plan ("Fasten the red wheel to the board."), ``done`` is the participle.
+    ``tray_side`` is where the tray lies in the picture; ``texture`` names how the bench is painted.
+    ``uid`` and ``frame_name`` are formats with the one field ``key``, ``{split}-{index}__view{view}``.
+    """
+
+    source: str
+    dataset: str
+    domain: str
+    knowledge_type: str
+    uid: str
+    frame_name: str
+    title: str
+    goal: str
+    nouns: dict[str, str]
+    verb: str
+    done: str
+    place: str
+    praise: str
+    tray_side: str
+    texture: str
+    bench: Colour
+    bench_mark: Colour
+    board: Colour
+    tray: Colour
+
+    def part_name(self, colour: str, shape: str) -> str:
+        """How plan and talk call a part, e.g. "red wheel"."""
+        return f"{colour} {self.nouns[shape]}"
+
+    def plan_step(self, part: str) -> str:
+        """The plan's line for ``part``, without its number."""
+        return f"{self.verb.capitalize()} the {part} {self.place}."
+
+    def request(self) -> str:
+        """The user's opening."""
+        return f"I want to {self.goal}. Can you guide me?"
+
+    def opening(self, part: str, asked: bool) -> str:
+        """The assistant's opening: an answer if the user ``asked``, else a remark of its own."""
+        return f"{'Sure. ' if asked else 'Hello. '}First, {self.verb} the {part} {self.place}."
+
+    def completion(self, part: str, following: str | None) -> str:
+        """What is said when ``part`` was completed and ``following`` comes first among the steps that are not."""
+        if following is None:
+            return f"{self.praise} The {part} was the last. All is {self.done}."
+        return f"{self.praise} Now {self.verb} the {following} {self.place}."
+
+    def correction(self, wrong: str, right: str) -> str:
+        """What is said when a part that belongs to no step was picked."""
+        return f"That is the {wrong}. You need the {right}."
+
+    def loosening(self, part: str) -> str:
+        """What is said when a completed step is undone."""
+        return f"The {part} came loose. {self.verb.capitalize()} it again."
+
+    def answer_next(self, parts: Sequence[str], states: Sequence[int]) -> str:
+        """The answer to "What is next?": the first step not started, else the first one in progress."""
+        for part, state in zip(parts, states, strict=True):
+            if state == 0:
+                return f"The {part} is next."
+        for part, state in zip(parts, states, strict=True):
+            if state == 1:
+                return f"Only the {part} is left."
+        return f"Nothing. All is {self.done}."
+
+    def answer_done(self, parts: Sequence[str], states: Sequence[int]) -> str:
+        """The answer to "Which parts are ...?", by whichever of the two lists is short."""
+        done = [part for part, state in zip(parts, states, strict=True) if state == 2]
+        rest = [part for part, state in zip(parts, states, strict=True) if state != 2]
+        if not rest:
+            return "All of them."
+        if not done:
+            return "None yet."
+        if len(done) <= 3:
+            return _listed(done).capitalize() + "."
+        return f"All but {_listed(rest)}."
+
+    def question_next(self) -> str:
+        """One of the two things a user asks on the way."""
+        return "What is next?"
+
+    def question_done(self) -> str:
+        """The other of the two."""
+        return f"Which parts are {self.done}?"
+
+    def progress(self, parts: Sequence[str], states: Sequence[int]) -> str:
+        """The running summary that goes with an assistant turn."""
+        groups = [[p for p, s in zip(parts, states, strict=True) if s == state] for state in (2, 1, 0)]
+        done, doing, left = (_listed(group) if group else "none" for group in groups)
+        return f"The goal is to {self.goal}. {self.done.capitalize()}: {done}. In progress: {doing}. To do: {left}."
+
+
+def _listed(names: Sequence[str]) -> str:
+    """``a``, ``a and b`` or ``a, b and c``, each with its article."""
+    with_article = [f"the {name}" for name in names]
+    if len(with_article) == 1:
+        return with_article[0]
+    return ", ".join(with_article[:-1]) + " and " + with_article[-1]
+
+
+def _nouns(disc: str, square: str, triangle: str, cross: str) -> dict[str, str]:
+    return dict(zip(SHAPES, (disc, square, triangle, cross), strict=True))
+
+
+FLAVOURS: dict[str, Flavour] = {
+    flavour.source: flavour
+    for flavour in (
+        Flavour(
+            source="assembly101",
+            dataset="assembly101",
+            domain="assembly/disassembly",
+            knowledge_type="assembly steps",
+            uid="assembly_sim-{key}",
+            frame_name="sim-{key}",
+            title="Assembling the Toy",
+            goal="assemble the toy",
+            nouns=_nouns("wheel", "panel", "roof", "axle"),
+            verb="fasten",
+            done="fastened",
+            place="to the board",
+            praise="Well done.",
+            tray_side="bottom",
+            texture="plain",
+            bench=(108, 112, 118),
+            bench_mark=(98, 102, 108),
+            board=(176, 178, 180),
+            tray=(66, 70, 78),
+        ),
+        Flavour(
+            source="ego4d",
+            dataset="ego4d-goalstep",
+            domain="construction",
+            knowledge_type="building steps",
+            uid="grp-sim-{key}",
+            frame_name="sim-{key}",
+            title="Building the Bird House",
+            goal="build the bird house",
+            nouns=_nouns("knob", "tile", "wedge", "joint"),
+            verb="screw",
+            done="screwed on",
+            place="onto the wall",
+            praise="Good.",
+            tray_side="right",
+            texture="planks",
+            bench=(126, 100, 76),
+            bench_mark=(104, 80, 60),
+            board=(196, 172, 140),
+            tray=(82, 64, 50),
+        ),
+        Flavour(
+            source="egoexolearn",
+            dataset="egoexolearn",
+            domain="lab task",
+            knowledge_type="lab task steps",
+            uid="sim-{key}",
+            frame_name="sim-{key}",
+            title="Loading the Reaction Rack",
+            goal="load the reaction rack",
+            nouns=_nouns("dish", "cartridge", "funnel", "valve"),
+            verb="lock",
+            done="locked",
+            place="into the rack",
+            praise="That is right.",
+            tray_side="bottom",
+            texture="tiles",
+            bench=(184, 190, 190),
+            bench_mark=(150, 158, 160),
+            board=(84, 98, 104),
+            tray=(224, 228, 228),
+        ),
+        Flavour(
+            source="epickitchens",
+            dataset="epickitchens",
+            domain="cooking",
+            knowledge_type="cooking recipe",
+            uid="S01_{key}",
+            frame_name="S01_{key}",
+            title="Packing the Kitchen Rack",
+            goal="pack the kitchen rack",
+            nouns=_nouns("lid", "box", "grater", "whisk"),
+            verb="clip",
+            done="clipped on",
+            place="onto the rack",
+            praise="Nice.",
+            tray_side="left",
+            texture="speckles",
+            bench=(62, 66, 64),
+            bench_mark=(104, 108, 104),
+            board=(150, 160, 146),
+            tray=(112, 96, 84),
+        ),
+        Flavour(
+            source="holoassist",
+            dataset="holoassist",
+            domain="object manipulation",
+            knowledge_type="operation manual",
+            uid="S001-sim-{key}",
+            frame_name="S001-sim-{key}",
+            title="Setting up the Control Unit",
+            goal="set up the control unit",
+            nouns=_nouns("dial", "chip", "antenna", "fan"),
+            verb="insert",
+            done="inserted",
+            place="into the unit",
+            praise="Correct.",
+            tray_side="bottom",
+            texture="grid",
+            bench=(58, 74, 84),
+            bench_mark=(84, 100, 110),
+            board=(38, 42, 46),
+            tray=(120, 134, 142),
+        ),
+        Flavour(
+            source="wtag",
+            dataset="wtag",
+            domain="cooking",
+            knowledge_type="cooking recipe",
+            uid="T-sim-{key}",
+            frame_name="T-sim-{key}",
+            title="Making the Snack Plate",
+            goal="make the snack plate",
+            nouns=_nouns("cookie", "cracker", "nacho", "pretzel"),
+            verb="pin",
+            done="pinned",
+            place="onto the plate",
+            praise="Perfect.",
+            tray_side="bottom",
+            texture="checks",
+            bench=(186, 160, 158),
+            bench_mark=(206, 190, 184),
+            board=(204, 200, 190),
+            tray=(134, 108, 92),
+        ),
+    )
+}

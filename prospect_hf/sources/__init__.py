@@ -1,0 +1,1 @@
+"""Readers: from a corpus on disk to sessions."""

@@ -1,0 +1,113 @@
+"""Typed access to JSON that nobody has checked: each failure names the file, the record and the key."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from prospect_hf.errors import DataError, UsageError
+
+
+def load_json(path: Path) -> Any:
+    """The JSON value in ``path``. Raises ``UsageError`` where it is missing, ``DataError`` where it is no JSON."""
+    return _parse(_read(path), str(path))
+
+
+def load_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    """(line number from 1, value) of each non-empty line of ``path``."""
+    for number, line in enumerate(_read(path).splitlines(), start=1):
+        if line.strip():
+            yield number, _parse(line, f"{path}: line {number}")
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such file.") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}).") from error
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{where}: invalid JSON ({error.msg} at line {error.lineno}, column {error.colno}).") from error
+    except RecursionError:
+        raise DataError(f"{where}: JSON nested too deeply.") from None
+
+
+def as_dict(value: Any, where: str) -> dict[str, Any]:
+    """``value`` itself where it is an object."""
+    if not isinstance(value, dict):
+        raise DataError(f"{where} is {_kind(value)}; expected an object.")
+    return value
+
+
+def get(record: dict[str, Any], key: str, where: str) -> Any:
+    """``record[key]``, whatever it is."""
+    if key not in record:
+        raise DataError(f"{where}: key '{key}' is missing.")
+    return record[key]
+
+
+def get_dict(record: dict[str, Any], key: str, where: str) -> dict[str, Any]:
+    """``record[key]`` where it is an object."""
+    return as_dict(get(record, key, where), f"{where}: '{key}'")
+
+
+def get_list(record: dict[str, Any], key: str, where: str) -> list[Any]:
+    """``record[key]`` where it is a list with at least one entry."""
+    value = get(record, key, where)
+    if not isinstance(value, list):
+        raise DataError(f"{where}: '{key}' is {_kind(value)}; expected a list.")
+    if not value:
+        raise DataError(f"{where}: '{key}' is empty; there is nothing to use in it.")
+    return value
+
+
+def get_text(record: dict[str, Any], key: str, where: str) -> str:
+    """``record[key]`` where it is text that says something."""
+    value = get(record, key, where)
+    if not isinstance(value, str):
+        raise DataError(f"{where}: '{key}' is {_kind(value)}; expected text.")
+    if not value.strip():
+        raise DataError(f"{where}: '{key}' is empty text.")
+    return value
+
+
+def get_optional_text(record: dict[str, Any], key: str, where: str) -> str:
+    """``record[key]`` where it is text; "" where it is missing, null or empty."""
+    value = record.get(key)
+    if value is None or value == "":
+        return ""
+    return get_text(record, key, where)
+
+
+def get_number(record: dict[str, Any], key: str, where: str) -> float:
+    """``record[key]`` where it is a finite number that is not negative (a time, a rate, an index)."""
+    value = get(record, key, where)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise DataError(f"{where}: '{key}' is {_kind(value)}; expected a number.")
+    if not math.isfinite(value):
+        raise DataError(f"{where}: '{key}' is {value}; expected a finite number.")
+    if value < 0:
+        raise DataError(f"{where}: '{key}' is {value}; it must not be negative.")
+    return float(value)
+
+
+def get_index(record: dict[str, Any], key: str, where: str) -> int:
+    """``record[key]`` where it is a whole number that is not negative."""
+    number = get_number(record, key, where)
+    if not number.is_integer():
+        raise DataError(f"{where}: '{key}' is {number}; expected a whole number.")
+    return int(number)
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")

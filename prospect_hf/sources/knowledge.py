@@ -1,0 +1,31 @@
+"""The plan's steps out of ProAssist's ``inferred_knowledge``, a text that was written for people."""
+
+from __future__ import annotations
+
+import re
+
+from prospect_hf.errors import DataError
+from prospect_hf.sessions import Step
+
+_NUMBERED = re.compile(r"^\d+\.\s+(.*)$")
+
+
+def parse_steps(knowledge: str, where: str) -> tuple[Step, ...]:
+    """The numbered lines of ``knowledge``, as steps S1, S2, ... in their order.
+
+    What precedes the first numbered line (title, ingredients, tools) is no step; a line without a number continues
+    the step before it. Raises ``DataError`` where there is no numbered line.
+    """
+    texts: list[str] = []
+    for line in knowledge.splitlines():
+        numbered = _NUMBERED.match(line.strip())
+        if numbered:
+            texts.append(numbered[1].strip())
+        elif texts and line.strip():
+            texts[-1] = f"{texts[-1]} {line.strip()}".strip()
+    if not texts:
+        raise DataError(f"{where} has no numbered step such as '1. Fill the kettle.'.")
+    for number, text in enumerate(texts, start=1):
+        if not text:
+            raise DataError(f"{where}: step {number} has a number but no text.")
+    return tuple(Step(f"S{number}", text) for number, text in enumerate(texts, start=1))

@@ -1,0 +1,274 @@
+"""Reads ProAssist's ``processed_data``: generated dialogues and training records, with or without state labels.
+
+Frames are sampled at 2 a second whatever ``parsed_video_anns.fps`` says: that is the camera's rate.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from pathlib import Path
+from typing import Any, Literal
+
+from prospect_hf.data.frames import FrameStore
+from prospect_hf.errors import DataError, UsageError
+from prospect_hf.labels.align import Span, align, span_events
+from prospect_hf.sessions import FPS, DSTEvent, Session, Step, Turn, frames_file, recording_id
+from prospect_hf.sources.checks import (
+    as_dict,
+    get_dict,
+    get_index,
+    get_list,
+    get_number,
+    get_optional_text,
+    get_text,
+    load_json,
+)
+from prospect_hf.sources.dst_labels import LabelFiles, parse_spans, segment_text, step_index
+from prospect_hf.sources.knowledge import parse_steps
+from prospect_hf.sources.report import FILE_SPLITS, OnError, SessionsReport, start_report
+from prospect_hf.timeline import FRAME_TOLERANCE, frame_at, turn_frames
+
+DST = Literal["files", "align", "none"]
+
+
+def source_folder(root: Path, source: str) -> Path:
+    """``{root}/processed_data/{source}``. Raises ``UsageError`` naming the first folder of the path that is missing."""
+    for folder in (root, root / "processed_data", root / "processed_data" / source):
+        if not folder.is_dir():
+            raise UsageError(f"{folder}: no such folder; data.root is the folder that holds processed_data/{source}.")
+    return root / "processed_data" / source
+
+
+def dialogs_file(root: Path, source: str, split: str, suffix: str = "_filtered") -> Path:
+    """The file with the conversations of ``split`` (train, validation or test)."""
+    return root / "processed_data" / source / "generated_dialogs" / f"{FILE_SPLITS[split]}{suffix}.json"
+
+
+def read_sessions(
+    root: Path,
+    source: str,
+    split: str,
+    *,
+    dst: DST = "none",
+    dst_root: Path | None = None,
+    suffix: str = "_filtered",
+    on_error: OnError = "raise",
+) -> SessionsReport:
+    """Every conversation of one source and split as a session.
+
+    ``dst``: "none" = no state labels; "files" = the record's own ``dst`` list or, with ``dst_root``, the one found
+    there (see ``LabelFiles``); "align" = the annotated segments matched to the plan (see ``labels.align``).
+    ``on_error``: "raise" on the first bad record, or "skip" and list it.
+
+    Frames: the session starts at floor(video_start_time * fps), or 0. Where the video's frame store exists it says how
+    many frames there are, except that a record with a ``video_start_time`` is a part of its video and ends where its
+    labels and its ``duration`` do. Without a frame store the session ends with the last turn or state event.
+
+    Raises ``UsageError`` for a missing folder or file, ``DataError`` for bad records and for labels that lie beyond the
+    frame store (not for turns that only queue up past its end: these are counted in ``beyond_turns``).
+    """
+    report = start_report(source, split, on_error)
+    if dst not in ("files", "align", "none"):
+        raise UsageError(f"dst is '{dst}'; it must be files, align or none.")
+    folder = source_folder(root, source)
+    path = dialogs_file(root, source, split, suffix)
+    records = load_json(path)
+    if not isinstance(records, list):
+        raise DataError(f"{path}: expected a list of records, one a video.")
+    if not records:
+        raise DataError(f"{path}: the list of records is empty.")
+    labels = LabelFiles(dst_root, source, FILE_SPLITS[split]) if dst == "files" and dst_root is not None else None
+    for number, value in enumerate(records):
+        origin = f"{path}: record {number}"
+        try:
+            video = _Video(as_dict(value, origin), folder, source, origin)
+            spans = _spans(video, dst, labels, report)
+            conversations = get_list(video.record, "conversations", video.origin)
+        except DataError as error:
+            report.refuse(origin, error)
+            continue
+        for index, conversation in enumerate(conversations):
+            origin = f"{video.origin}: conversation {index}"
+            try:
+                report.add(_session(video, spans, as_dict(conversation, origin), index, origin, report))
+            except DataError as error:
+                report.refuse(origin, error)
+    return report.closed(str(path))
+
+
+class _Video:
+    """What the conversations of one record share."""
+
+    def __init__(self, record: dict[str, Any], folder: Path, source: str, origin: str) -> None:
+        self.uid = get_text(record, "video_uid", origin)
+        self.origin = f"{origin} ({self.uid})"
+        self.record = record
+        self.source = source
+        self.goal = get_text(record, "inferred_goal", self.origin)
+        knowledge = get_text(record, "inferred_knowledge", self.origin)
+        self.steps = parse_steps(knowledge, f"{self.origin}: 'inferred_knowledge'")
+        annotation = get_dict(record, "parsed_video_anns", self.origin)
+        where = f"{self.origin}: parsed_video_anns"
+        named = get_text(annotation, "dataset", where)
+        if named.split("-")[0] != source:  # ego4d's records say "ego4d-goalstep"
+            raise DataError(f"{where}: 'dataset' is '{named}', but the record lies in the folder of {source}.")
+        self.first_frame = 0
+        self.part_end: int | None = None  # frames up to this one belong to the record, where it is a part of a video
+        if annotation.get("video_start_time") is not None:
+            start = get_number(annotation, "video_start_time", where)
+            self.first_frame = frame_at(start, FPS)
+            self.part_end = math.ceil((start + get_number(annotation, "duration", where)) * FPS - FRAME_TOLERANCE)
+        store = folder / frames_file(source, self.uid)
+        self.stored_frames = len(FrameStore(store)) if store.is_file() else None
+
+    def num_frames(self, times: list[float], spans: tuple[Span, ...], origin: str) -> int:
+        """The end of a session whose turns are at ``times`` (seconds)."""
+        of_spans = [span.end if span.end is not None else span.start for span in spans]
+        needed = max(frame_at(time, FPS) for time in [*times, *of_spans, 0.0])
+        queued = turn_frames(times, FPS, self.first_frame)[-1] + 1
+        if self.stored_frames is None:
+            return max(needed, queued, self.first_frame + 1)
+        if needed > self.stored_frames:
+            raise DataError(
+                f"{origin}: frame file has {self.stored_frames} frames, labels need {needed} "
+                f"({frames_file(self.source, self.uid)}); sample the video again, or skip the record."
+            )
+        if self.part_end is None:
+            return self.stored_frames
+        return min(self.stored_frames, max(needed, queued, self.part_end))
+
+
+def _spans(video: _Video, dst: DST, labels: LabelFiles | None, report: SessionsReport) -> tuple[Span, ...] | None:
+    if dst == "none":
+        return None
+    if dst == "align":
+        alignment = align(segment_text(video.record, video.origin), video.steps, video.origin)
+        report.unusable_segments += alignment.unusable
+        spans = alignment.spans
+    else:
+        record, where = labels.find(video.uid, video.origin) if labels is not None else (video.record, video.origin)
+        spans = parse_spans(record, video.steps, where)
+    report.steps += len(video.steps)
+    report.labelled_steps += len({span.step for span in spans})
+    return spans
+
+
+def _session(
+    video: _Video,
+    spans: tuple[Span, ...] | None,
+    conversation: dict[str, Any],
+    index: int,
+    origin: str,
+    report: SessionsReport,
+) -> Session:
+    turns = [
+        parse_turn(as_dict(value, f"{origin}: turn {number}"), f"{origin}: turn {number}")
+        for number, value in enumerate(get_list(conversation, "conversation", origin))
+    ]
+    ordered = sorted(turns, key=lambda turn: turn.time)
+    user_type = get_text(conversation, "user_type", origin)
+    session = Session(
+        session_id=f"{video.source}.{video.uid}.{user_type}_{index}",
+        source=video.source,
+        video_uid=video.uid,
+        recording=recording_id(video.source, video.uid),
+        user_type=user_type,
+        goal=video.goal,
+        steps=video.steps,
+        turns=tuple(ordered),
+        events=None if spans is None else span_events(spans),
+        fps=FPS,
+        first_frame=video.first_frame,
+        num_frames=video.num_frames([turn.time for turn in ordered], spans or (), origin),
+        frames_file=frames_file(video.source, video.uid),
+        origin=origin,
+    )
+    report.reordered += ordered != turns
+    return session
+
+
+def parse_turn(value: dict[str, Any], where: str) -> Turn:
+    """One turn of a user or the assistant."""
+    role = get_text(value, "role", where)
+    if role not in ("user", "assistant"):
+        raise DataError(f"{where}: 'role' is '{role}'; it must be user or assistant.")
+    return Turn(
+        role=role,
+        time=get_number(value, "time", where),
+        text=get_text(value, "content", where),
+        labels=get_optional_text(value, "labels", where),
+        progress=get_optional_text(value, "progress", where),
+    )
+
+
+def read_training_record(path: Path) -> tuple[Session, ...]:
+    """Training records: one object, or a list of them, each with one ``conversation`` that holds DST_UPDATE turns.
+
+    A DST_UPDATE turn repeats a start or an end of the record's ``dst`` spans; ``DataError`` where the two disagree.
+    Their frame numbers are not read: frames follow from times.
+    """
+    value = load_json(path)
+    records = value if isinstance(value, list) else [value]
+    if not records:
+        raise DataError(f"{path}: the list of records is empty.")
+    sessions = []
+    for number, record in enumerate(records):
+        where = f"{path}: record {number}"
+        sessions.append(_training_session(as_dict(record, where), number, where))
+    return tuple(sessions)
+
+
+def _training_session(record: dict[str, Any], index: int, origin: str) -> Session:
+    uid = get_text(record, "video_uid", origin)
+    origin = f"{origin} ({uid})"
+    source = get_text(record, "dataset", origin)
+    steps = parse_steps(get_text(record, "inferred_knowledge", origin), f"{origin}: 'inferred_knowledge'")
+    events = span_events(parse_spans(record, steps, origin))
+    turns: list[Turn] = []
+    told: list[DSTEvent] = []
+    for number, value in enumerate(get_list(record, "conversation", origin)):
+        where = f"{origin}: turn {number}"
+        turn = as_dict(value, where)
+        role = get_text(turn, "role", where)
+        if role == "DST_UPDATE":
+            told += _told_events(turn, steps, where)
+        elif role != "system":
+            turns.append(parse_turn(turn, where))
+    differing = Counter(told)
+    differing.subtract(events)
+    for event, count in differing.items():
+        if count:
+            side = "the DST_UPDATE turns alone" if count > 0 else "the dst spans alone"
+            raise DataError(f"{origin}: {event.transition} of S{event.step + 1} at {event.time} s is in {side}.")
+    user_type = get_optional_text(record, "user_type", origin)
+    fps, end = get_number(record, "fps", origin), get_index(record, "end_frame_idx", origin)
+    needed = max(frame_at(time, fps) for time in [one.time for one in turns] + [one.time for one in events])
+    if needed > end:
+        raise DataError(f"{origin}: 'end_frame_idx' is {end}, labels need {needed}.")
+    return Session(
+        session_id=f"{source}.{uid}.record_{index}",
+        source=source,
+        video_uid=uid,
+        recording=recording_id(source, uid),
+        user_type=user_type,
+        goal=get_text(record, "inferred_goal", origin),
+        steps=steps,
+        turns=tuple(sorted(turns, key=lambda turn: turn.time)),
+        events=events,
+        fps=fps,
+        first_frame=get_index(record, "start_frame_idx", origin),
+        num_frames=end,
+        frames_file=frames_file(source, uid),
+        origin=origin,
+    )
+
+
+def _told_events(turn: dict[str, Any], steps: tuple[Step, ...], where: str) -> list[DSTEvent]:
+    time = get_number(turn, "time", where)
+    events = []
+    for value in get_list(turn, "content", where):
+        entry = as_dict(value, where)
+        step = step_index(get_text(entry, "id", where), steps, where)
+        events.append(DSTEvent(time, step, get_text(entry, "transition", where)))
+    return events

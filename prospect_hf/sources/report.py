@@ -1,0 +1,83 @@
+"""What a reader hands on beside the sessions: what it refused, and what it had to leave out or mend."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from prospect_hf.errors import DataError, UsageError
+from prospect_hf.sessions import SOURCES, Session
+from prospect_hf.timeline import turn_frames
+
+OnError = Literal["raise", "skip"]
+# The package's split names, and ProAssist's in file names.
+FILE_SPLITS = {"train": "train", "validation": "val", "test": "test"}
+
+
+@dataclass
+class SessionsReport:
+    """The sessions of one source and split.
+
+    skipped: (origin, reason) of each refused record or conversation; unlabelled: sessions without state labels;
+    beyond_turns: turns past their video's last
+    frame, which are in no row; reordered: conversations whose turns were not in order of time and were sorted;
+    unusable_segments: annotated segments whose end is not after their start; steps, labelled_steps: plan steps of
+    the records, and those that have a state span.
+    """
+
+    source: str
+    split: str
+    on_error: OnError
+    sessions: list[Session] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    unlabelled: int = 0
+    beyond_turns: int = 0
+    reordered: int = 0
+    unusable_segments: int = 0
+    steps: int = 0
+    labelled_steps: int = 0
+
+    def refuse(self, origin: str, error: DataError) -> None:
+        """Raise ``error``, or list it where bad records are to be skipped."""
+        if self.on_error == "raise":
+            raise error
+        self.skipped.append((origin, str(error)))
+
+    def add(self, session: Session) -> None:
+        """Take ``session`` in, and count its turns past the last frame."""
+        frames = turn_frames([turn.time for turn in session.turns], session.fps, session.first_frame)
+        self.beyond_turns += sum(frame >= session.num_frames for frame in frames)
+        self.unlabelled += session.events is None
+        self.sessions.append(session)
+
+    def closed(self, path: str) -> SessionsReport:
+        """The report itself; raises ``DataError`` where no session is left, for a run on nothing is no run."""
+        if not self.sessions:
+            first = f" The first reason: {self.skipped[0][1]}" if self.skipped else ""
+            raise DataError(f"{path}: no usable session ({len(self.skipped)} skipped).{first}")
+        return self
+
+
+def start_report(source: str, split: str, on_error: OnError) -> SessionsReport:
+    """An empty report. Raises ``UsageError`` for a source, split or policy that does not exist."""
+    if source not in SOURCES:
+        raise UsageError(f"source '{source}' is unknown; known are {', '.join(SOURCES)}.")
+    if split not in FILE_SPLITS:
+        raise UsageError(f"split '{split}' is unknown; known are {', '.join(FILE_SPLITS)}.")
+    if on_error not in ("raise", "skip"):
+        raise UsageError(f"on_error is '{on_error}'; it must be raise or skip.")
+    return SessionsReport(source, split, on_error)
+
+
+def check_splits(reports: Iterable[SessionsReport]) -> None:
+    """Raise ``DataError`` where a recording is in two splits: its views would leak from training into evaluation."""
+    seen: dict[tuple[str, str], tuple[str, Session]] = {}
+    for report in reports:
+        for session in report.sessions:
+            split, other = seen.setdefault((session.source, session.recording), (report.split, session))
+            if split != report.split:
+                raise DataError(
+                    f"{session.origin}: recording '{session.recording}' is in split {report.split} and, by "
+                    f"{other.origin}, in split {split}; split the corpus by recording."
+                )

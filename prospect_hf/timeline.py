@@ -1,0 +1,98 @@
+"""Labels per frame: the one definition of which frame a turn or a state change belongs to.
+
+Frame i covers the seconds [i / fps, (i + 1) / fps) and is known at its end, so what happens at time t is decided on the
+last frame that had ended by then, ``floor(t * fps) - 1``. Training, streaming and evaluation all read this timeline.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prospect_hf.sessions import COMPLETED, IGNORE, IN_PROGRESS, NOT_STARTED, DSTEvent, Session, Turn, event_order
+
+# Times are decimal numbers; their binary product with fps can fall just short of the frame that they name
+# (0.29 * 100 = 28.999999999999996). A time this close (in frames) below a frame's start is at its start.
+FRAME_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Labels of the frames ``first_frame`` to ``num_frames - 1``; row i of an array is frame ``first_frame + i``.
+
+    speaking: int8 [frames], 1 = an assistant turn is decided here, -100 = a user turn is, 0 = silence.
+    dst_update: int8 [frames], 1 = at least one state event, 0 = none, -100 = the session has no state labels.
+    states_before, states_after: int8 [frames, steps], before and after the frame's events, or -100 throughout.
+    turns, events: by absolute frame; events in order (time, completions first).
+    beyond: turns that fall past the last frame; they are in no array.
+    """
+
+    first_frame: int
+    num_frames: int
+    speaking: NDArray[np.int8]
+    dst_update: NDArray[np.int8]
+    states_before: NDArray[np.int8]
+    states_after: NDArray[np.int8]
+    turns: dict[int, Turn]
+    events: dict[int, tuple[DSTEvent, ...]]
+    beyond: tuple[Turn, ...]
+
+
+def frame_at(time: float, fps: float) -> int:
+    """The absolute frame that covers ``time`` seconds: floor(time * fps)."""
+    return math.floor(time * fps + FRAME_TOLERANCE)
+
+
+def turn_frames(times: Sequence[float], fps: float, first_frame: int) -> list[int]:
+    """The decision frame of each turn, by its time in seconds; ``times`` in order.
+
+    Every turn has a frame of its own: the last one seen before it, or the next free one after the turn before.
+    """
+    frames: list[int] = []
+    free = first_frame
+    for time in times:
+        frame = max(frame_at(time, fps) - 1, free)
+        frames.append(frame)
+        free = frame + 1
+    return frames
+
+
+def event_frame(time: float, fps: float, first_frame: int, num_frames: int) -> int:
+    """The decision frame of a state event; events may share a frame with each other and with a turn."""
+    return min(max(frame_at(time, fps) - 1, first_frame), num_frames - 1)
+
+
+def build_timeline(session: Session) -> Timeline:
+    """The labels of every frame of ``session``."""
+    first, end = session.first_frame, session.num_frames
+    frames = end - first
+    speaking = np.zeros(frames, np.int8)
+    turns: dict[int, Turn] = {}
+    beyond: list[Turn] = []
+    placed = turn_frames([turn.time for turn in session.turns], session.fps, first)
+    for turn, frame in zip(session.turns, placed, strict=True):
+        if frame >= end:
+            beyond.append(turn)
+            continue
+        turns[frame] = turn
+        speaking[frame - first] = 1 if turn.role == "assistant" else IGNORE
+
+    shape = (frames, len(session.steps))
+    dst_update = np.full(frames, IGNORE, np.int8)
+    before = np.full(shape, IGNORE, np.int8)
+    after = np.full(shape, IGNORE, np.int8)
+    events: dict[int, tuple[DSTEvent, ...]] = {}
+    if session.events is not None:
+        dst_update[:] = 0
+        before[:] = after[:] = NOT_STARTED
+        for event in sorted(session.events, key=event_order):
+            frame = event_frame(event.time, session.fps, first, end)
+            events[frame] = (*events.get(frame, ()), event)
+            dst_update[frame - first] = 1
+            after[frame - first :, event.step] = IN_PROGRESS if event.transition == "start" else COMPLETED
+        before[1:] = after[:-1]
+    return Timeline(first, end, speaking, dst_update, before, after, turns, events, tuple(beyond))

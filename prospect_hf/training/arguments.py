@@ -1,0 +1,166 @@
+"""What can be set about a run: dataclasses that the Hydra configuration is parsed into."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeVar
+
+from transformers import TrainingArguments
+
+from prospect_hf.errors import UsageError
+from prospect_hf.sessions import SOURCES
+
+LOSSES = ("speaking", "dst_update", "dst_state", "response")
+
+
+@dataclass
+class DSTTrainingArguments(TrainingArguments):
+    """All of ``transformers.TrainingArguments``, and the weights of the four losses.
+
+    Changed defaults: ``remove_unused_columns`` and ``report_to`` are off, ``logging_nan_inf_filter`` too, so that a loss
+    that is not a number is seen.
+    """
+
+    speaking_loss_weight: float = field(default=1.0, metadata={"help": "Weight of the speaking decision's focal loss."})
+    dst_update_loss_weight: float = field(default=1.0, metadata={"help": "Weight of the DST update's focal loss."})
+    dst_state_loss_weight: float = field(default=1.0, metadata={"help": "Weight of the states' cross-entropy."})
+    response_loss_weight: float = field(
+        default=1.0, metadata={"help": "Weight of the text's cross-entropy: responses and state texts, end token too."}
+    )
+    focal_gamma: float = field(default=2.0, metadata={"help": "Focal loss exponent; 0 is cross-entropy."})
+    focal_alpha: list[float] | None = field(
+        default=None, metadata={"help": "Weights of the two classes (silent, speak) in the focal losses; none: 1, 1."}
+    )
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay off: clips are no columns."})
+    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide losses that are not finite."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.remove_unused_columns:
+            raise ValueError("training.remove_unused_columns must be false: the labels of the heads would be removed.")
+        for name, weight in self.loss_weights.items():
+            if not weight >= 0:
+                raise ValueError(f"training.{name}_loss_weight must be 0 or more, not {weight}.")
+        if not self.focal_gamma >= 0:
+            raise ValueError(f"training.focal_gamma must be 0 or more, not {self.focal_gamma}.")
+        if self.focal_alpha is not None and len(self.focal_alpha) != 2:
+            raise ValueError(f"training.focal_alpha takes two weights (silent, speak), not {self.focal_alpha}.")
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """Weight by loss name."""
+        return {
+            "speaking": self.speaking_loss_weight,
+            "dst_update": self.dst_update_loss_weight,
+            "dst_state": self.dst_state_loss_weight,
+            "response": self.response_loss_weight,
+        }
+
+
+@dataclass
+class ModelArguments:
+    """Which model is trained.
+
+    Args:
+        name_or_path: a SmolVLM2 or DST-SmolVLM2 checkpoint (folder or Hub id); none builds the small model from scratch.
+        tokens_per_frame: stream tokens that a frame takes: 1, 4, 9, 16 or full.
+        freeze_vision: keep vision tower and connector as they are.
+        image_size, patch_size, scale_factor, hidden_size, vision_layers, text_layers, heads, vocab_size: the small
+            model's shape (``prospect_hf.training.tiny.TinyShape``); not read with ``name_or_path``.
+    """
+
+    name_or_path: str | None = None
+    tokens_per_frame: int | str = 1
+    freeze_vision: bool = False
+    image_size: int = 48
+    patch_size: int = 8
+    scale_factor: int = 3
+    hidden_size: int = 96
+    vision_layers: int = 3
+    text_layers: int = 3
+    heads: int = 4
+    vocab_size: int = 768
+
+
+@dataclass
+class DataArguments:
+    """What is learned from.
+
+    Args:
+        name: ``simulated`` (rendered toy tasks, made on the first run) or ``proassist`` (processed_data on disk).
+        root: the folder that holds ``processed_data``; for ``simulated`` it is where the corpus is written.
+        sources: which of the six sources.
+        forms: ``dialogs`` (generated_dialogs records), ``prepared`` (prepared rows), or both.
+        frames: ``store`` (the sources' frame files), ``rendered`` (simple pictures drawn from the labels, for timelines
+            whose video is not there) or ``blank`` (one grey picture: the control that sees nothing).
+        dst: where DST labels come from: ``files``, ``align`` (annotated spans matched with the plan) or ``none``.
+        dst_root: folder of label files, for ``dst=files`` where the records hold no ``dst`` themselves.
+        suffix: of the dialog files, ``{split}{suffix}.json``.
+        on_error: ``raise`` at a bad record, or ``skip`` it: counted and listed.
+        cache_dir: where the frame rows are kept.
+        max_seq_len: tokens of a training clip at most.
+        state_text_dropout: chance that a state text is left out of a training clip.
+        recordings: simulated recordings a source: train, val, test.
+        seed: of the simulated corpus.
+        scene: settings of the simulator (``prospect_hf.simulator.script.SceneConfig``) that differ from its defaults.
+    """
+
+    name: str = "simulated"
+    root: str | None = None
+    sources: list[str] = field(default_factory=lambda: list(SOURCES))
+    forms: list[str] = field(default_factory=lambda: ["dialogs"])
+    frames: str = "store"
+    dst: str = "files"
+    dst_root: str | None = None
+    suffix: str = "_filtered"
+    on_error: str = "raise"
+    cache_dir: str = "outputs/cache"
+    max_seq_len: int = 2048
+    state_text_dropout: float = 0.0
+    recordings: dict[str, int] = field(default_factory=dict)
+    seed: int = 0
+    scene: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        choices = {
+            "name": (self.name, ("simulated", "proassist")),
+            "frames": (self.frames, ("store", "rendered", "blank")),
+            "dst": (self.dst, ("files", "align", "none")),
+            "on_error": (self.on_error, ("raise", "skip")),
+        }
+        choices |= {f"forms[{i}]": (form, ("dialogs", "prepared")) for i, form in enumerate(self.forms)}
+        choices |= {f"sources[{i}]": (source, SOURCES) for i, source in enumerate(self.sources)}
+        for name, (value, allowed) in choices.items():
+            if value not in allowed:
+                raise UsageError(f"data.{name} must be one of {', '.join(allowed)}, not {value!r}.")
+        if not self.root:
+            raise UsageError("data.root is not set: give the folder that holds processed_data, data.root=FOLDER.")
+        if not self.sources or not self.forms:
+            raise UsageError("data.sources and data.forms must each name at least one.")
+        if not 0.0 <= self.state_text_dropout < 1.0:
+            raise UsageError(f"data.state_text_dropout must lie in [0, 1), not {self.state_text_dropout}.")
+
+
+Arguments = TypeVar("Arguments")
+
+
+def parse(cls: type[Arguments], values: Mapping[str, Any], group: str) -> Arguments:
+    """A dataclass from one group of the composed configuration.
+
+    Raises:
+        UsageError: an unknown key (with the nearest known one), or a value that the dataclass refuses.
+    """
+    known = [f.name for f in fields(cls) if f.init]  # type: ignore[arg-type]
+    for key in values:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"; did you mean {group}.{near[0]}?" if near else f"; known keys are {', '.join(sorted(known))}."
+            raise UsageError(f"{group}.{key} is no setting{hint}")
+    try:
+        return cls(**values)
+    except UsageError:
+        raise
+    except (TypeError, ValueError, ImportError) as error:
+        raise UsageError(f"The {group} settings cannot be used: {error}") from error

@@ -1,0 +1,143 @@
+"""From the settings of a run to what it trains on and what it trains: rows, sessions, processor, model."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from datasets import DatasetDict
+from transformers import AutoConfig, AutoTokenizer, SmolVLMConfig
+from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
+
+from configuration_dst_smolvlm import DSTSmolVLMConfig
+from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
+from processing_dst_smolvlm import DSTSmolVLMProcessor
+from prospect_hf.data.clips import SessionRows, iter_sessions
+from prospect_hf.data.dst_frames import load_dst_frames
+from prospect_hf.errors import UsageError
+from prospect_hf.simulator.corpus import corpus_is_current, write_corpus
+from prospect_hf.simulator.script import SceneConfig
+from prospect_hf.training.arguments import DataArguments, ModelArguments, parse
+from prospect_hf.training.tiny import TinyShape, tiny_model, tiny_processor
+
+logger = logging.getLogger(__name__)
+
+HEADS = ("speaking_decision_head", "dst_update_head", "dst_frame_proj", "dst_step_proj", "dst_state_norm")
+HEADS += ("dst_state_head",)
+
+
+@dataclass(frozen=True)
+class LoadedRows:
+    """The frame rows of one form ("dialogs" or "prepared"), by split."""
+
+    form: str
+    rows: DatasetDict
+
+
+def prepare_rows(data: DataArguments) -> list[LoadedRows]:
+    """The frame rows of each form; a simulated corpus is written first if it is not there.
+
+    Raises:
+        UsageError: a folder is missing, or the settings do not fit together.
+        DataError: a record cannot be used, or none is left.
+    """
+    root = Path(str(data.root))
+    if data.name == "simulated":
+        scene = parse(SceneConfig, data.scene, "data.scene")
+        if not corpus_is_current(root, data.sources, data.recordings, data.seed, scene):
+            write_corpus(root, data.sources, data.recordings, data.seed, scene)
+    elif not (root / "processed_data").is_dir():
+        raise UsageError(f"data.root={root} holds no folder processed_data; give ProAssist's root folder.")
+    settings = {
+        "sources": data.sources,
+        "dst": data.dst,
+        "dst_root": None if data.dst_root is None else Path(data.dst_root),
+        "suffix": data.suffix,
+        "on_error": data.on_error,
+        "cache_dir": Path(data.cache_dir),
+    }
+    return [LoadedRows(form, load_dst_frames("all", root, form=form, **settings)) for form in data.forms]
+
+
+def split_sessions(loaded: Iterable[LoadedRows], split: str) -> list[SessionRows]:
+    """The sessions of one split over all forms and sources, in order."""
+    return [session for form in loaded if split in form.rows for session in iter_sessions(form.rows[split])]
+
+
+def build_processor(model: ModelArguments, sessions: Iterable[SessionRows]) -> DSTSmolVLMProcessor:
+    """The checkpoint's processor, or for the small model one whose tokenizer is trained on the sessions' texts."""
+    if model.name_or_path is None:
+        return tiny_processor(session_texts(sessions), tiny_shape(model))
+    config = load_config(model)
+    size = config.vision_config.image_size
+    images = SmolVLMImageProcessorPil.from_pretrained(
+        model.name_or_path, size={"longest_edge": size}, max_image_size={"longest_edge": size}, do_image_splitting=False
+    )
+    tokenizer = AutoTokenizer.from_pretrained(model.name_or_path)
+    return DSTSmolVLMProcessor(images, tokenizer, tokens_per_frame=config.stream_tokens)
+
+
+def build_model(model: ModelArguments, processor: DSTSmolVLMProcessor) -> DSTSmolVLMForConditionalGeneration:
+    """The model to train: the small one with fresh weights, or a checkpoint (stock ones get fresh heads)."""
+    if model.name_or_path is None:
+        built = tiny_model(processor, tiny_shape(model))
+    else:
+        built, info = DSTSmolVLMForConditionalGeneration.from_pretrained(
+            model.name_or_path, config=load_config(model), output_loading_info=True
+        )
+        fresh = sorted(key for key in info["missing_keys"] if not key.startswith(HEADS))
+        if fresh or info["mismatched_keys"]:
+            raise UsageError(
+                f"{model.name_or_path} is no whole SmolVLM2 checkpoint: "
+                f"{len(fresh)} tensors missing ({', '.join(fresh[:3])} ...), {len(info['mismatched_keys'])} of another shape."
+            )
+    if model.freeze_vision:
+        built.model.vision_model.requires_grad_(False)
+        built.model.connector.requires_grad_(False)
+    return built
+
+
+def load_config(model: ModelArguments) -> DSTSmolVLMConfig:
+    """The configuration of ``model.name_or_path``, a stock one with what the heads need added.
+
+    Raises:
+        UsageError: no such checkpoint, or one of another kind.
+    """
+    try:
+        config = AutoConfig.from_pretrained(model.name_or_path)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UsageError(f"model.name_or_path={model.name_or_path} cannot be loaded: {reason}") from error
+    try:
+        if isinstance(config, DSTSmolVLMConfig):
+            config.tokens_per_frame = model.tokens_per_frame
+        elif isinstance(config, SmolVLMConfig):
+            config = DSTSmolVLMConfig.from_smolvlm(config, tokens_per_frame=model.tokens_per_frame)
+        else:
+            raise UsageError(
+                f"model.name_or_path={model.name_or_path} is a {config.model_type} checkpoint; "
+                "give a SmolVLM2 or a DST-SmolVLM2."
+            )
+        config.check()
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    return config
+
+
+def tiny_shape(model: ModelArguments) -> TinyShape:
+    """The small model's part of the settings."""
+    names = TinyShape.__dataclass_fields__.keys() & ModelArguments.__dataclass_fields__.keys()
+    return TinyShape(**{name: vars(model)[name] for name in names})
+
+
+def session_texts(sessions: Iterable[SessionRows]) -> list[str]:
+    """All texts that the sessions' streams are made of."""
+    texts = []
+    for session in sessions:
+        texts.append(f" {session.goal}")
+        texts.extend(f" {step}" for step in session.steps)
+        for item in session.items.values():
+            texts.extend(f" {text}" for text in (item.user_text, item.response) if text)
+    return texts

@@ -1,0 +1,66 @@
+"""The tables that a run prints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+FREE_RUN = (
+    ("joint state accuracy (all steps right, all frames)", "joint_state_accuracy"),
+    ("  of the tracked table", "table_joint_state_accuracy"),
+    ("speaking F1, within 1 s", "speaking_f1"),
+    ("DST-update F1, within 1 s", "dst_update_f1"),
+    ("transition F1 (right step and state), within 1 s", "transition_f1"),
+    ("response exact match", "response_exact_match"),
+    ("response BLEU", "response_bleu"),
+)
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as aligned text; the first row is the head, the first column is set left, the others right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in cells)
+        for cells in (list(enumerate(zip(row, widths, strict=True))) for row in rows)
+    ]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def balance_table(balance: Mapping[str, Mapping[str, int]]) -> str:
+    """Rows and label balance of each source, form and split."""
+    head = ["rows of", "videos", "sessions", "frames", "speak", "update", "not started", "in progress", "completed"]
+    rows = [head]
+    for name, count in balance.items():
+        states = [count[f"states_{state}"] for state in ("not_started", "in_progress", "completed")]
+        update = f"{count['dst_update_1']}" if count["dst_update_1"] + count["dst_update_0"] else "no labels"
+        rows.append(
+            [
+                name,
+                f"{count['videos']}",
+                f"{count['sessions']}",
+                f"{count['rows']}",
+                f"{count['speaking_1']} ({100 * count['speaking_1'] / count['rows']:.1f} %)",
+                update,
+                *(f"{100 * state / max(sum(states), 1):.1f} %" for state in states),
+            ]
+        )
+    return table(rows)
+
+
+def result_table(results: Mapping[str, Any]) -> str:
+    """What the model reached on held-out sessions, following them by itself."""
+    lines = [
+        f"\ntrained {results['steps']} steps in {results['train_seconds']:.0f} s ({results['seconds']:.0f} s in all)"
+    ]
+    if "free_run" in results:
+        free, majority = results["free_run"], results["majority"]
+        rows = [
+            [f"{free['split']}: {free['sessions']} sessions, no reference text or timing given", "model", "majority"]
+        ]
+        for label, key in FREE_RUN:
+            if key in free:
+                rows.append([label, f"{free[key]:.3f}", f"{majority[key]:.3f}" if key in majority else ""])
+        lines.append(table(rows))
+    else:
+        lines.append("There are no held-out sessions: nothing was evaluated.")
+    return "\n".join(lines)

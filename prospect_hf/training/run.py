@@ -1,0 +1,190 @@
+"""The main job: settings in, a trained, evaluated and reloadable model folder out."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import hydra
+import transformers
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from transformers.trainer_utils import get_last_checkpoint
+
+from prospect_hf.data.clips import ClipCollator, ClipDataset, FrameReader, SessionRows
+from prospect_hf.data.dst_frames import balance_by_source, label_balance
+from prospect_hf.errors import DataError, UsageError
+from prospect_hf.evaluation.free_run import follow, majority_response, matched_texts, score, silent_traces
+from prospect_hf.hub.card import write_card
+from prospect_hf.training.arguments import DataArguments, DSTTrainingArguments, ModelArguments, parse
+from prospect_hf.training.prepare import LoadedRows, build_model, build_processor, prepare_rows, split_sessions
+from prospect_hf.training.report import balance_table, result_table
+from prospect_hf.training.trainer import DSTTrainer
+
+logger = logging.getLogger(__name__)
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+
+
+def compose(overrides: Sequence[str]) -> DictConfig:
+    """The composed configuration; ``group.key=value`` sets known and new keys alike (they are checked when parsed).
+
+    Raises:
+        UsageError: a group or an override that Hydra cannot use.
+    """
+    # Hydra wants "+" before a key that no file names; which keys exist is the dataclasses' business here.
+    merged = [f"++{o}" if "." in o.partition("=")[0] and o[0] not in "+~" else o for o in overrides]
+    try:
+        with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            return hydra.compose("config", merged)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UsageError(" ".join(str(error).split())) from error
+
+
+def main(argv: Sequence[str], usage: str | None = None) -> int:
+    """Run the main job on command-line overrides and return its exit code."""
+    if {"-h", "--help"} & set(argv):
+        print(usage or main.__doc__)
+        return 0
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    transformers.logging.set_verbosity_error()
+    for noisy in ("httpx", "datasets", "hydra"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        run(argv)
+    except (UsageError, DataError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(
+            "stopped; a run that saved checkpoints goes on with training.resume_from_checkpoint=true", file=sys.stderr
+        )
+        return 1
+    return 0
+
+
+def run(overrides: Sequence[str]) -> dict[str, Any]:
+    """Prepare, train, evaluate, save; returns the results that ``results.json`` holds."""
+    started = time.perf_counter()
+    config = compose(overrides)
+    groups = OmegaConf.to_container(config, resolve=True)
+    model_args = parse(ModelArguments, groups["model"], "model")
+    data_args = parse(DataArguments, groups["data"], "data")
+    args = parse(DSTTrainingArguments, groups["training"], "training")
+    transformers.set_seed(args.seed)
+
+    loaded = prepare_rows(data_args)
+    balance = label_balance_by_source(loaded)
+    print(balance_table(balance))
+    train = split_sessions(loaded, "train")
+    if not train:
+        raise DataError(f"data.root={data_args.root} has no training rows in {', '.join(data_args.sources)}.")
+    held_out = {split: split_sessions(loaded, split) for split in ("validation", "test")}
+    if data_args.frames != "store":
+        logger.info("Frames are %s, not the videos': the model learns nothing about seeing.", data_args.frames)
+
+    processor = build_processor(model_args, train)
+    model = build_model(model_args, processor)
+    reader = FrameReader(Path(str(data_args.root)), data_args.frames, processor.frame_size)
+    clips = ClipDataset(train, processor, reader, data_args.max_seq_len, data_args.state_text_dropout)
+    check_clips = ClipDataset(held_out["validation"], processor, reader, data_args.max_seq_len)
+    logger.info(
+        "%d training clips of %d sessions, %d frames; %.2f M parameters, %.2f M trained.",
+        len(clips),
+        len(train),
+        sum(map(len, train)),
+        model.num_parameters() / 1e6,
+        model.num_parameters(only_trainable=True) / 1e6,
+    )
+    if not len(check_clips):
+        logger.info("There is no validation split: thresholds stay at %.2f.", model.config.speaking_threshold)
+        args.eval_strategy = transformers.IntervalStrategy.NO
+    trainer = DSTTrainer(
+        model=model,
+        args=args,
+        train_dataset=clips,
+        eval_dataset=check_clips if len(check_clips) else None,
+        data_collator=ClipCollator(processor.tokenizer.pad_token_id),
+        processing_class=processor,
+    )
+    fitted = trainer.train(resume_from_checkpoint=last_checkpoint(args))
+    results: dict[str, Any] = {"train_seconds": fitted.metrics["train_runtime"], "steps": trainer.state.global_step}
+
+    if len(check_clips):
+        validation = trainer.evaluate()
+        results["validation"] = validation
+        model.config.speaking_threshold = validation["eval_speaking_best_threshold"]
+        model.config.dst_update_threshold = validation["eval_dst_update_best_threshold"]
+    for split, sessions in held_out.items():
+        if sessions and (split == "test" or not held_out["test"]):
+            traces = follow(model, processor, reader, sessions)
+            results["free_run"] = {
+                "split": split,
+                "sessions": len(sessions),
+                **score(traces, sessions, model.config.fps),
+            }
+            results["majority"] = majority_baseline(train, sessions, model.config.fps)
+
+    output = Path(args.output_dir)
+    trainer.save_model(str(output))
+    trainer.save_state()
+    results["seconds"] = time.perf_counter() - started
+    settings = {"model": asdict(model_args), "data": asdict(data_args), "training": groups["training"]}
+    facts = {"settings": settings, "results": results, "balance": balance}
+    write_json(output / "results.json", facts)
+    write_card(output, facts)
+    print(result_table(results))
+    print(f"\nModel, processor, remote code, card and results.json: {output}")
+    return results
+
+
+def label_balance_by_source(loaded: Sequence[LoadedRows]) -> dict[str, dict[str, int]]:
+    """Label counts of every source, form and split: ``"wtag dialogs train" -> counts``."""
+    balance = {}
+    for part in loaded:
+        for split, rows in part.rows.items():
+            for source, counts in balance_by_source(rows).items():
+                balance[f"{source} {part.form} {split}"] = counts
+            balance[f"all {part.form} {split}"] = label_balance(rows)
+    return balance
+
+
+def majority_baseline(train: Sequence[SessionRows], sessions: Sequence[SessionRows], fps: float) -> dict[str, float]:
+    """What a model scores that says the most frequent response at exactly the right times."""
+    text = majority_response(train)
+    traces = silent_traces(sessions)
+    for trace, session in zip(traces, sessions, strict=True):
+        trace.spoken = {frame: text for frame in (session.speaking == 1).nonzero()[0].tolist()}
+    return matched_texts(traces, sessions, int(fps))
+
+
+def last_checkpoint(args: DSTTrainingArguments) -> str | None:
+    """The checkpoint to go on from, where ``training.resume_from_checkpoint`` asks for one.
+
+    Raises:
+        UsageError: it is not there.
+    """
+    if not args.resume_from_checkpoint:
+        return None
+    if str(args.resume_from_checkpoint).lower() != "true":
+        if not Path(args.resume_from_checkpoint).is_dir():
+            raise UsageError(f"training.resume_from_checkpoint={args.resume_from_checkpoint}: no such folder.")
+        return str(args.resume_from_checkpoint)
+    found = get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None
+    if found is None:
+        raise UsageError(f"training.resume_from_checkpoint=true, but {args.output_dir} holds no checkpoint.")
+    return found
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write beside, then rename."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(value, indent=1, default=str) + "\n")
+    partial.replace(path)

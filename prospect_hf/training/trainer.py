@@ -1,0 +1,180 @@
+"""Four heads, four losses, one Trainer.
+
+Every loss is a mean over its own labels: the labels of each head are counted over the whole gradient-accumulation
+window (and over all processes) before the first backward pass, so that 4 micro-batches of 2 give the step of one batch
+of 8 however unevenly the rare labels fall.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+from transformers import Trainer
+from transformers.trainer_utils import EvalLoopOutput
+
+from prospect_hf.evaluation.metrics import best_threshold, binary_metrics, state_metrics
+from prospect_hf.sessions import IGNORE
+from prospect_hf.training.arguments import LOSSES, DSTTrainingArguments
+from prospect_hf.training.losses import focal_loss, masked_cross_entropy
+
+HEAD_LABELS = ("speaking_labels", "dst_update_labels", "dst_state_labels")
+
+
+class DSTTrainer(Trainer):
+    """``transformers.Trainer`` for batches of ``ClipCollator``; logs each loss by name and evaluates each head.
+
+    The evaluation is teacher-forced: it reads the decisions on streams whose texts are the reference's. What the model
+    does when it hears only itself is measured by ``prospect_hf.evaluation.free_run``.
+    """
+
+    args: DSTTrainingArguments
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # compute_loss divides by the counts of the whole window, so nobody may divide by the number of batches again.
+        self.loss_is_scaled_for_ga = True
+        self._loss_totals = torch.zeros(len(LOSSES), device=self.args.device)
+        self._logged_step = 0
+
+    # -- losses -------------------------------------------------------------------------------------------------
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], torch.Tensor]:
+        """The window's micro-batches, and each loss's number of labels in it (``[4]``, in the order of ``LOSSES``)."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        counts = sum((label_counts(batch) for batch in batches), torch.zeros(len(LOSSES)))
+        return batches, self.accelerator.reduce(counts.to(device), reduction="sum")
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor | tuple[torch.Tensor, Any]:
+        """Weighted sum of the four losses, each divided by its labels in the window (in this batch, if none is given).
+
+        Raises:
+            FloatingPointError: a loss is not finite; training on would only hide where it began.
+        """
+        counts = num_items_in_batch if torch.is_tensor(num_items_in_batch) else label_counts(inputs)
+        sums, outputs = self.loss_sums(model, inputs)
+        means = sums / counts.to(sums.device).clamp(min=1)
+        loss = (means * means.new_tensor(list(self.args.loss_weights.values()))).sum()
+        if not torch.isfinite(loss):
+            named = ", ".join(f"{name} {value:.4g}" for name, value in zip(LOSSES, means.tolist(), strict=True))
+            raise FloatingPointError(f"The loss is not finite at step {self.state.global_step} ({named}).")
+        if model.training:
+            self._loss_totals += means.detach()
+            loss = loss * self.accelerator.num_processes  # gradients are averaged over processes, the counts are not
+        return (loss, outputs) if return_outputs else loss
+
+    def loss_sums(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[torch.Tensor, Any]:
+        """The four losses summed over their labels (``[4]``), and the model's output."""
+        outputs = model(**{name: value for name, value in inputs.items() if name not in HEAD_LABELS})
+        gamma, alpha = self.args.focal_gamma, self.args.focal_alpha
+        focal = {"gamma": gamma, "alpha": alpha, "reduction": "sum", "ignore_index": IGNORE}
+        text_labels = (inputs["labels"][:, 1:] != IGNORE).sum()
+        sums = (
+            focal_loss(outputs.speaking_logits, inputs["speaking_labels"], **focal),
+            focal_loss(outputs.dst_update_logits, inputs["dst_update_labels"], **focal),
+            masked_cross_entropy(outputs.dst_state_logits, inputs["dst_state_labels"], IGNORE, "sum"),
+            outputs.loss.float() * text_labels,
+        )
+        return torch.stack(sums), outputs
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add each loss by name to the training log: its mean a step since the last one."""
+        steps = self.state.global_step - self._logged_step
+        if "loss" in logs and steps:
+            totals = self.accelerator.reduce(self._loss_totals, reduction="sum")
+            logs |= {f"{name}_loss": float(total) / steps for name, total in zip(LOSSES, totals, strict=True)}
+            self._loss_totals = torch.zeros_like(self._loss_totals)
+            self._logged_step = self.state.global_step
+        super().log(logs, start_time)
+
+    # -- evaluation ---------------------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Decisions and losses of every clip; logits and features are reduced at once and never gathered."""
+        model = self._wrap_model(self.model, training=False, dataloader=dataloader)
+        model.eval()
+        rows: list[dict[str, np.ndarray]] = []
+        for inputs in dataloader:
+            inputs = self._prepare_inputs(inputs)
+            with self.compute_loss_context_manager():
+                sums, outputs = self.loss_sums(model, inputs)
+            batch = clip_decisions(outputs, inputs, sums, label_counts(inputs))
+            rows.extend(self.accelerator.gather_for_metrics(batch, use_gather_object=True))
+            self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+        metrics = head_metrics(rows, self.args.loss_weights)
+        return EvalLoopOutput(
+            predictions=rows,
+            label_ids=None,
+            metrics={f"{metric_key_prefix}_{name}": value for name, value in metrics.items()},
+            num_samples=len(rows),
+        )
+
+
+def label_counts(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Labels of each loss in a batch, ``[4]`` in the order of ``LOSSES``; text labels are counted where predicted."""
+    labels = [*(batch[name] for name in HEAD_LABELS), batch["labels"][:, 1:]]
+    return torch.stack([(label != IGNORE).sum() for label in labels]).float()
+
+
+def clip_decisions(
+    outputs: Any, inputs: dict[str, torch.Tensor], sums: torch.Tensor, counts: torch.Tensor
+) -> list[dict[str, np.ndarray]]:
+    """One record a clip: probabilities, states and their labels; the batch's loss sums and counts ride on the first."""
+    speak = outputs.speaking_logits.float().softmax(-1)[..., 1].cpu().numpy()
+    update = outputs.dst_update_logits.float().softmax(-1)[..., 1].cpu().numpy()
+    states = outputs.dst_state_logits.argmax(-1).cpu().numpy()
+    labels = {name: inputs[name].cpu().numpy() for name in HEAD_LABELS}
+    frames = (inputs["frame_positions"] >= 0).sum(1).tolist()
+    steps = (inputs["step_positions"] >= 0).sum(1).tolist()
+    records = []
+    for row, (n_frames, n_steps) in enumerate(zip(frames, steps, strict=True)):
+        first = row == 0
+        records.append(
+            {
+                "speaking": speak[row, :n_frames],
+                "dst_update": update[row, :n_frames],
+                "states": states[row, :n_frames, :n_steps],
+                "speaking_labels": labels["speaking_labels"][row, :n_frames],
+                "dst_update_labels": labels["dst_update_labels"][row, :n_frames],
+                "dst_state_labels": labels["dst_state_labels"][row, :n_frames, :n_steps],
+                "loss_sums": sums.cpu().numpy() * first,
+                "loss_counts": counts.cpu().numpy() * first,
+            }
+        )
+    return records
+
+
+def head_metrics(rows: list[dict[str, np.ndarray]], weights: dict[str, float]) -> dict[str, float]:
+    """Each head's figures over all clips: decisions at threshold 0.5 and the best one, states, losses, perplexity."""
+    means = np.sum([row["loss_sums"] for row in rows], 0) / np.maximum(np.sum([r["loss_counts"] for r in rows], 0), 1)
+    metrics = {f"{name}_loss": float(mean) for name, mean in zip(LOSSES, means, strict=True)}
+    metrics["loss"] = sum(weights[name] * metrics[f"{name}_loss"] for name in LOSSES)
+    metrics["perplexity"] = math.exp(min(metrics["response_loss"], 700.0))
+    for head in ("speaking", "dst_update"):
+        scores = np.concatenate([row[head] for row in rows])
+        labels = np.concatenate([row[f"{head}_labels"] for row in rows])
+        metrics |= {f"{head}_{name}": value for name, value in binary_metrics(scores, labels).items()}
+        metrics[f"{head}_best_threshold"], metrics[f"{head}_best_f1"] = best_threshold(scores, labels)
+    predicted, reference = [row["states"] for row in rows], [row["dst_state_labels"] for row in rows]
+    return metrics | state_metrics(predicted, reference)

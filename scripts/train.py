@@ -1,0 +1,24 @@
+"""Train, evaluate and save a DST-SmolVLM2.
+
+Examples:
+    # The embedded default: a small model on simulated toy tasks, about 5 minutes on 2 CPU cores.
+    python scripts/train.py
+
+    # A real checkpoint on ProAssist data.
+    python scripts/train.py model=smolvlm2_500m data=proassist data.root=data/proassist training.learning_rate=1e-5
+
+    # Timelines whose videos are not there: simple pictures are drawn from the labels.
+    python scripts/train.py data=proassist data.root=data/proassist data.forms='[dialogs,prepared]' \\
+        data.frames=rendered data.dst=align
+
+Groups and their files: prospect_hf/configs. Every key of transformers.TrainingArguments can be set as training.KEY=VALUE.
+Exit codes: 0 done, 1 failed, 2 the settings or the data cannot be used.
+"""
+
+import sys
+
+if __name__ == "__main__":
+    # Imported here: the simulator's worker processes import this file again and need none of it.
+    from prospect_hf.training.run import main
+
+    sys.exit(main(sys.argv[1:], __doc__))

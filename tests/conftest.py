@@ -1,0 +1,34 @@
+"""What every test needs: no network, few threads, and the way to the real inputs."""
+
+from __future__ import annotations
+
+import os
+
+# Read by libraries when they are imported, so set before any of them is.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Several workers with a thread pool each are slower than one thread each.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the source tree."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real inputs beside the source tree; the test is skipped where it is absent."""
+    folder = (REPOSITORY / ".." / "shared" / "data").resolve()
+    if not folder.is_dir():
+        pytest.skip(f"no real inputs at {folder}")
+    return folder
