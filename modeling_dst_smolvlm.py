@@ -216,7 +216,7 @@ class DSTSmolVLMForConditionalGeneration(SmolVLMForConditionalGeneration):
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Give input_ids or inputs_embeds, and only one of them.")
-        if inputs_embeds is None:
+        if input_ids is not None:
             inputs_embeds = self.joint_embed(input_ids, pixel_values, frame_features)
         elif pixel_values is not None or frame_features is not None:
             raise ValueError("inputs_embeds already hold the frames: give no pixel_values or frame_features with them.")
@@ -257,12 +257,9 @@ class DSTSmolVLMForConditionalGeneration(SmolVLMForConditionalGeneration):
             targets = labels[:, 1:]
             labelled = targets != IGNORE_INDEX
             output.logits = self.lm_head(hidden[:, :-1][labelled])
-            if output.logits.shape[0]:
-                output.loss = F.cross_entropy(output.logits.float(), targets[labelled])
-            else:
-                output.loss = (
-                    hidden.sum() * 0.0
-                )  # no text in this batch: nothing to learn, but a graph to go back through
+            # Without a label the sum is 0 and still has a graph to go back through, the LM head's weights included.
+            total = F.cross_entropy(output.logits.float(), targets[labelled], reduction="sum")
+            output.loss = total / max(output.logits.shape[0], 1)
         else:
             kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
             output.logits = self.lm_head(hidden[:, kept])

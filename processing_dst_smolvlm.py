@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from transformers import BatchFeature
 from transformers.processing_utils import ProcessorMixin
 
@@ -183,18 +184,28 @@ class DSTSmolVLMProcessor(ProcessorMixin):
         return int(self.image_processor.max_image_size["longest_edge"])
 
     def pixel_values(self, frames: Sequence[Any]) -> torch.Tensor:
-        """RGB pictures (PIL, or uint8 arrays ``[height, width, 3]``) to ``[frames, 3, size, size]``, normalised."""
+        """Pictures (PIL, or uint8 RGB arrays ``[height, width, 3]``) to ``[frames, 3, size, size]``, normalised.
+
+        Raises:
+            ValueError: an array of another kind; its range of values and its colour axis would have to be guessed.
+        """
         if not len(frames):
             return torch.zeros(0, 3, self.frame_size, self.frame_size)
-        arrays = [np.asarray(frame) for frame in frames]
+        arrays = [np.asarray(frame.convert("RGB") if isinstance(frame, Image.Image) else frame) for frame in frames]
+        for index, array in enumerate(arrays):
+            if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+                raise ValueError(
+                    f"frame {index} is an array {array.dtype} {list(array.shape)}; "
+                    "give a PIL picture or a uint8 RGB array [height, width, 3]."
+                )
         square = (self.frame_size, self.frame_size, 3)
-        if all(array.shape == square and array.dtype == np.uint8 for array in arrays):
+        if all(array.shape == square for array in arrays):
             # Nothing to resize: the same arithmetic as the image processor's, once for all frames.
             mean, std = np.float32(self.image_processor.image_mean), np.float32(self.image_processor.image_std)
             pixels = np.stack(arrays).astype(np.float32) * np.float32(self.image_processor.rescale_factor)
             return torch.from_numpy(((pixels - mean) / std).transpose(0, 3, 1, 2).copy())
         prepared = self.image_processor(
-            [list(frames)],
+            [[Image.fromarray(array) for array in arrays]],
             size={"longest_edge": self.frame_size},
             do_image_splitting=False,
             do_pad=False,
@@ -248,8 +259,8 @@ def one_line(text: str) -> str:
 
 
 def state_text(changes: Mapping[int, int]) -> str:
-    """``{1: 2, 2: 1}`` to ``2 completed, 3 in progress`` (steps are numbered from 1 in the plan)."""
-    return ", ".join(f"{step + 1} {STATE_NAMES[state]}" for step, state in changes.items())
+    """``{1: 2, 2: 1}`` to ``2 completed, 3 in progress``: in the order of the plan, numbered from 1 as there."""
+    return ", ".join(f"{step + 1} {STATE_NAMES[state]}" for step, state in sorted(changes.items()))
 
 
 DSTSmolVLMProcessor.register_for_auto_class()

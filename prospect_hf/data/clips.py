@@ -6,9 +6,12 @@ frames before it left behind, so that the clips of a session, one after the othe
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -71,17 +74,21 @@ def iter_sessions(rows: datasets.Dataset) -> Iterator[SessionRows]:
     """The sessions of a split of ``dst_frames``, in the rows' order.
 
     Raises:
-        DataError: a session's rows are not consecutive frames.
+        DataError: there are no rows, or a session's rows are not one run of consecutive frames.
     """
     ids = rows.with_format("numpy")["session_id"][:]
     if not len(ids):
         raise DataError("The split holds no frame rows: nothing to train or evaluate on.")
     bounds = [0, *(np.flatnonzero(ids[1:] != ids[:-1]) + 1), len(ids)]
-    for begin, end in zip(bounds[:-1], bounds[1:], strict=True):
+    seen: set[str] = set()
+    for begin, end in pairwise(bounds):
+        if ids[begin] in seen:
+            raise DataError(f"session {ids[begin]}: its rows lie apart (do not shuffle), or two share its name.")
+        seen.add(ids[begin])
         yield _session(rows[int(begin) : int(end)])
 
 
-def _session(rows: dict[str, list]) -> SessionRows:
+def _session(rows: dict[str, list[Any]]) -> SessionRows:
     frames = np.asarray(rows["frame_index"])
     session_id = rows["session_id"][0]
     if (np.diff(frames) != 1).any():
@@ -119,15 +126,28 @@ class Clip:
     end: int
     tokens: int
 
-    def stream(self, processor: DSTSmolVLMProcessor, drop_state: Callable[[], bool] | None = None) -> Stream:
-        """The clip's stream; ``drop_state`` says for each state text whether it is left out (see ``ClipDataset``)."""
+    def stream(
+        self, processor: DSTSmolVLMProcessor, drop: Callable[[], bool] | None = None, tell_states: bool = True
+    ) -> Stream:
+        """The clip's stream.
+
+        Args:
+            processor: the sequence builder.
+            drop: says for each of the model's own texts whether it is left out; none is where not given.
+            tell_states: whether the plan tells the steps' states before the first frame.
+        """
         items = [self.session.item(frame) for frame in range(self.begin, self.end)]
-        if drop_state is not None:
+        if drop is not None:
             items = [
-                FrameItem({}, item.user_text, item.response) if item.changes and drop_state() else item
+                FrameItem(
+                    {} if item.changes and drop() else item.changes,
+                    item.user_text,
+                    "" if item.response and drop() else item.response,
+                )
                 for item in items
             ]
-        return processor.build(self.session.goal, self.session.steps, self.session.states_at(self.begin), items)
+        states = self.session.states_at(self.begin) if tell_states else None
+        return processor.build(self.session.goal, self.session.steps, states, items)
 
 
 def pack(session: SessionRows, processor: DSTSmolVLMProcessor, max_seq_len: int) -> list[Clip]:
@@ -153,8 +173,8 @@ def pack(session: SessionRows, processor: DSTSmolVLMProcessor, max_seq_len: int)
             processor.add_item(stream, session.item(frame))
         if len(stream.input_ids) > max_seq_len:
             raise DataError(
-                f"session {session.session_id}, frame {session.first_frame + frame}: the plan, this frame and its texts "
-                f"take {len(stream.input_ids)} tokens, over max_seq_len={max_seq_len}; raise max_seq_len."
+                f"session {session.session_id}, frame {session.first_frame + frame}: the plan, this frame and its "
+                f"texts take {len(stream.input_ids)} tokens, over max_seq_len={max_seq_len}; raise max_seq_len."
             )
     clips.append(Clip(session, begin, len(session), len(stream.input_ids)))
     return clips
@@ -199,7 +219,7 @@ class FrameReader:
         return [np.asarray(store[session.first_frame + frame]) for frame in range(begin, end)]
 
 
-class ClipDataset(Dataset):
+class ClipDataset(Dataset[dict[str, torch.Tensor]]):
     """Clips as model inputs, frames included.
 
     Args:
@@ -207,8 +227,14 @@ class ClipDataset(Dataset):
         processor: the sequence builder.
         reader: where the pictures come from.
         max_seq_len: tokens of a clip at most.
-        state_text_dropout: the chance that a state text is left out of the stream, as if the model had missed the
-            change. It makes the state head look at the frames and not at the text it wrote before. 0 for evaluation.
+        text_dropout: each clip is built without a share of the model's own texts (state texts and responses), drawn
+            between 0 and this, as if it had missed what they tell. Reference texts give the state away: with all of
+            them in the stream the heads learn to read instead of to look. Labels of decisions stay. 0 for evaluation.
+        seed: of these draws.
+        state_dropout: the chance that a clip's plan does not tell the steps' states, as in a stream that begins in the
+            middle of a task. 0 for evaluation.
+        short_seq_len: cut each session a second time, into clips of at most this many tokens: more scenes a step, which
+            a vision tower that is trained from scratch needs more than long clips.
     """
 
     def __init__(
@@ -217,23 +243,40 @@ class ClipDataset(Dataset):
         processor: DSTSmolVLMProcessor,
         reader: FrameReader,
         max_seq_len: int,
-        state_text_dropout: float = 0.0,
+        text_dropout: float = 0.0,
+        seed: int = 0,
+        state_dropout: float = 0.0,
+        short_seq_len: int | None = None,
     ) -> None:
         self.processor, self.reader = processor, reader
-        self.state_text_dropout = state_text_dropout
-        self.clips = [clip for session in sessions for clip in pack(session, processor, max_seq_len)]
+        self.text_dropout, self.state_dropout = text_dropout, state_dropout
+        self.seed, self.epoch = seed, 0
+        lengths = [max_seq_len] if short_seq_len is None else [max_seq_len, short_seq_len]
+        self.clips = [clip for session in sessions for length in lengths for clip in pack(session, processor, length)]
 
     def __len__(self) -> int:
         return len(self.clips)
 
-    def _drop_state(self) -> bool:
-        # torch's generator, so that a resumed run draws what an uninterrupted one would.
-        return bool(torch.rand(()) < self.state_text_dropout)
+    def set_epoch(self, epoch: int) -> None:
+        """Leave out other texts than in another epoch; the trainer says when one begins."""
+        self.epoch = epoch
+
+    def stream(self, index: int) -> Stream:
+        """The stream of clip ``index`` in this epoch."""
+        clip = self.clips[index]
+        if not self.text_dropout and not self.state_dropout:
+            return clip.stream(self.processor)
+        # From seed, epoch and clip alone: a resumed run draws what an uninterrupted one would, although data loaders
+        # read ahead, and so does a run with any number of workers.
+        rng = random.Random(f"{self.seed} {self.epoch} {index}")
+        share = rng.random() * self.text_dropout
+        tell_states = rng.random() >= self.state_dropout
+        return clip.stream(self.processor, lambda: rng.random() < share, tell_states)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         clip = self.clips[index]
         session, span = clip.session, slice(clip.begin, clip.end)
-        stream = clip.stream(self.processor, self._drop_state if self.state_text_dropout else None)
+        stream = self.stream(index)
         return {
             "input_ids": torch.tensor(stream.input_ids),
             "labels": torch.tensor(stream.labels),

@@ -1,4 +1,4 @@
-"""The model card: the template ``model_card.md`` filled from the facts of a run, and nothing that the run did not say."""
+"""The model card: the template ``model_card.md`` filled from the facts of a run, and from nothing else."""
 
 from __future__ import annotations
 

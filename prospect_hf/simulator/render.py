@@ -17,8 +17,8 @@ from PIL import Image, ImageDraw, ImageOps
 from prospect_hf.simulator.flavours import COLOURS, Colour
 from prospect_hf.simulator.scene import FAST, GENERATOR_VERSION, HELD, UNITS, Episode, Point, SceneState, towards
 
-RADIUS = 4.0
-BOLT_RADIUS = 2.3
+RADIUS = 4.6
+BOLT_RADIUS = 2.7
 OUTLINE: Colour = (22, 22, 26)
 HANDS: tuple[Colour, ...] = ((224, 186, 160), (186, 138, 108), (118, 82, 62), (160, 160, 166))
 
@@ -128,16 +128,15 @@ class _Painter:
 
         _paint_texture(draw, flavour.texture, flavour.bench_mark, side, scale)
         board, tray = {
-            "bottom": ((1.0, 0.5, 47.0, 26.5), (0.5, 27.7, 47.5, 47.6)),
-            "right": ((0.5, 1.0, 26.5, 47.0), (27.7, 0.5, 47.6, 47.5)),
-            "left": ((21.5, 1.0, 47.5, 47.0), (0.4, 0.5, 20.3, 47.5)),
+            "bottom": ((0.4, 0.4, 47.6, 23.8), (0.4, 24.4, 47.6, 47.6)),
+            "right": ((0.4, 0.4, 23.8, 47.6), (24.4, 0.4, 47.6, 47.6)),
+            "left": ((24.2, 0.4, 47.6, 47.6), (0.4, 0.4, 23.6, 47.6)),
         }[flavour.tray_side]
         edge = max(1, round(0.35 * scale))
         draw.rounded_rectangle(box(*board), radius=2 * scale, fill=flavour.board, outline=OUTLINE, width=edge)
         draw.rounded_rectangle(box(*tray), radius=2 * scale, fill=flavour.tray, outline=OUTLINE, width=edge)
         for x, y in self.episode.wells:
-            shade = _darker(flavour.tray, 0.72)
-            draw.ellipse(box(x - 4.2, y - 4.2, x + 4.2, y + 4.2), fill=shade)
+            draw.ellipse(box(x - 5.6, y - 5.6, x + 5.6, y + 5.6), fill=_darker(flavour.tray, 0.4))
         for part in self.episode.parts:
             if part.slot is not None:
                 x, y = part.slot
@@ -151,7 +150,7 @@ class _Painter:
         bolt = Image.new("RGBA", (size, size), (0, 0, 0, 0))
         draw = ImageDraw.Draw(bolt)
         middle = (size - 1) / 2
-        for radius, fill in ((BOLT_RADIUS, OUTLINE), (1.75, (255, 255, 255)), (0.55, OUTLINE)):
+        for radius, fill in ((BOLT_RADIUS, OUTLINE), (2.1, (255, 255, 255)), (0.7, OUTLINE)):
             reach = radius * self.scale
             draw.ellipse((middle - reach, middle - reach, middle + reach, middle + reach), fill=fill)
         return bolt
@@ -220,7 +219,7 @@ def _paint_shape(draw: ImageDraw.ImageDraw, shape: str, middle: float, radius: f
         draw.ellipse((middle - reach, middle - reach, middle + reach, middle + reach), fill=fill)
         return
     corners = {
-        "square": [(-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0)],
+        "square": [(-0.95, -0.95), (0.95, -0.95), (0.95, 0.95), (-0.95, 0.95)],
         "triangle": [(0.0, -1.2), (1.15, 0.9), (-1.15, 0.9)],
         "cross": [
             (x * sx, y * sy)

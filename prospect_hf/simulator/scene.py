@@ -17,14 +17,14 @@ from prospect_hf.simulator.flavours import FLAVOURS, Flavour
 FPS = 2
 UNITS = 48
 # Part of every seed: raise it when a change makes the same seed give other scenes.
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 
 TRAY, HELD, LOOSE, FAST = "tray", "held", "loose", "fast"
 # The state of a step is what its part looks like: 0 not started, 1 in progress, 2 completed.
 STATE_OF = {TRAY: 0, HELD: 1, LOOSE: 1, FAST: 2}
 
-SLOT_COUNT = 6
-WELL_COUNT = 10
+SLOT_COUNT = 8
+WELL_COUNT = 8
 
 Point = tuple[float, float]
 Range = tuple[int, int]
@@ -40,8 +40,8 @@ class SceneConfig:
     """Pictures are drawn this many times larger and averaged down; 1 is fast and jagged."""
     steps: Range = (3, 6)
     """Parts that belong to the plan, one step each; at most 6."""
-    distractors: Range = (0, 3)
-    """Parts that belong to no step; with ``steps`` at most 10."""
+    distractors: Range = (0, 2)
+    """Parts that belong to no step; with ``steps`` at most 8."""
     p_shared_colour: float = 0.3
     """Chance that a part takes the colour of an earlier one (never its shape too)."""
     p_out_of_order: float = 0.2

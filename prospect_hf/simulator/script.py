@@ -100,11 +100,11 @@ class _Take:
         rng, side = self.rng, self.flavour.tray_side
         count = self.num_steps + rng.randint(*self.scene.distractors)
         self.wells = [
-            _place(side, 6 + 9 * (i % 5) + rng.uniform(-0.3, 0.3), 32.4 + 9.2 * (i // 5) + rng.uniform(-0.3, 0.3))
+            _place(side, 6 + 12 * (i % 4) + rng.uniform(-0.3, 0.3), 30.4 + 11.4 * (i // 4) + rng.uniform(-0.3, 0.3))
             for i in range(WELL_COUNT)
         ]
         slots = [
-            _place(side, 9 + 15 * (i % 3) + rng.uniform(-1, 1), 7.5 + 12 * (i // 3) + rng.uniform(-0.7, 0.7))
+            _place(side, 6 + 12 * (i % 4) + rng.uniform(-0.4, 0.4), 6.2 + 11.6 * (i // 4) + rng.uniform(-0.4, 0.4))
             for i in range(SLOT_COUNT)
         ]
         # The arm comes from the side of the tray, so that a hand at rest covers no slot.

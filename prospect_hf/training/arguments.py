@@ -5,10 +5,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, TypeVar
+from types import NoneType, UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from transformers import TrainingArguments
 
+from configuration_dst_smolvlm import TOKENS_PER_FRAME
 from prospect_hf.errors import UsageError
 from prospect_hf.sessions import SOURCES
 
@@ -19,8 +21,8 @@ LOSSES = ("speaking", "dst_update", "dst_state", "response")
 class DSTTrainingArguments(TrainingArguments):
     """All of ``transformers.TrainingArguments``, and the weights of the four losses.
 
-    Changed defaults: ``remove_unused_columns`` and ``report_to`` are off, ``logging_nan_inf_filter`` too, so that a loss
-    that is not a number is seen.
+    Changed defaults: ``remove_unused_columns`` is off, ``logging_nan_inf_filter`` too, so that a loss that is not a
+    number is seen.
     """
 
     speaking_loss_weight: float = field(default=1.0, metadata={"help": "Weight of the speaking decision's focal loss."})
@@ -32,6 +34,9 @@ class DSTTrainingArguments(TrainingArguments):
     focal_gamma: float = field(default=2.0, metadata={"help": "Focal loss exponent; 0 is cross-entropy."})
     focal_alpha: list[float] | None = field(
         default=None, metadata={"help": "Weights of the two classes (silent, speak) in the focal losses; none: 1, 1."}
+    )
+    resume_from_checkpoint: bool | str | None = field(
+        default=None, metadata={"help": "true: go on from the last checkpoint of output_dir; or a checkpoint's folder."}
     )
     remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay off: clips are no columns."})
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide losses that are not finite."})
@@ -64,7 +69,7 @@ class ModelArguments:
     """Which model is trained.
 
     Args:
-        name_or_path: a SmolVLM2 or DST-SmolVLM2 checkpoint (folder or Hub id); none builds the small model from scratch.
+        name_or_path: a SmolVLM2 or DST-SmolVLM2 checkpoint (folder or Hub id); none builds the small model.
         tokens_per_frame: stream tokens that a frame takes: 1, 4, 9, 16 or full.
         freeze_vision: keep vision tower and connector as they are.
         image_size, patch_size, scale_factor, hidden_size, vision_layers, text_layers, heads, vocab_size: the small
@@ -82,6 +87,16 @@ class ModelArguments:
     text_layers: int = 3
     heads: int = 4
     vocab_size: int = 768
+
+    def __post_init__(self) -> None:
+        if self.tokens_per_frame not in TOKENS_PER_FRAME:
+            allowed = ", ".join(map(str, TOKENS_PER_FRAME))
+            raise UsageError(f"model.tokens_per_frame must be one of {allowed}, not {self.tokens_per_frame!r}.")
+        for name, value in vars(self).items():
+            if type(value) is int and value < 1:
+                raise UsageError(f"model.{name} must be 1 or more, not {value}.")
+        if self.hidden_size % self.heads:
+            raise UsageError(f"model.hidden_size={self.hidden_size} must be a multiple of model.heads={self.heads}.")
 
 
 @dataclass
@@ -101,7 +116,9 @@ class DataArguments:
         on_error: ``raise`` at a bad record, or ``skip`` it: counted and listed.
         cache_dir: where the frame rows are kept.
         max_seq_len: tokens of a training clip at most.
-        state_text_dropout: chance that a state text is left out of a training clip.
+        text_dropout: the largest share of the model's own texts that is left out of a training clip (``ClipDataset``).
+        state_dropout: chance that a training clip's plan does not tell the steps' states.
+        short_seq_len: cut each training session a second time, into clips of at most this many tokens.
         recordings: simulated recordings a source: train, val, test.
         seed: of the simulated corpus.
         scene: settings of the simulator (``prospect_hf.simulator.script.SceneConfig``) that differ from its defaults.
@@ -118,7 +135,9 @@ class DataArguments:
     on_error: str = "raise"
     cache_dir: str = "outputs/cache"
     max_seq_len: int = 2048
-    state_text_dropout: float = 0.0
+    text_dropout: float = 0.0
+    state_dropout: float = 0.0
+    short_seq_len: int | None = None
     recordings: dict[str, int] = field(default_factory=dict)
     seed: int = 0
     scene: dict[str, Any] = field(default_factory=dict)
@@ -139,8 +158,9 @@ class DataArguments:
             raise UsageError("data.root is not set: give the folder that holds processed_data, data.root=FOLDER.")
         if not self.sources or not self.forms:
             raise UsageError("data.sources and data.forms must each name at least one.")
-        if not 0.0 <= self.state_text_dropout < 1.0:
-            raise UsageError(f"data.state_text_dropout must lie in [0, 1), not {self.state_text_dropout}.")
+        for name, chance in (("text_dropout", self.text_dropout), ("state_dropout", self.state_dropout)):
+            if not 0.0 <= chance <= 1.0:
+                raise UsageError(f"data.{name} must lie in [0, 1], not {chance}.")
 
 
 Arguments = TypeVar("Arguments")
@@ -150,17 +170,35 @@ def parse(cls: type[Arguments], values: Mapping[str, Any], group: str) -> Argume
     """A dataclass from one group of the composed configuration.
 
     Raises:
-        UsageError: an unknown key (with the nearest known one), or a value that the dataclass refuses.
+        UsageError: an unknown key (with the nearest known one), or a value of another type or out of range.
     """
+    hints = get_type_hints(cls)
     known = [f.name for f in fields(cls) if f.init]  # type: ignore[arg-type]
     for key in values:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1)
             hint = f"; did you mean {group}.{near[0]}?" if near else f"; known keys are {', '.join(sorted(known))}."
             raise UsageError(f"{group}.{key} is no setting{hint}")
+        if not _fits(values[key], hints[key]):
+            kind = hints[key].__name__ if isinstance(hints[key], type) else hints[key]
+            raise UsageError(f"{group}.{key} must be {kind}, not {values[key]!r}.")
     try:
         return cls(**values)
     except UsageError:
         raise
     except (TypeError, ValueError, ImportError) as error:
         raise UsageError(f"The {group} settings cannot be used: {error}") from error
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value as YAML gives it is of a field's type; types that YAML does not know are left to the field."""
+    origin = get_origin(hint)
+    if origin in (Union, UnionType):
+        return any(_fits(value, part) for part in get_args(hint))
+    if origin in (list, tuple):
+        return isinstance(value, (list, tuple)) and all(_fits(item, get_args(hint)[0]) for item in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(_fits(item, get_args(hint)[1]) for item in value.values())
+    if hint in (int, float):
+        return isinstance(value, (int, hint)) and not isinstance(value, bool)
+    return isinstance(value, hint) if hint in (bool, str, dict, NoneType) else True

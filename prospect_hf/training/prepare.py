@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 from datasets import DatasetDict
 from transformers import AutoConfig, AutoTokenizer, SmolVLMConfig
@@ -15,17 +16,26 @@ from configuration_dst_smolvlm import DSTSmolVLMConfig
 from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
 from processing_dst_smolvlm import DSTSmolVLMProcessor
 from prospect_hf.data.clips import SessionRows, iter_sessions
-from prospect_hf.data.dst_frames import load_dst_frames
+from prospect_hf.data.dst_frames import Form, load_dst_frames
 from prospect_hf.errors import UsageError
 from prospect_hf.simulator.corpus import corpus_is_current, write_corpus
-from prospect_hf.simulator.script import SceneConfig
+from prospect_hf.simulator.scene import SceneConfig
 from prospect_hf.training.arguments import DataArguments, ModelArguments, parse
 from prospect_hf.training.tiny import TinyShape, tiny_model, tiny_processor
 
 logger = logging.getLogger(__name__)
 
-HEADS = ("speaking_decision_head", "dst_update_head", "dst_frame_proj", "dst_step_proj", "dst_state_norm")
-HEADS += ("dst_state_head",)
+# So that a folder that training wrote is read by the code at hand, and not by the copy in it.
+AutoConfig.register("dst_smolvlm", DSTSmolVLMConfig, exist_ok=True)
+
+HEADS = (
+    "speaking_decision_head",
+    "dst_update_head",
+    "dst_frame_proj",
+    "dst_step_proj",
+    "dst_state_norm",
+    "dst_state_head",
+)
 
 
 @dataclass(frozen=True)
@@ -50,7 +60,7 @@ def prepare_rows(data: DataArguments) -> list[LoadedRows]:
             write_corpus(root, data.sources, data.recordings, data.seed, scene)
     elif not (root / "processed_data").is_dir():
         raise UsageError(f"data.root={root} holds no folder processed_data; give ProAssist's root folder.")
-    settings = {
+    settings: dict[str, Any] = {
         "sources": data.sources,
         "dst": data.dst,
         "dst_root": None if data.dst_root is None else Path(data.dst_root),
@@ -58,7 +68,7 @@ def prepare_rows(data: DataArguments) -> list[LoadedRows]:
         "on_error": data.on_error,
         "cache_dir": Path(data.cache_dir),
     }
-    return [LoadedRows(form, load_dst_frames("all", root, form=form, **settings)) for form in data.forms]
+    return [LoadedRows(form, load_dst_frames("all", root, form=cast(Form, form), **settings)) for form in data.forms]
 
 
 def split_sessions(loaded: Iterable[LoadedRows], split: str) -> list[SessionRows]:
@@ -82,7 +92,10 @@ def build_processor(model: ModelArguments, sessions: Iterable[SessionRows]) -> D
 def build_model(model: ModelArguments, processor: DSTSmolVLMProcessor) -> DSTSmolVLMForConditionalGeneration:
     """The model to train: the small one with fresh weights, or a checkpoint (stock ones get fresh heads)."""
     if model.name_or_path is None:
-        built = tiny_model(processor, tiny_shape(model))
+        try:
+            built = tiny_model(processor, tiny_shape(model))
+        except ValueError as error:
+            raise UsageError(f"The model settings cannot be used: {error}") from error
     else:
         built, info = DSTSmolVLMForConditionalGeneration.from_pretrained(
             model.name_or_path, config=load_config(model), output_loading_info=True
@@ -90,8 +103,8 @@ def build_model(model: ModelArguments, processor: DSTSmolVLMProcessor) -> DSTSmo
         fresh = sorted(key for key in info["missing_keys"] if not key.startswith(HEADS))
         if fresh or info["mismatched_keys"]:
             raise UsageError(
-                f"{model.name_or_path} is no whole SmolVLM2 checkpoint: "
-                f"{len(fresh)} tensors missing ({', '.join(fresh[:3])} ...), {len(info['mismatched_keys'])} of another shape."
+                f"{model.name_or_path} is no whole SmolVLM2 checkpoint: {len(fresh)} tensors are missing "
+                f"({', '.join(fresh[:3])} ...) and {len(info['mismatched_keys'])} have another shape."
             )
     if model.freeze_vision:
         built.model.vision_model.requires_grad_(False)

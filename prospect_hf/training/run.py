@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import logging
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import hydra
 import transformers
@@ -31,20 +32,29 @@ from prospect_hf.training.trainer import DSTTrainer
 logger = logging.getLogger(__name__)
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+GROUPS = {"model": ModelArguments, "data": DataArguments, "training": DSTTrainingArguments}
 
 
 def compose(overrides: Sequence[str]) -> DictConfig:
     """The composed configuration; ``group.key=value`` sets known and new keys alike (they are checked when parsed).
 
     Raises:
-        UsageError: a group or an override that Hydra cannot use.
+        UsageError: an override of no group, or one that Hydra cannot use.
     """
+    paths = {f.name: f"{group}.{f.name}" for group, cls in GROUPS.items() for f in fields(cls)}
+    for override in overrides:
+        key = override.lstrip("+~").partition("=")[0]
+        if key.partition(".")[0] not in GROUPS:
+            near = difflib.get_close_matches(key.rpartition(".")[2], [*GROUPS, *paths], n=1)
+            hint = f"; did you mean {paths.get(near[0], near[0])}?" if near else "."
+            groups = ", ".join(GROUPS)
+            raise UsageError(f"{key!r} is no setting: give GROUP=NAME or GROUP.KEY=VALUE, groups are {groups}{hint}")
     # Hydra wants "+" before a key that no file names; which keys exist is the dataclasses' business here.
     merged = [f"++{o}" if "." in o.partition("=")[0] and o[0] not in "+~" else o for o in overrides]
     try:
         with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
             return hydra.compose("config", merged)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, TypeError, ValueError) as error:  # model=3 is a ValueError
         raise UsageError(" ".join(str(error).split())) from error
 
 
@@ -59,8 +69,8 @@ def main(argv: Sequence[str], usage: str | None = None) -> int:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         run(argv)
-    except (UsageError, DataError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (UsageError, DataError, OSError) as error:  # OSError: no such file, or a folder that cannot be written
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(
@@ -74,10 +84,11 @@ def run(overrides: Sequence[str]) -> dict[str, Any]:
     """Prepare, train, evaluate, save; returns the results that ``results.json`` holds."""
     started = time.perf_counter()
     config = compose(overrides)
-    groups = OmegaConf.to_container(config, resolve=True)
+    groups = cast("dict[str, dict[str, Any]]", OmegaConf.to_container(config, resolve=True))
     model_args = parse(ModelArguments, groups["model"], "model")
     data_args = parse(DataArguments, groups["data"], "data")
     args = parse(DSTTrainingArguments, groups["training"], "training")
+    args.dataloader_pin_memory = args.dataloader_pin_memory and args.device.type == "cuda"
     transformers.set_seed(args.seed)
 
     loaded = prepare_rows(data_args)
@@ -93,7 +104,16 @@ def run(overrides: Sequence[str]) -> dict[str, Any]:
     processor = build_processor(model_args, train)
     model = build_model(model_args, processor)
     reader = FrameReader(Path(str(data_args.root)), data_args.frames, processor.frame_size)
-    clips = ClipDataset(train, processor, reader, data_args.max_seq_len, data_args.state_text_dropout)
+    clips = ClipDataset(
+        train,
+        processor,
+        reader,
+        data_args.max_seq_len,
+        text_dropout=data_args.text_dropout,
+        seed=args.seed,
+        state_dropout=data_args.state_dropout,
+        short_seq_len=data_args.short_seq_len,
+    )
     check_clips = ClipDataset(held_out["validation"], processor, reader, data_args.max_seq_len)
     logger.info(
         "%d training clips of %d sessions, %d frames; %.2f M parameters, %.2f M trained.",
@@ -132,7 +152,7 @@ def run(overrides: Sequence[str]) -> dict[str, Any]:
             }
             results["majority"] = majority_baseline(train, sessions, model.config.fps)
 
-    output = Path(args.output_dir)
+    output = Path(str(args.output_dir))
     trainer.save_model(str(output))
     trainer.save_state()
     results["seconds"] = time.perf_counter() - started
@@ -161,7 +181,7 @@ def majority_baseline(train: Sequence[SessionRows], sessions: Sequence[SessionRo
     text = majority_response(train)
     traces = silent_traces(sessions)
     for trace, session in zip(traces, sessions, strict=True):
-        trace.spoken = {frame: text for frame in (session.speaking == 1).nonzero()[0].tolist()}
+        trace.spoken = dict.fromkeys((session.speaking == 1).nonzero()[0].tolist(), text)
     return matched_texts(traces, sessions, int(fps))
 
 
@@ -171,12 +191,13 @@ def last_checkpoint(args: DSTTrainingArguments) -> str | None:
     Raises:
         UsageError: it is not there.
     """
-    if not args.resume_from_checkpoint:
+    wanted = args.resume_from_checkpoint
+    if not wanted:
         return None
-    if str(args.resume_from_checkpoint).lower() != "true":
-        if not Path(args.resume_from_checkpoint).is_dir():
-            raise UsageError(f"training.resume_from_checkpoint={args.resume_from_checkpoint}: no such folder.")
-        return str(args.resume_from_checkpoint)
+    if isinstance(wanted, str):
+        if not Path(wanted).is_dir():
+            raise UsageError(f"training.resume_from_checkpoint={wanted}: no such folder.")
+        return wanted
     found = get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None
     if found is None:
         raise UsageError(f"training.resume_from_checkpoint=true, but {args.output_dir} holds no checkpoint.")

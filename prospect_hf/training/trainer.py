@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 
+from prospect_hf.data.clips import ClipDataset
 from prospect_hf.evaluation.metrics import best_threshold, binary_metrics, state_metrics
 from prospect_hf.sessions import IGNORE
 from prospect_hf.training.arguments import LOSSES, DSTTrainingArguments
@@ -34,13 +35,15 @@ class DSTTrainer(Trainer):
     """
 
     args: DSTTrainingArguments
+    control: TrainerControl
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         # compute_loss divides by the counts of the whole window, so nobody may divide by the number of batches again.
         self.loss_is_scaled_for_ga = True
         self._loss_totals = torch.zeros(len(LOSSES), device=self.args.device)
-        self._logged_step = 0
+        self._steps_in_totals = 0
+        self.add_callback(_NewEpoch(self.train_dataset))
 
     # -- losses -------------------------------------------------------------------------------------------------
 
@@ -49,8 +52,11 @@ class DSTTrainer(Trainer):
     ) -> tuple[list[Any], torch.Tensor]:
         """The window's micro-batches, and each loss's number of labels in it (``[4]``, in the order of ``LOSSES``)."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        counts = sum((label_counts(batch) for batch in batches), torch.zeros(len(LOSSES)))
-        return batches, self.accelerator.reduce(counts.to(device), reduction="sum")
+        counts = torch.zeros(len(LOSSES), device=device)
+        for batch in batches:
+            counts += label_counts(batch).to(device)
+        self._steps_in_totals += 1
+        return batches, self.accelerator.reduce(counts, reduction="sum")
 
     def compute_loss(
         self,
@@ -80,11 +86,10 @@ class DSTTrainer(Trainer):
         """The four losses summed over their labels (``[4]``), and the model's output."""
         outputs = model(**{name: value for name, value in inputs.items() if name not in HEAD_LABELS})
         gamma, alpha = self.args.focal_gamma, self.args.focal_alpha
-        focal = {"gamma": gamma, "alpha": alpha, "reduction": "sum", "ignore_index": IGNORE}
         text_labels = (inputs["labels"][:, 1:] != IGNORE).sum()
         sums = (
-            focal_loss(outputs.speaking_logits, inputs["speaking_labels"], **focal),
-            focal_loss(outputs.dst_update_logits, inputs["dst_update_labels"], **focal),
+            focal_loss(outputs.speaking_logits, inputs["speaking_labels"], gamma, alpha, IGNORE, "sum"),
+            focal_loss(outputs.dst_update_logits, inputs["dst_update_labels"], gamma, alpha, IGNORE, "sum"),
             masked_cross_entropy(outputs.dst_state_logits, inputs["dst_state_labels"], IGNORE, "sum"),
             outputs.loss.float() * text_labels,
         )
@@ -92,12 +97,11 @@ class DSTTrainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add each loss by name to the training log: its mean a step since the last one."""
-        steps = self.state.global_step - self._logged_step
+        steps = self._steps_in_totals
         if "loss" in logs and steps:
             totals = self.accelerator.reduce(self._loss_totals, reduction="sum")
             logs |= {f"{name}_loss": float(total) / steps for name, total in zip(LOSSES, totals, strict=True)}
-            self._loss_totals = torch.zeros_like(self._loss_totals)
-            self._logged_step = self.state.global_step
+            self._loss_totals, self._steps_in_totals = torch.zeros_like(self._loss_totals), 0
         super().log(logs, start_time)
 
     # -- evaluation ---------------------------------------------------------------------------------------------
@@ -105,7 +109,7 @@ class DSTTrainer(Trainer):
     @torch.inference_mode()
     def evaluation_loop(
         self,
-        dataloader: DataLoader,
+        dataloader: DataLoader[Any],
         description: str,
         prediction_loss_only: bool | None = None,
         ignore_keys: list[str] | None = None,
@@ -129,6 +133,18 @@ class DSTTrainer(Trainer):
             metrics={f"{metric_key_prefix}_{name}": value for name, value in metrics.items()},
             num_samples=len(rows),
         )
+
+
+class _NewEpoch(TrainerCallback):
+    """Tells the training clips which epoch begins (``ClipDataset.set_epoch``), in every process."""
+
+    def __init__(self, clips: ClipDataset) -> None:
+        self.clips = clips
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.clips.set_epoch(int(state.epoch or 0))
 
 
 def label_counts(batch: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -1,0 +1,211 @@
+"""One packed stream against one sample per frame: the same decisions, at what part of the cost?
+
+A session of N frames is read in two ways by the same small model (random weights, CPU, float32, no gradient):
+
+* packed: the whole session is one causal stream, and the heads are read at each frame's last token, all in one pass;
+* per frame: for each frame a stream of its own with the whole history before it (the prompt to the frame, with the
+  texts in between), one pass without a cache, and the heads are read at its last frame.
+
+Causality makes the decisions equal; the table shows by how much they differ, and the ratio of the times. Both sides
+start from the same precomputed frame features; the last column adds what the vision tower would cost if each sample
+encoded the frames of its history (measured seconds a frame x number of frames, not run).
+
+Examples:
+    python benchmarks/packing.py
+    python benchmarks/packing.py --frames 64 --repeats 3 --batch-size 8
+
+Exit codes: 0 equal, 1 the decisions differ by more than --tolerance, 2 a bad argument.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+
+from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
+from processing_dst_smolvlm import DSTSmolVLMProcessor, FrameItem, Stream
+from prospect_hf.training.report import table
+from prospect_hf.training.tiny import TinyShape, tiny_model, tiny_processor
+
+GOAL = "Assemble the toy truck"
+STEPS = ["Attach the wheels.", "Attach the cabin.", "Fasten the roof.", "Put the load on.", "Check the doors."]
+REMARKS = ["Now attach the wheels to the chassis.", "Good, the cabin sits.", "Careful, the roof is upside down."]
+# Of the public corpus: 7.5 % of the frames carry talk, 1 to 3 % a state change.
+TALK, CHANGE = 0.075, 0.02
+Decisions = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+def random_items(frames: int, seed: int) -> list[FrameItem]:
+    """What happens on each frame of a session: talk and state changes as often as in the public corpus."""
+    draw = random.Random(seed)
+    items = []
+    for _ in range(frames):
+        changes = {draw.randrange(len(STEPS)): draw.choice((1, 2))} if draw.random() < CHANGE else {}
+        speaks, asks = draw.random() < TALK, draw.random() < 0.2
+        items.append(
+            FrameItem(changes, "What comes next?" if speaks and asks else "", draw.choice(REMARKS) if speaks else "")
+        )
+    return items
+
+
+def build_model(shape: TinyShape, seed: int) -> tuple[DSTSmolVLMForConditionalGeneration, DSTSmolVLMProcessor]:
+    """The small model with weights large enough that its decisions depend on what it reads."""
+    torch.manual_seed(seed)
+    processor = tiny_processor([GOAL, *STEPS, *REMARKS, "What comes next?"], shape)
+    model = tiny_model(processor, shape).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.dim() == 2:
+                weight.normal_(std=weight.shape[1] ** -0.5)
+    return model, processor
+
+
+def read_packed(model: DSTSmolVLMForConditionalGeneration, stream: Stream, features: torch.Tensor) -> Decisions:
+    """The decisions of all frames in one pass: ``[frames, 2]``, ``[frames, 2]``, ``[frames, steps, 3]``."""
+    out = model(
+        input_ids=torch.tensor([stream.input_ids]),
+        attention_mask=torch.ones(1, len(stream.input_ids), dtype=torch.long),
+        frame_features=features,
+        frame_positions=torch.tensor([stream.frame_positions]),
+        step_positions=torch.tensor([stream.step_positions]),
+        use_cache=False,
+        logits_to_keep=1,
+    )
+    return out.speaking_logits[0], out.dst_update_logits[0], out.dst_state_logits[0]
+
+
+def read_samples(
+    model: DSTSmolVLMForConditionalGeneration, stream: Stream, features: torch.Tensor, frames: Sequence[int]
+) -> Decisions:
+    """The decisions of ``frames``, each from a sample of its own: a batch of the streams that end at them.
+
+    Shorter samples are padded on the right, behind the place that is read.
+    """
+    lengths = [stream.frame_positions[frame] + 1 for frame in frames]
+    ids = torch.zeros(len(frames), max(lengths), dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, length in enumerate(lengths):
+        ids[row, :length] = torch.tensor(stream.input_ids[:length])
+        mask[row, :length] = 1
+    out = model(
+        input_ids=ids,
+        attention_mask=mask,
+        frame_features=torch.cat([features[: frame + 1] for frame in frames]),
+        frame_positions=torch.tensor([[length - 1] for length in lengths]),
+        step_positions=torch.tensor([stream.step_positions] * len(frames)),
+        use_cache=False,
+        logits_to_keep=1,
+    )
+    return out.speaking_logits[:, 0], out.dst_update_logits[:, 0], out.dst_state_logits[:, 0]
+
+
+def seconds(run: Callable[[], object], repeats: int) -> float:
+    """Median time of ``run`` over ``repeats``, after one run that is not counted."""
+    run()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+@torch.inference_mode()
+def compare(
+    model: DSTSmolVLMForConditionalGeneration, processor: DSTSmolVLMProcessor, frames: int, args: argparse.Namespace
+) -> tuple[list[str], float]:
+    """One row of the table for a session of ``frames`` frames, and the largest difference."""
+    size = processor.frame_size
+    pixels = torch.randn(frames, 3, size, size)
+    features = model.encode_frames(pixels)
+    vision = seconds(lambda: model.encode_frames(pixels), args.repeats) / frames
+    stream = processor.build(GOAL, STEPS, [0] * len(STEPS), random_items(frames, args.seed))
+
+    packed = read_packed(model, stream, features)
+
+    # Groups of neighbouring frames, so that there is next to nothing to pad; every k-th group if k > 1.
+    groups = [range(i, min(i + args.batch_size, frames)) for i in range(0, frames, args.batch_size)]
+    timed = groups[args.every // 2 :: args.every]
+    read_samples(model, stream, features, timed[-1])
+    packed_times, samples, sample_seconds = [], [], 0.0
+    for number, group in enumerate(timed):
+        start = time.perf_counter()
+        samples.append(read_samples(model, stream, features, group))
+        sample_seconds += time.perf_counter() - start
+        # Packed runs are spread over the whole time, so that a machine that others slow down slows both sides.
+        if number % max(1, len(timed) // args.repeats) == 0:
+            packed_times.append(seconds(lambda: read_packed(model, stream, features), 1))
+    packed_seconds = statistics.median(packed_times)
+    sample_seconds *= sum(map(len, groups)) / sum(map(len, timed))
+
+    picked = torch.tensor([frame for group in timed for frame in group])
+    difference, shifted = 0.0, 0.0
+    for together, alone in zip(packed, zip(*samples, strict=True), strict=True):
+        one_by_one = torch.cat(alone)
+        difference = max(difference, float((together[picked] - one_by_one).abs().max()))
+        # The control: how far apart are the decisions of neighbouring frames?
+        shifted = max(shifted, float((together[1:] - together[:-1]).abs().mean()))
+    with_vision = (sample_seconds + vision * frames * (frames + 1) / 2) / (packed_seconds + vision * frames)
+    return [
+        f"{frames}",
+        f"{len(stream.input_ids)}",
+        f"{len(picked)} of {frames}",
+        f"{packed_seconds:.3f} s",
+        f"{sample_seconds:.1f} s" + (" (estimated)" if len(picked) < frames else ""),
+        f"{sample_seconds / packed_seconds:.0f} x",
+        f"{difference:.1e}",
+        f"{shifted:.1e}",
+        f"{with_vision:.0f} x",
+    ], difference
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the table; the exit code says whether the decisions are equal."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frames", default="256,1024", help="session lengths in frames (default 256,1024)")
+    parser.add_argument("--batch-size", type=int, default=1, help="per-frame samples a pass (default 1)")
+    parser.add_argument("--every", type=int, default=1, help="run every n-th batch of samples and scale up (default 1)")
+    parser.add_argument("--repeats", type=int, default=9, help="timed runs of the packed side (default 9)")
+    parser.add_argument("--tolerance", type=float, default=1e-4, help="largest difference allowed (default 1e-4)")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args(argv)
+    lengths = [int(text) if text.isdigit() else 0 for text in args.frames.split(",")]
+    if min(lengths) < 2 or args.batch_size < 1 or args.every < 1 or args.repeats < 1:
+        parser.error("--frames takes numbers of 2 or more, the other counts 1 or more")
+    if min(lengths) < args.batch_size * args.every:
+        parser.error("--every leaves no batch of the shortest session; make it smaller")
+
+    model, processor = build_model(TinyShape(), args.seed)
+    print(f"{model.num_parameters() / 1e6:.2f} M parameters, float32, {torch.get_num_threads()} threads, no gradient")
+    head = [
+        "frames",
+        "tokens",
+        "samples run",
+        "packed",
+        "per frame",
+        "ratio",
+        "max diff",
+        "neighbours",
+        "with vision",
+    ]
+    rows, differences = [head], []
+    for frames in lengths:
+        row, difference = compare(model, processor, frames, args)
+        rows.append(row)
+        differences.append(difference)
+    print(table(rows))
+    print(
+        "max diff: largest difference of any speaking, update or state logit; neighbours: mean difference between\n"
+        "the logits of one frame and the next, for scale; with vision: the ratio if each sample encodes its own frames."
+    )
+    return 0 if max(differences) <= args.tolerance else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
