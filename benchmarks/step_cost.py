@@ -73,7 +73,7 @@ class Shape:
 
 
 SHAPES = {
-    # The embedded default's.
+    # About the embedded default's size.
     "tiny": Shape(96, 3, 3, 4, 768, 48, 8, 3, batch=8, positions=320),
     # The 256M model's width and vocabulary, with fewer layers and smaller pictures.
     "mid": Shape(576, 6, 3, 9, 49_280, 96, 16, 2, batch=1, positions=768),

@@ -351,6 +351,17 @@ def test_frames_are_read_by_their_absolute_index(corpus: Path) -> None:
     assert [round(float((p.mean() + 1) / 2 * 25.5)) for p in pixels] == list(range(6, 14))
 
 
+@pytest.mark.parametrize("kept", [0, 3, 20])
+def test_pictures_are_the_same_read_again(corpus: Path, monkeypatch: pytest.MonkeyPatch, kept: int) -> None:
+    """Whether all, some or none of the decoded pictures are kept."""
+    monkeypatch.setattr("prospect_hf.data.clips.KEPT_BYTES", kept * SIZE * SIZE * 3)
+    reader, session = FrameReader(corpus, "store", SIZE), make_session(0, frames=8, first_frame=6)
+    first = [picture.tobytes() for picture in reader.read(session, 0, 8)]
+    assert [picture.tobytes() for picture in reader.read(session, 0, 8)] == first
+    assert [picture.tobytes() for picture in reader.read(session, 3, 5)] == first[3:5]
+    assert len(set(first)) == 8
+
+
 def test_a_frame_that_the_file_does_not_have_is_an_error(corpus: Path) -> None:
     session = make_session(0, frames=8, first_frame=15)
     with pytest.raises(DataError, match=r"v0\.arrow: frame 20 asked for"):

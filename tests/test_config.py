@@ -35,6 +35,7 @@ def test_save_and_load_round_trip(tmp_path: Path, tokens: int | str) -> None:
     assert (loaded.speaking_threshold, loaded.dst_update_threshold, loaded.fps) == (0.25, 0.75, 4.0)
     saved = json.loads((tmp_path / "config.json").read_text())
     assert saved["model_type"] == "dst_smolvlm" and saved["auto_map"] == AUTO_MAP
+    assert AUTO_MAP.keys() == {"AutoConfig", "AutoModel", "AutoModelForImageTextToText", "AutoProcessor"}
 
 
 @pytest.mark.parametrize(("tokens", "expected"), [(1, 1), (4, 4), (9, 9), (16, 16), ("full", 36)])

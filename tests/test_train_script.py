@@ -32,6 +32,7 @@ SETTINGS = [
     "data.recordings.val=1",
     "data.recordings.test=1",
     "data.max_seq_len=400",
+    "data.short_seq_len=null",
     f"data.scene.image_size={SIZE}",
     "data.scene.supersample=1",
     "data.scene.steps=[2,2]",

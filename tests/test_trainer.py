@@ -250,8 +250,9 @@ def test_batches_without_labels_for_a_loss_are_trained_on(tmp_path: Path, sessio
 # -- resume, save -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("logging_steps", [1, 2])
-def test_a_resumed_run_is_the_uninterrupted_one(tmp_path: Path, logging_steps: int) -> None:
+@pytest.mark.parametrize(("logging_steps", "sampling"), [(1, "random"), (2, "random"), (1, "group_by_length")])
+def test_a_resumed_run_is_the_uninterrupted_one(tmp_path: Path, logging_steps: int, sampling: str) -> None:
+    """Cut in the middle of the second epoch: the same clips, the same texts left out, the same weights."""
     settings: dict[str, Any] = {
         "dropout": 0.9,
         "max_steps": 6,
@@ -263,6 +264,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path: Path, logging_steps: i
         "save_strategy": "steps",
         "save_steps": 3,
         "logging_steps": logging_steps,
+        "train_sampling_strategy": sampling,
     }
     whole = trainer_of(tmp_path, **settings)
     whole.train()
@@ -396,3 +398,16 @@ def test_focal_settings_reach_the_loss(tmp_path: Path) -> None:
     assert trainer.evaluate()["eval_speaking_loss"] == pytest.approx(expected["speaking"], rel=1e-4)
     doubled = trainer_of(tmp_path, evaluate=SESSIONS, focal_gamma=0.0, focal_alpha=[2.0, 2.0])
     assert doubled.evaluate()["eval_speaking_loss"] == pytest.approx(2 * expected["speaking"], rel=1e-4)
+
+
+def test_clips_grouped_by_length_are_all_read_in_every_epoch(tmp_path: Path) -> None:
+    trainer = trainer_of(tmp_path, train_sampling_strategy="group_by_length", per_device_train_batch_size=2)
+    lengths = [clip.tokens for clip in trainer.train_dataset.clips]
+    sampler = trainer._get_train_sampler()
+    orders = []
+    for epoch in (0, 1, 0):
+        sampler.set_epoch(epoch)
+        orders.append(list(sampler))
+        assert sorted(orders[-1]) == list(range(8))
+        assert lengths[orders[-1][0]] == max(lengths)  # the longest first, so that memory runs out at once or never
+    assert orders[0] == orders[2] != orders[1]

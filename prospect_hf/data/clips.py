@@ -25,6 +25,8 @@ from prospect_hf.errors import DataError
 from prospect_hf.sessions import COMPLETED, IGNORE, IN_PROGRESS
 
 FRAME_SOURCES = ("store", "rendered", "blank")
+# Decoded pictures that a reader keeps: a second epoch over small videos decodes nothing.
+KEPT_BYTES = 2**30
 
 
 @dataclass
@@ -196,6 +198,8 @@ class FrameReader:
         self.root, self.frames, self.size = root, frames, size
         self._blank = np.full((size, size, 3), 128, np.uint8)
         self._open: dict[Path, FrameStore] = {}
+        self._kept: dict[tuple[Path, int], np.ndarray] = {}
+        self._kept_bytes = 0
 
     def read(self, session: SessionRows, begin: int, end: int) -> list[np.ndarray]:
         """Frames ``begin`` to ``end`` (positions in the session), uint8 ``[height, width, 3]`` each."""
@@ -211,12 +215,21 @@ class FrameReader:
                 for frame in range(begin, end)
             ]
         path = self.root / "processed_data" / session.source / session.frames_file
-        store = self._open.get(path)
-        if store is None:
-            if len(self._open) >= 256:  # keeps the number of open files far from the system's limit
-                self._open.clear()
-            store = self._open[path] = FrameStore(path)
-        return [np.asarray(store[session.first_frame + frame]) for frame in range(begin, end)]
+        return [self._picture(path, session.first_frame + frame) for frame in range(begin, end)]
+
+    def _picture(self, path: Path, index: int) -> np.ndarray:
+        picture = self._kept.get((path, index))
+        if picture is None:
+            store = self._open.get(path)
+            if store is None:
+                if len(self._open) >= 256:  # keeps the number of open files far from the system's limit
+                    self._open.clear()
+                store = self._open[path] = FrameStore(path)
+            picture = np.asarray(store[index])
+            if self._kept_bytes + picture.nbytes <= KEPT_BYTES:
+                self._kept[path, index] = picture
+                self._kept_bytes += picture.nbytes
+        return picture
 
 
 class ClipDataset(Dataset[dict[str, torch.Tensor]]):

@@ -80,11 +80,11 @@ class ModelArguments:
     tokens_per_frame: int | str = 1
     freeze_vision: bool = False
     image_size: int = 48
-    patch_size: int = 8
-    scale_factor: int = 3
+    patch_size: int = 12
+    scale_factor: int = 2
     hidden_size: int = 96
-    vision_layers: int = 3
-    text_layers: int = 3
+    vision_layers: int = 2
+    text_layers: int = 2
     heads: int = 4
     vocab_size: int = 768
 

@@ -55,7 +55,8 @@ def prepare_rows(data: DataArguments) -> list[LoadedRows]:
     """
     root = Path(str(data.root))
     if data.name == "simulated":
-        scene = parse(SceneConfig, data.scene, "data.scene")
+        ranges = {name: tuple(value) if isinstance(value, list) else value for name, value in data.scene.items()}
+        scene = parse(SceneConfig, ranges, "data.scene")
         if not corpus_is_current(root, data.sources, data.recordings, data.seed, scene):
             write_corpus(root, data.sources, data.recordings, data.seed, scene)
     elif not (root / "processed_data").is_dir():
@@ -68,7 +69,14 @@ def prepare_rows(data: DataArguments) -> list[LoadedRows]:
         "on_error": data.on_error,
         "cache_dir": Path(data.cache_dir),
     }
-    return [LoadedRows(form, load_dst_frames("all", root, form=cast(Form, form), **settings)) for form in data.forms]
+    loaded = []
+    for form in data.forms:
+        # Asked for together, a form that is not there is named and left out; asked for alone, it is an error.
+        if form == "prepared" and len(data.forms) > 1 and not any(root.glob("processed_data/*/prepared/*.jsonl")):
+            logger.info("%s holds no prepared rows: dialogs only.", root)
+            continue
+        loaded.append(LoadedRows(form, load_dst_frames("all", root, form=cast(Form, form), **settings)))
+    return loaded
 
 
 def split_sessions(loaded: Iterable[LoadedRows], split: str) -> list[SessionRows]:

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import EvalLoopOutput
 
 from prospect_hf.data.clips import ClipDataset
@@ -44,6 +45,14 @@ class DSTTrainer(Trainer):
         self._loss_totals = torch.zeros(len(LOSSES), device=self.args.device)
         self._steps_in_totals = 0
         self.add_callback(_NewEpoch(self.train_dataset))
+
+    def _get_train_sampler(self, train_dataset: ClipDataset | None = None) -> Sampler[int] | None:
+        clips = self.train_dataset if train_dataset is None else train_dataset
+        if self.args.train_sampling_strategy != "group_by_length":
+            return super()._get_train_sampler(train_dataset)
+        # The lengths are known: the library's way of finding them out would decode every frame.
+        window = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return _ByLength(window, [clip.tokens for clip in clips.clips], self.args.seed)
 
     # -- losses -------------------------------------------------------------------------------------------------
 
@@ -84,7 +93,7 @@ class DSTTrainer(Trainer):
 
     def loss_sums(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[torch.Tensor, Any]:
         """The four losses summed over their labels (``[4]``), and the model's output."""
-        outputs = model(**{name: value for name, value in inputs.items() if name not in HEAD_LABELS})
+        outputs = model(**{n: value for n, value in inputs.items() if n not in HEAD_LABELS}, use_cache=False)
         gamma, alpha = self.args.focal_gamma, self.args.focal_alpha
         text_labels = (inputs["labels"][:, 1:] != IGNORE).sum()
         sums = (
@@ -133,6 +142,21 @@ class DSTTrainer(Trainer):
             metrics={f"{metric_key_prefix}_{name}": value for name, value in metrics.items()},
             num_samples=len(rows),
         )
+
+
+class _ByLength(LengthGroupedSampler):
+    """Clips of like length together, in an order that follows from seed and epoch alone: a resumed run goes on with it.
+
+    The library's draws from the global generator, which a resumed run has not moved as far.
+    """
+
+    def __init__(self, window: int, lengths: list[int], seed: int) -> None:
+        super().__init__(window, lengths=lengths, generator=torch.Generator())
+        self.seed = seed
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.generator.manual_seed(self.seed + epoch)
 
 
 class _NewEpoch(TrainerCallback):
