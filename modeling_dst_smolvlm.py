@@ -160,7 +160,9 @@ class DSTSmolVLMForConditionalGeneration(SmolVLMForConditionalGeneration):
 
         Args:
             frame_hidden: ``[batch, frames, hidden]``, the text model's state at each frame's last token.
-            step_hidden: ``[batch, steps, hidden]``, its state at the end of each step's line in the plan.
+            step_hidden: ``[batch, steps, hidden]``, the mean of its states over each step's line of the plan. (The
+                state at the line's end alone has to learn first what the line says; a small model spends most of its
+                training on that.)
 
         Returns:
             speaking ``[batch, frames, 2]``, DST update ``[batch, frames, 2]``, states ``[batch, frames, steps, 3]``.
@@ -204,7 +206,8 @@ class DSTSmolVLMForConditionalGeneration(SmolVLMForConditionalGeneration):
                 of all rows, in the order of their places in ``input_ids``.
             frame_positions: ``[batch, frames]``, the index *in this pass* of each frame's last token; -1 is padding.
                 Without it the heads are not read.
-            step_positions: ``[batch, steps]``, the index in this pass of the end of each step's line; -1 is padding.
+            step_positions: ``[batch, steps, 2]``, the index in this pass of the first and of the last token of each
+                step's line in the plan; -1 is padding.
                 Or ``step_hidden_states`` ``[batch, steps, hidden]`` from the pass that read the plan.
             labels: ``[batch, seq]``, token ids to predict at the place before them, -100 elsewhere. LM logits are
                 computed for these places alone.
@@ -237,7 +240,7 @@ class DSTSmolVLMForConditionalGeneration(SmolVLMForConditionalGeneration):
         )
 
         if step_positions is not None:
-            step_hidden_states = _gather(hidden, step_positions)
+            step_hidden_states = _line_means(hidden, step_positions)
         output.step_hidden_states = step_hidden_states
         if frame_positions is not None:
             if step_hidden_states is None:
@@ -250,7 +253,7 @@ class DSTSmolVLMForConditionalGeneration(SmolVLMForConditionalGeneration):
             output.dst_update_logits = update.masked_fill(no_frame, 0.0)
             states = states.masked_fill(no_frame.unsqueeze(-1), 0.0)
             if step_positions is not None:
-                states = states.masked_fill((step_positions < 0)[:, None, :, None], 0.0)
+                states = states.masked_fill((step_positions[..., 1] < 0)[:, None, :, None], 0.0)
             output.dst_state_logits = states
 
         if labels is not None:
@@ -274,6 +277,13 @@ class DSTSmolVLMForConditionalGeneration(SmolVLMForConditionalGeneration):
             for name in ("frame_features", "frame_positions", "step_positions"):
                 inputs.pop(name, None)
         return inputs
+
+
+def _line_means(hidden: torch.Tensor, lines: torch.Tensor) -> torch.Tensor:
+    """The mean of ``hidden`` ``[batch, seq, hidden]`` over each of ``lines`` ``[batch, n, 2]`` (first, last place)."""
+    place = torch.arange(hidden.shape[1], device=hidden.device)
+    inside = ((place >= lines[..., :1]) & (place <= lines[..., 1:])).to(hidden.dtype)
+    return inside @ hidden / inside.sum(-1, keepdim=True).clamp(min=1)
 
 
 def _gather(hidden: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:

@@ -58,13 +58,13 @@ class Stream:
         input_ids: ``[seq]``.
         labels: ``[seq]``, the ids of state texts and responses with their end token, -100 elsewhere.
         frame_positions: ``[frames]``, the index of each frame's last token.
-        step_positions: ``[steps]``, the index of the last token of each step's line.
+        step_positions: ``[steps, 2]``, the index of the first and of the last token of each step's line.
     """
 
     input_ids: list[int] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
     frame_positions: list[int] = field(default_factory=list)
-    step_positions: list[int] = field(default_factory=list)
+    step_positions: list[tuple[int, int]] = field(default_factory=list)
 
     def add(self, ids: Sequence[int], supervised: bool = False) -> None:
         """Append tokens, as labels too if they are to be learned."""
@@ -128,8 +128,9 @@ class DSTSmolVLMProcessor(ProcessorMixin):
         for number, step in enumerate(steps, start=1):
             state = "" if states is None else f" [{STATE_NAMES[states[number - 1]]}]"
             stream.add(self._newline)
+            first = len(stream.input_ids)
             stream.add(self._ids(f"{number}. {one_line(step)}{state}"))
-            stream.step_positions.append(len(stream.input_ids) - 1)
+            stream.step_positions.append((first, len(stream.input_ids) - 1))
         self.close(stream)
 
     def add_frame(self, stream: Stream) -> None:

@@ -137,7 +137,7 @@ def build_batch(shape: Shape, all_labelled: bool, seed: int = 0) -> dict[str, to
         "attention_mask": torch.ones(1, len(tokens), dtype=torch.long),
         "labels": torch.tensor([labels]),
         "frame_positions": torch.tensor([frames]),
-        "step_positions": torch.linspace(10, PROMPT - 1, STEPS).long()[None],
+        "step_positions": torch.linspace(10, PROMPT - 1, STEPS).long()[None, :, None].repeat(1, 1, 2),
         "speaking_labels": (torch.rand(1, len(frames)) < 0.07).long(),
         "dst_update_labels": (torch.rand(1, len(frames)) < 0.02).long(),
         "dst_state_labels": torch.randint(0, 3, (1, len(frames), STEPS)),

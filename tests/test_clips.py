@@ -62,7 +62,7 @@ def test_clips_cover_every_frame_once_in_order(session: SessionRows, spare: int,
         assert stream.input_ids.count(processor.image_id) == tokens * (clip.end - clip.begin)
         assert len(stream.step_positions) == len(session.steps)
         # The plan shows what the frames before the clip left behind, never what comes in it.
-        plan = processor.tokenizer.decode(stream.input_ids[: stream.step_positions[-1] + 1]).split("Plan:\n")[1]
+        plan = processor.tokenizer.decode(stream.input_ids[: stream.step_positions[-1][1] + 1]).split("Plan:\n")[1]
         for step, line in enumerate(plan.split("\n")):
             shown = f" [{STATE_NAMES[state[step]]}]" if session.labelled else ""
             assert line == f"{step + 1}. {session.steps[step]}{shown}"
@@ -282,7 +282,7 @@ def test_batches_are_padded_on_the_right_from_lengths() -> None:
     batch = collate(clips)
     width = max(len(clip["input_ids"]) for clip in clips)
     assert batch["input_ids"].shape == batch["labels"].shape == batch["attention_mask"].shape == (3, width)
-    assert batch["dst_state_labels"].shape == (3, 9, 5) and batch["step_positions"].shape == (3, 5)
+    assert batch["dst_state_labels"].shape == (3, 9, 5) and batch["step_positions"].shape == (3, 5, 2)
     frames = 0
     for row, clip in enumerate(clips):
         length, n_frames, n_steps = len(clip["input_ids"]), len(clip["frame_positions"]), len(clip["step_positions"])

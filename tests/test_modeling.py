@@ -253,7 +253,8 @@ def test_the_state_head_is_the_documented_formula() -> None:
     model, batch = small_model(), one_clip()
     output = heads_of(model, batch, output_hidden_states=True)
     hidden = output.hidden_states[-1][0]
-    frame, step = hidden[batch["frame_positions"][0]], hidden[batch["step_positions"][0]]
+    frame = hidden[batch["frame_positions"][0]]
+    step = [hidden[first : last + 1].mean(0) for first, last in batch["step_positions"][0].tolist()]
     for f, s in ((0, 0), (5, 1), (11, 2)):
         with torch.no_grad():
             q, k = model.dst_frame_proj(frame[f]), model.dst_step_proj(step[s])

@@ -107,8 +107,8 @@ def test_a_stream_reads_as_documented(processor: DSTSmolVLMProcessor) -> None:
         assert stream.input_ids[position - 3 : position + 1] == [processor.image_id] * 4
     assert len(stream.frame_positions) == 5 and len(set(stream.frame_positions)) == 5
     # A step is read where its line, state included, has been seen, and nothing after it.
-    lines = [decode(processor, stream.input_ids[: position + 1]) for position in stream.step_positions]
-    assert [line.rsplit("\n", 1)[1] for line in lines] == [
+    lines = [decode(processor, stream.input_ids[first : last + 1]) for first, last in stream.step_positions]
+    assert lines == [
         "1. Fill kettle. [completed]",
         "2. Boil it. [in progress]",
         "3. Pour [not started]",
@@ -323,7 +323,7 @@ def test_the_call_is_the_builder() -> None:
     stream = processor.build("Make tea", ["Boil", "Pour"], [0, 2], items)
     assert inputs["input_ids"].tolist() == [stream.input_ids]
     assert inputs["frame_positions"].tolist() == [stream.frame_positions]
-    assert inputs["step_positions"].tolist() == [stream.step_positions]
+    assert inputs["step_positions"].tolist() == [[list(line) for line in stream.step_positions]]
     assert inputs["attention_mask"].tolist() == [[1] * len(stream.input_ids)]
     assert torch.equal(inputs["pixel_values"], processor.pixel_values(frames))
     plain = processor("Make tea", ["Boil", "Pour"], frames)

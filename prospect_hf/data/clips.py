@@ -307,7 +307,7 @@ class ClipCollator:
     """Clips to one padded batch: ids with ``pad_token_id``, labels with -100, positions with -1; frames side by side.
 
     Returns tensors ``input_ids``, ``attention_mask``, ``labels`` ``[batch, seq]``; ``frame_positions``,
-    ``speaking_labels``, ``dst_update_labels`` ``[batch, frames]``; ``step_positions`` ``[batch, steps]``;
+    ``speaking_labels``, ``dst_update_labels`` ``[batch, frames]``; ``step_positions`` ``[batch, steps, 2]``;
     ``dst_state_labels`` ``[batch, frames, steps]``; ``pixel_values`` ``[all frames, 3, size, size]``.
     """
 

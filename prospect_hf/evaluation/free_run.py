@@ -159,7 +159,7 @@ def _follow_batch(
     steps = max(len(prompt.step_positions) for prompt in prompts)
     ids = torch.full((len(prompts), width), processor.tokenizer.pad_token_id)
     mask = torch.zeros(len(prompts), width, dtype=torch.long)
-    step_positions = torch.full((len(prompts), steps), -1)
+    step_positions = torch.full((len(prompts), steps, 2), -1)
     for row, prompt in enumerate(prompts):
         pad = width - len(prompt.input_ids)
         ids[row, pad:] = torch.tensor(prompt.input_ids)

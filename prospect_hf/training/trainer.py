@@ -186,7 +186,7 @@ def clip_decisions(
     states = outputs.dst_state_logits.argmax(-1).cpu().numpy()
     labels = {name: inputs[name].cpu().numpy() for name in HEAD_LABELS}
     frames = (inputs["frame_positions"] >= 0).sum(1).tolist()
-    steps = (inputs["step_positions"] >= 0).sum(1).tolist()
+    steps = (inputs["step_positions"][..., 1] >= 0).sum(1).tolist()
     records = []
     for row, (n_frames, n_steps) in enumerate(zip(frames, steps, strict=True)):
         first = row == 0
