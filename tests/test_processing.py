@@ -163,7 +163,8 @@ def test_ids_are_the_chat_templates(processor: DSTSmolVLMProcessor, prompt: bool
 @given(text=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=25))
 def test_ids_are_the_chat_templates_for_any_text(text: str) -> None:
     text = one_line(text)
-    if text:
+    # The template would take a special token in a text for the token; the builder takes it for text, on purpose.
+    if text and not any(token in text for token in small_processor().tokenizer.all_special_tokens):
         turns = [("assistant", text)]
         assert our_ids(small_processor(), turns, False) == chat(small_processor(), [("system", SYSTEM), *turns], False)
 
