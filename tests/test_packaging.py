@@ -34,7 +34,7 @@ def test_wheel_holds_the_package_and_the_root_modules(wheel: zipfile.ZipFile, re
         for path in (repository / "prospect_hf").rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    assert names == sources | ROOT_MODULES
+    assert names == sources | ROOT_MODULES | {"prospect_hf/model_card.md"}
     assert "prospect_hf/py.typed" in names
     assert "prospect_hf/training/losses.py" in names and "prospect_hf/data/__init__.py" in names
     assert any(name.startswith("prospect_hf/configs/") and name.endswith(".yaml") for name in names)

@@ -151,7 +151,8 @@ def _follow_batch(
         pixels = processor.pixel_values(reader.read(session, 0, len(session))).to(device)
         followers.append(_Follower(model, processor, session, model.encode_frames(pixels), max_new_tokens))
         prompt = Stream()
-        processor.add_prompt(prompt, session.goal, session.steps, [0] * len(session.steps))
+        states = [0] * len(session.steps) if session.labelled else None
+        processor.add_prompt(prompt, session.goal, session.steps, states)
         prompts.append(prompt)
 
     # Prompts are padded on the left, so that from here on every stream grows by one column a round.
@@ -198,6 +199,8 @@ def _follow_batch(
         speak = output.speaking_logits[:, 0].float().softmax(-1)[:, 1].tolist()
         update = output.dst_update_logits[:, 0].float().softmax(-1)[:, 1].tolist()
         states = output.dst_state_logits[:, 0].argmax(-1).cpu().numpy()
+        # A frame or a stream's beginning is nothing that can be said.
+        output.logits[..., [processor.image_id, processor.bos_id]] = -torch.inf
         words = output.logits[:, -1].argmax(-1).tolist()
         for row, follower in enumerate(followers):
             if fed[row] is None or follower.queue:

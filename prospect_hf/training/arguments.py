@@ -70,14 +70,15 @@ class ModelArguments:
 
     Args:
         name_or_path: a SmolVLM2 or DST-SmolVLM2 checkpoint (folder or Hub id); none builds the small model.
-        tokens_per_frame: stream tokens that a frame takes: 1, 4, 9, 16 or full.
+        tokens_per_frame: stream tokens that a frame takes: 1, 4, 9, 16 or full; none is 1 for a new model and what a
+            DST-SmolVLM2 checkpoint was trained with.
         freeze_vision: keep vision tower and connector as they are.
         image_size, patch_size, scale_factor, hidden_size, vision_layers, text_layers, heads, vocab_size: the small
             model's shape (``prospect_hf.training.tiny.TinyShape``); not read with ``name_or_path``.
     """
 
     name_or_path: str | None = None
-    tokens_per_frame: int | str = 1
+    tokens_per_frame: int | str | None = None
     freeze_vision: bool = False
     image_size: int = 48
     patch_size: int = 12
@@ -89,7 +90,7 @@ class ModelArguments:
     vocab_size: int = 768
 
     def __post_init__(self) -> None:
-        if self.tokens_per_frame not in TOKENS_PER_FRAME:
+        if self.tokens_per_frame is not None and self.tokens_per_frame not in TOKENS_PER_FRAME:
             allowed = ", ".join(map(str, TOKENS_PER_FRAME))
             raise UsageError(f"model.tokens_per_frame must be one of {allowed}, not {self.tokens_per_frame!r}.")
         for name, value in vars(self).items():

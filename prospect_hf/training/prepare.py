@@ -133,9 +133,10 @@ def load_config(model: ModelArguments) -> DSTSmolVLMConfig:
         raise UsageError(f"model.name_or_path={model.name_or_path} cannot be loaded: {reason}") from error
     try:
         if isinstance(config, DSTSmolVLMConfig):
-            config.tokens_per_frame = model.tokens_per_frame
+            if model.tokens_per_frame is not None:
+                config.tokens_per_frame = model.tokens_per_frame
         elif isinstance(config, SmolVLMConfig):
-            config = DSTSmolVLMConfig.from_smolvlm(config, tokens_per_frame=model.tokens_per_frame)
+            config = DSTSmolVLMConfig.from_smolvlm(config, tokens_per_frame=model.tokens_per_frame or 1)
         else:
             raise UsageError(
                 f"model.name_or_path={model.name_or_path} is a {config.model_type} checkpoint; "
@@ -150,7 +151,7 @@ def load_config(model: ModelArguments) -> DSTSmolVLMConfig:
 def tiny_shape(model: ModelArguments) -> TinyShape:
     """The small model's part of the settings."""
     names = TinyShape.__dataclass_fields__.keys() & ModelArguments.__dataclass_fields__.keys()
-    return TinyShape(**{name: vars(model)[name] for name in names})
+    return TinyShape(**{name: vars(model)[name] for name in names if vars(model)[name] is not None})
 
 
 def session_texts(sessions: Iterable[SessionRows]) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import EvalLoopOutput
 
@@ -53,6 +55,11 @@ class DSTTrainer(Trainer):
         # The lengths are known: the library's way of finding them out would decode every frame.
         window = self.args.train_batch_size * self.args.gradient_accumulation_steps
         return _ByLength(window, [clip.tokens for clip in clips.clips], self.args.seed)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        # A pickle with this machine's paths in it, which nothing reads: it has no place in a folder to be shared.
+        (Path(output_dir or str(self.args.output_dir)) / TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
     # -- losses -------------------------------------------------------------------------------------------------
 
