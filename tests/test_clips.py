@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from model_fixtures import SIZE, NoiseReader, clip_dataset, collate, make_session, picture, small_processor
 from PIL import Image
 
-from processing_dst_smolvlm import STATE_NAMES, FrameItem
+from processing_dst_smolvlm import FrameItem
 from prospect_hf.data.clips import Clip, ClipCollator, ClipDataset, FrameReader, SessionRows, iter_sessions, pack
 from prospect_hf.data.dst_frames import FEATURES
 from prospect_hf.data.frames import write_frames
+from prospect_hf.data.glimpses import GlimpseDataset
 from prospect_hf.errors import DataError
 from prospect_hf.sessions import IGNORE
 
@@ -234,38 +235,37 @@ def test_text_dropout_follows_from_seed_epoch_and_clip() -> None:
     assert all(draws(*other) != first for other in ((1, 0, 0), (0, 1, 0), (0, 0, 1)))
 
 
-def test_state_dropout_hides_the_states_of_the_plan_alone() -> None:
-    session, processor = make_session(5, frames=30, event_rate=0.6), small_processor()
-    limit = shortest_fit(session, 1) + 60
-
-    def clips(chance: float) -> ClipDataset:
-        return ClipDataset([session], processor, NoiseReader(), limit, state_dropout=chance)
-
-    hidden, plain = clips(1.0), clips(0.0)
-    assert len(hidden) == len(plain) > 2
-    for index in range(len(hidden)):
-        item, told = hidden[index], plain[index]
-        text, whole = (processor.tokenizer.decode(one["input_ids"]) for one in (item, told))
-        for name in STATE_NAMES:
-            whole = whole.replace(f" [{name}]", "")
-        assert text == whole
-        for name in ("speaking_labels", "dst_update_labels", "dst_state_labels", "pixel_values"):
-            assert torch.equal(item[name], told[name]), name
-    some = clips(0.5)
-    answers = set()
-    for epoch in range(10):
-        some.set_epoch(epoch)
-        answers.add("[" in processor.tokenizer.decode(some[1]["input_ids"]))
-    assert answers == {True, False}
+# -- glimpses -----------------------------------------------------------------------------------------------------
 
 
-def test_short_clips_cover_every_frame_a_second_time() -> None:
-    session, processor = make_session(5, frames=40), small_processor()
-    short = shortest_fit(session, 1) + 20
-    clips = ClipDataset([session], processor, NoiseReader(), 2048, short_seq_len=short).clips
-    frames = [frame for clip in clips for frame in range(clip.begin, clip.end)]
-    assert sorted(frames) == sorted([*range(40), *range(40)])
-    assert sum(clip.tokens > short for clip in clips) == 1 and len(clips) > 3
+def test_a_glimpse_is_the_plan_without_states_and_labelled_frames_in_order() -> None:
+    session, processor = make_session(5, frames=40, event_rate=0.6, turn_rate=0.8), small_processor()
+    glimpses = GlimpseDataset([session], processor, NoiseReader(), frames=6)
+    chosen = set()
+    for epoch in range(4):
+        glimpses.set_epoch(epoch)
+        item = glimpses[0]
+        text = processor.tokenizer.decode(item["input_ids"])
+        assert "[" not in text and "State:" not in text and "Assistant:" not in text and "User:" not in text
+        assert text.endswith("<image>" * 6) and len(item["frame_positions"]) == 6
+        for name in ("labels", "speaking_labels", "dst_update_labels"):
+            assert (item[name] == IGNORE).all(), name
+        pictures = [processor.pixel_values([picture(session.video_uid, session.first_frame + f)])[0] for f in range(40)]
+        frames = [next(f for f in range(40) if torch.equal(pictures[f], shown)) for shown in item["pixel_values"]]
+        assert frames == sorted(set(frames))
+        assert np.array_equal(item["dst_state_labels"], session.states_after[frames])
+        chosen.add(tuple(frames))
+    assert len(chosen) == 4
+    glimpses.set_epoch(0)
+    assert torch.equal(glimpses[0]["pixel_values"], glimpses[0]["pixel_values"])
+
+
+def test_glimpses_need_state_labels_and_bear_short_sessions() -> None:
+    bare, short = make_session(1, frames=9, labelled=False), make_session(2, frames=3)
+    assert len(GlimpseDataset([bare, short], small_processor(), NoiseReader(), frames=4)) == 1
+    assert len(GlimpseDataset([short], small_processor(), NoiseReader(), frames=4)[0]["frame_positions"]) == 3
+    with pytest.raises(DataError, match=r"training\.look_steps=0"):
+        GlimpseDataset([bare], small_processor(), NoiseReader(), frames=4)
 
 
 # -- the collator -------------------------------------------------------------------------------------------------

@@ -128,16 +128,8 @@ class Clip:
     end: int
     tokens: int
 
-    def stream(
-        self, processor: DSTSmolVLMProcessor, drop: Callable[[], bool] | None = None, tell_states: bool = True
-    ) -> Stream:
-        """The clip's stream.
-
-        Args:
-            processor: the sequence builder.
-            drop: says for each of the model's own texts whether it is left out; none is where not given.
-            tell_states: whether the plan tells the steps' states before the first frame.
-        """
+    def stream(self, processor: DSTSmolVLMProcessor, drop: Callable[[], bool] | None = None) -> Stream:
+        """The clip's stream; ``drop`` says for each of the model's own texts whether it is left out."""
         items = [self.session.item(frame) for frame in range(self.begin, self.end)]
         if drop is not None:
             items = [
@@ -148,8 +140,7 @@ class Clip:
                 )
                 for item in items
             ]
-        states = self.session.states_at(self.begin) if tell_states else None
-        return processor.build(self.session.goal, self.session.steps, states, items)
+        return processor.build(self.session.goal, self.session.steps, self.session.states_at(self.begin), items)
 
 
 def pack(session: SessionRows, processor: DSTSmolVLMProcessor, max_seq_len: int) -> list[Clip]:
@@ -244,10 +235,6 @@ class ClipDataset(Dataset[dict[str, torch.Tensor]]):
             between 0 and this, as if it had missed what they tell. Reference texts give the state away: with all of
             them in the stream the heads learn to read instead of to look. Labels of decisions stay. 0 for evaluation.
         seed: of these draws.
-        state_dropout: the chance that a clip's plan does not tell the steps' states, as in a stream that begins in the
-            middle of a task. 0 for evaluation.
-        short_seq_len: cut each session a second time, into clips of at most this many tokens: more scenes a step, which
-            a vision tower that is trained from scratch needs more than long clips.
     """
 
     def __init__(
@@ -258,14 +245,10 @@ class ClipDataset(Dataset[dict[str, torch.Tensor]]):
         max_seq_len: int,
         text_dropout: float = 0.0,
         seed: int = 0,
-        state_dropout: float = 0.0,
-        short_seq_len: int | None = None,
     ) -> None:
         self.processor, self.reader = processor, reader
-        self.text_dropout, self.state_dropout = text_dropout, state_dropout
-        self.seed, self.epoch = seed, 0
-        lengths = [max_seq_len] if short_seq_len is None else [max_seq_len, short_seq_len]
-        self.clips = [clip for session in sessions for length in lengths for clip in pack(session, processor, length)]
+        self.text_dropout, self.seed, self.epoch = text_dropout, seed, 0
+        self.clips = [clip for session in sessions for clip in pack(session, processor, max_seq_len)]
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -277,14 +260,13 @@ class ClipDataset(Dataset[dict[str, torch.Tensor]]):
     def stream(self, index: int) -> Stream:
         """The stream of clip ``index`` in this epoch."""
         clip = self.clips[index]
-        if not self.text_dropout and not self.state_dropout:
+        if not self.text_dropout:
             return clip.stream(self.processor)
         # From seed, epoch and clip alone: a resumed run draws what an uninterrupted one would, although data loaders
         # read ahead, and so does a run with any number of workers.
         rng = random.Random(f"{self.seed} {self.epoch} {index}")
         share = rng.random() * self.text_dropout
-        tell_states = rng.random() >= self.state_dropout
-        return clip.stream(self.processor, lambda: rng.random() < share, tell_states)
+        return clip.stream(self.processor, lambda: rng.random() < share)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         clip = self.clips[index]

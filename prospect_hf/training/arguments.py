@@ -38,6 +38,11 @@ class DSTTrainingArguments(TrainingArguments):
     resume_from_checkpoint: bool | str | None = field(
         default=None, metadata={"help": "true: go on from the last checkpoint of output_dir; or a checkpoint's folder."}
     )
+    look_steps: int = field(
+        default=0, metadata={"help": "Steps of a first stage that learns states from few frames of many sessions."}
+    )
+    look_frames: int = field(default=4, metadata={"help": "Frames of one session in the first stage."})
+    look_batch_size: int = field(default=32, metadata={"help": "Sessions a device and step in the first stage."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay off: clips are no columns."})
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide losses that are not finite."})
 
@@ -48,6 +53,8 @@ class DSTTrainingArguments(TrainingArguments):
         for name, weight in self.loss_weights.items():
             if not weight >= 0:
                 raise ValueError(f"training.{name}_loss_weight must be 0 or more, not {weight}.")
+        if self.look_steps < 0 or self.look_frames < 1 or self.look_batch_size < 1:
+            raise ValueError("training.look_steps must be 0 or more, look_frames and look_batch_size 1 or more.")
         if not self.focal_gamma >= 0:
             raise ValueError(f"training.focal_gamma must be 0 or more, not {self.focal_gamma}.")
         if self.focal_alpha is not None and len(self.focal_alpha) != 2:
@@ -118,8 +125,6 @@ class DataArguments:
         cache_dir: where the frame rows are kept.
         max_seq_len: tokens of a training clip at most.
         text_dropout: the largest share of the model's own texts that is left out of a training clip (``ClipDataset``).
-        state_dropout: chance that a training clip's plan does not tell the steps' states.
-        short_seq_len: cut each training session a second time, into clips of at most this many tokens.
         recordings: simulated recordings a source: train, val, test.
         seed: of the simulated corpus.
         scene: settings of the simulator (``prospect_hf.simulator.script.SceneConfig``) that differ from its defaults.
@@ -137,8 +142,6 @@ class DataArguments:
     cache_dir: str = "outputs/cache"
     max_seq_len: int = 2048
     text_dropout: float = 0.0
-    state_dropout: float = 0.0
-    short_seq_len: int | None = None
     recordings: dict[str, int] = field(default_factory=dict)
     seed: int = 0
     scene: dict[str, Any] = field(default_factory=dict)
@@ -159,9 +162,8 @@ class DataArguments:
             raise UsageError("data.root is not set: give the folder that holds processed_data, data.root=FOLDER.")
         if not self.sources or not self.forms:
             raise UsageError("data.sources and data.forms must each name at least one.")
-        for name, chance in (("text_dropout", self.text_dropout), ("state_dropout", self.state_dropout)):
-            if not 0.0 <= chance <= 1.0:
-                raise UsageError(f"data.{name} must lie in [0, 1], not {chance}.")
+        if not 0.0 <= self.text_dropout <= 1.0:
+            raise UsageError(f"data.text_dropout must lie in [0, 1], not {self.text_dropout}.")
 
 
 Arguments = TypeVar("Arguments")

@@ -49,9 +49,9 @@ def balance_table(balance: Mapping[str, Mapping[str, int]]) -> str:
 
 def result_table(results: Mapping[str, Any]) -> str:
     """What the model reached on held-out sessions, following them by itself."""
-    lines = [
-        f"\ntrained {results['steps']} steps in {results['train_seconds']:.0f} s ({results['seconds']:.0f} s in all)"
-    ]
+    look = f"{results['look_seconds']:.0f} s of looking, then " if "look_seconds" in results else ""
+    stages = f"{look}{results['steps']} steps in {results['train_seconds']:.0f} s"
+    lines = [f"\ntrained {stages} ({results['seconds']:.0f} s in all)"]
     if "free_run" in results:
         free, majority = results["free_run"], results["majority"]
         rows = [

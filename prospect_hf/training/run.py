@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import json
 import logging
@@ -17,10 +18,12 @@ import transformers
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer_utils import SaveStrategy, get_last_checkpoint
 
+from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
 from prospect_hf.data.clips import ClipCollator, ClipDataset, FrameReader, SessionRows
 from prospect_hf.data.dst_frames import balance_by_source, label_balance
+from prospect_hf.data.glimpses import GlimpseDataset
 from prospect_hf.errors import DataError, UsageError
 from prospect_hf.evaluation.free_run import follow, majority_response, matched_texts, score, silent_traces
 from prospect_hf.hub.card import write_card
@@ -111,8 +114,6 @@ def run(overrides: Sequence[str]) -> dict[str, Any]:
         data_args.max_seq_len,
         text_dropout=data_args.text_dropout,
         seed=args.seed,
-        state_dropout=data_args.state_dropout,
-        short_seq_len=data_args.short_seq_len,
     )
     check_clips = ClipDataset(held_out["validation"], processor, reader, data_args.max_seq_len)
     logger.info(
@@ -134,8 +135,13 @@ def run(overrides: Sequence[str]) -> dict[str, Any]:
         data_collator=ClipCollator(processor.tokenizer.pad_token_id),
         processing_class=processor,
     )
-    fitted = trainer.train(resume_from_checkpoint=last_checkpoint(args))
-    results: dict[str, Any] = {"train_seconds": fitted.metrics["train_runtime"], "steps": trainer.state.global_step}
+    checkpoint = last_checkpoint(args)
+    results: dict[str, Any] = {}
+    if args.look_steps and checkpoint is None:
+        glimpses = GlimpseDataset(train, processor, reader, args.look_frames, args.seed)
+        results["look_seconds"] = learn_to_look(model, args, glimpses, trainer.data_collator)
+    fitted = trainer.train(resume_from_checkpoint=checkpoint)
+    results |= {"train_seconds": fitted.metrics["train_runtime"], "steps": trainer.state.global_step}
 
     if len(check_clips):
         validation = trainer.evaluate()
@@ -163,6 +169,26 @@ def run(overrides: Sequence[str]) -> dict[str, Any]:
     print(result_table(results))
     print(f"\nModel, processor, remote code, card and results.json: {output}")
     return results
+
+
+def learn_to_look(
+    model: DSTSmolVLMForConditionalGeneration,
+    args: DSTTrainingArguments,
+    glimpses: GlimpseDataset,
+    collator: ClipCollator,
+) -> float:
+    """The first stage: ``args.look_steps`` steps on glimpses, with an optimiser of its own; returns its seconds.
+
+    It writes no checkpoint: a run that is stopped in it begins anew.
+    """
+    stage = copy.copy(args)
+    stage.max_steps, stage.per_device_train_batch_size = args.look_steps, args.look_batch_size
+    stage.gradient_accumulation_steps, stage.train_sampling_strategy = 1, "random"
+    stage.eval_strategy = transformers.IntervalStrategy.NO
+    stage.save_strategy = SaveStrategy.NO
+    logger.info("First stage: states from %d frames of each of %d sessions.", glimpses.frames, len(glimpses))
+    looked = DSTTrainer(model=model, args=stage, train_dataset=glimpses, data_collator=collator).train()
+    return float(looked.metrics["train_runtime"])
 
 
 def label_balance_by_source(loaded: Sequence[LoadedRows]) -> dict[str, dict[str, int]]:

@@ -22,6 +22,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import EvalLoopOutput
 
 from prospect_hf.data.clips import ClipDataset
+from prospect_hf.data.glimpses import GlimpseDataset
 from prospect_hf.evaluation.metrics import best_threshold, binary_metrics, state_metrics
 from prospect_hf.sessions import IGNORE
 from prospect_hf.training.arguments import LOSSES, DSTTrainingArguments
@@ -169,7 +170,7 @@ class _ByLength(LengthGroupedSampler):
 class _NewEpoch(TrainerCallback):
     """Tells the training clips which epoch begins (``ClipDataset.set_epoch``), in every process."""
 
-    def __init__(self, clips: ClipDataset) -> None:
+    def __init__(self, clips: ClipDataset | GlimpseDataset) -> None:
         self.clips = clips
 
     def on_epoch_begin(
