@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from model_fixtures import SIZE, NoiseReader, clip_dataset, collate, make_session, picture, small_processor
 from PIL import Image
 
-from processing_dst_smolvlm import FrameItem
+from processing_dst_smolvlm import STATE_NAMES, FrameItem
 from prospect_hf.data.clips import Clip, ClipCollator, ClipDataset, FrameReader, SessionRows, iter_sessions, pack
 from prospect_hf.data.dst_frames import FEATURES
 from prospect_hf.data.frames import write_frames
