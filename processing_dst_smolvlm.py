@@ -33,6 +33,8 @@ from transformers.processing_utils import ProcessorMixin
 INSTRUCTION = "You watch the user's video, keep track of the plan and speak when it helps."
 STATE_NAMES = ("not started", "in progress", "completed")
 IGNORE_INDEX = -100
+# Plans and utterances come again in every epoch: the ids of this many texts are kept.
+KNOWN_TEXTS = 50_000
 
 
 @dataclass
@@ -86,6 +88,7 @@ class DSTSmolVLMProcessor(ProcessorMixin):
     ):
         super().__init__(image_processor, tokenizer, chat_template=chat_template)
         self.tokens_per_frame = tokens_per_frame
+        self._known: dict[str, list[int]] = {}
         self.bos_id = self._special("<|im_start|>")
         self.image_id = self._special("<image>")
         self.end_id = self._special("<end_of_utterance>")
@@ -101,7 +104,11 @@ class DSTSmolVLMProcessor(ProcessorMixin):
 
     def _ids(self, text: str) -> list[int]:
         """Token ids of plain text: special tokens that stand in it are read as the characters they are made of."""
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
+        ids = self._known.get(text)
+        if ids is None:
+            ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
+            if len(self._known) < KNOWN_TEXTS:
+                self._known[text] = ids
         return ids
 
     # -- the pieces of a stream ---------------------------------------------------------------------------------

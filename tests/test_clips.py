@@ -241,7 +241,7 @@ def test_text_dropout_follows_from_seed_epoch_and_clip() -> None:
 def test_a_glimpse_is_the_plan_without_states_and_labelled_frames_in_order() -> None:
     session, processor = make_session(5, frames=40, event_rate=0.6, turn_rate=0.8), small_processor()
     glimpses = GlimpseDataset([session], processor, NoiseReader(), frames=6)
-    chosen = set()
+    chosen, orders = set(), set()
     for epoch in range(4):
         glimpses.set_epoch(epoch)
         item = glimpses[0]
@@ -253,9 +253,13 @@ def test_a_glimpse_is_the_plan_without_states_and_labelled_frames_in_order() -> 
         pictures = [processor.pixel_values([picture(session.video_uid, session.first_frame + f)])[0] for f in range(40)]
         frames = [next(f for f in range(40) if torch.equal(pictures[f], shown)) for shown in item["pixel_values"]]
         assert frames == sorted(set(frames))
-        assert np.array_equal(item["dst_state_labels"], session.states_after[frames])
+        plan = [line.split(". ", 1)[1] for line in text.split("Plan:\n")[1].split("<end_of_utterance>")[0].split("\n")]
+        assert sorted(plan) == sorted(session.steps)
+        order = [session.steps.index(step) for step in plan]
+        orders.add(tuple(order))
+        assert np.array_equal(item["dst_state_labels"], session.states_after[frames][:, order])
         chosen.add(tuple(frames))
-    assert len(chosen) == 4
+    assert len(chosen) == 4 and len(orders) > 1
     glimpses.set_epoch(0)
     assert torch.equal(glimpses[0]["pixel_values"], glimpses[0]["pixel_values"])
 

@@ -4,6 +4,9 @@ A batch of whole sessions shows hundreds of frames of a handful of scenes, each 
 vision tower learns far sooner from the same number of frames of many scenes. A glimpse is the plan without its states
 and a few frames of the session in their order; only the states are labelled, since what was said or changed between two
 glimpses is not in them.
+
+The plan's lines are shuffled. People mostly follow a plan, so that a count of the finished parts and a step's place in
+the plan already tell most states, and a model that has found that out stops looking at which part is which.
 """
 
 from __future__ import annotations
@@ -21,14 +24,16 @@ from prospect_hf.sessions import IGNORE
 
 
 class GlimpseDataset(Dataset[dict[str, torch.Tensor]]):
-    """One glimpse of each session that has state labels, other frames in every epoch; items as of ``ClipDataset``.
+    """One glimpse of each session that has state labels; other frames and another order of the plan in every epoch.
+
+    Items are as of ``ClipDataset``.
 
     Args:
         sessions: the sessions of a split.
         processor: the sequence builder.
         reader: where the pictures come from.
         frames: frames of a glimpse; a shorter session is shown whole.
-        seed: of the choice of frames.
+        seed: of the choice of frames and of the order of the plan.
 
     Raises:
         DataError: no session has state labels.
@@ -59,7 +64,9 @@ class GlimpseDataset(Dataset[dict[str, torch.Tensor]]):
         session = self.sessions[index]
         rng = random.Random(f"{self.seed} {self.epoch} {index}")
         chosen = sorted(rng.sample(range(len(session)), min(self.frames, len(session))))
-        stream = self.processor.build(session.goal, session.steps, None, [FrameItem() for _ in chosen])
+        order = rng.sample(range(len(session.steps)), len(session.steps))
+        plan = [session.steps[step] for step in order]
+        stream = self.processor.build(session.goal, plan, None, [FrameItem() for _ in chosen])
         nothing = torch.full((len(chosen),), IGNORE)
         pictures = [self.reader.read(session, frame, frame + 1)[0] for frame in chosen]
         return {
@@ -69,6 +76,6 @@ class GlimpseDataset(Dataset[dict[str, torch.Tensor]]):
             "step_positions": torch.tensor(stream.step_positions),
             "speaking_labels": nothing,
             "dst_update_labels": nothing.clone(),
-            "dst_state_labels": torch.from_numpy(session.states_after[chosen]),
+            "dst_state_labels": torch.from_numpy(session.states_after[chosen][:, order]),
             "pixel_values": self.processor.pixel_values(pictures),
         }
