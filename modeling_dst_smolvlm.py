@@ -39,7 +39,7 @@ class DSTSmolVLMOutput(ModelOutput):
         dst_state_logits: ``[batch, frames, steps, 3]``: not started, in progress, completed, after the frame.
         step_hidden_states: ``[batch, steps, hidden]``: the plan's steps as the state head reads them; pass them back
             in when the plan itself is already in the cache.
-        past_key_values: the cache after this pass.
+        cache: the KV cache after this pass.
         hidden_states: per-layer hidden states, where asked for.
         attentions: per-layer attention weights, where asked for.
     """
@@ -50,7 +50,7 @@ class DSTSmolVLMOutput(ModelOutput):
     dst_update_logits: torch.Tensor | None = None
     dst_state_logits: torch.Tensor | None = None
     step_hidden_states: torch.Tensor | None = None
-    past_key_values: Cache | None = None
+    cache: Cache | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
 
@@ -183,7 +183,7 @@ class DSTSmolVLMForConditionalGeneration(SmolVLMForConditionalGeneration):
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         pixel_values: torch.Tensor | None = None,
         frame_features: torch.Tensor | None = None,
@@ -201,7 +201,7 @@ class DSTSmolVLMForConditionalGeneration(SmolVLMForConditionalGeneration):
             input_ids: ``[batch, seq]``, or ``inputs_embeds`` ``[batch, seq, hidden]`` from ``joint_embed``.
             attention_mask: ``[batch, cached + seq]``, 1 on what counts.
             position_ids: ``[batch, seq]``; counted from the cache's end where not given.
-            past_key_values: cache to read and to grow.
+            cache: KV cache to read and to grow.
             pixel_values: ``[frames, 3, height, width]``, or ``frame_features`` ``[frames, tokens, hidden]``: the frames
                 of all rows, in the order of their places in ``input_ids``.
             frame_positions: ``[batch, frames]``, the index *in this pass* of each frame's last token; -1 is padding.
@@ -229,14 +229,14 @@ class DSTSmolVLMForConditionalGeneration(SmolVLMForConditionalGeneration):
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            cache=cache,
             use_cache=use_cache,
             return_dict=True,
             **kwargs,
         )
         hidden = body.last_hidden_state
         output = DSTSmolVLMOutput(
-            past_key_values=body.past_key_values, hidden_states=body.hidden_states, attentions=body.attentions
+            cache=body.cache, hidden_states=body.hidden_states, attentions=body.attentions
         )
 
         if step_positions is not None:

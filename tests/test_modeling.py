@@ -413,14 +413,14 @@ def test_a_cached_stream_is_the_uncached_one(chunk: int) -> None:
             output = model(
                 inputs_embeds=embeds[:, begin:end],
                 attention_mask=batch["attention_mask"][:, :end],
-                past_key_values=cache,
+                cache=cache,
                 use_cache=True,
                 step_positions=batch["step_positions"] if begin == 0 else None,
                 step_hidden_states=steps,
                 frame_positions=(inside - begin)[None] if len(inside) else None,
             )
         steps = output.step_hidden_states
-        assert output.past_key_values is cache and cache.get_seq_length() == end
+        assert output.cache is cache and cache.get_seq_length() == end
         logits.append(output.logits)
         rows.extend(head_row(output, row) for row in range(len(inside)))
     assert len(rows) == 12

@@ -173,7 +173,7 @@ def _follow_batch(
         attention_mask=mask,
         position_ids=(mask.cumsum(1) - 1).clamp(min=0),
         step_positions=step_positions.to(device),
-        past_key_values=cache,
+        cache=cache,
         use_cache=True,
         logits_to_keep=1,
     )
@@ -192,7 +192,7 @@ def _follow_batch(
             position_ids=(mask.sum(1, keepdim=True) - 1).clamp(min=0),
             frame_positions=torch.tensor([[0 if end else -1] for end in ends], device=device),
             step_hidden_states=step_hidden,
-            past_key_values=cache,
+            cache=cache,
             use_cache=True,
             logits_to_keep=1,
         )
