@@ -67,6 +67,7 @@ class DSTSmolVLMForConditionalGeneration(SmolVLMForConditionalGeneration):
         self.speaking_decision_head = nn.Linear(hidden, 2)
         self.dst_update_head = nn.Linear(hidden, 2)
         self.dst_frame_proj = nn.Linear(hidden, hidden)
+        self.dst_step_norm = nn.LayerNorm(hidden)
         self.dst_step_proj = nn.Linear(hidden, hidden)
         self.dst_state_norm = nn.LayerNorm(hidden)
         self.dst_state_head = nn.Linear(hidden, config.num_dst_states)
@@ -160,16 +161,15 @@ class DSTSmolVLMForConditionalGeneration(SmolVLMForConditionalGeneration):
 
         Args:
             frame_hidden: ``[batch, frames, hidden]``, the text model's state at each frame's last token.
-            step_hidden: ``[batch, steps, hidden]``, the mean of its states over each step's line of the plan. (The
-                state at the line's end alone has to learn first what the line says; a small model spends most of its
-                training on that.)
+            step_hidden: ``[batch, steps, hidden]`` from ``read_plan``.
 
         Returns:
             speaking ``[batch, frames, 2]``, DST update ``[batch, frames, 2]``, states ``[batch, frames, steps, 3]``.
         """
         # The heads may be kept in float32 over a bfloat16 body.
         frame_hidden = frame_hidden.to(self.speaking_decision_head.weight.dtype)
-        step_key = self.dst_step_proj(step_hidden.to(self.dst_step_proj.weight.dtype))[:, None]
+        step_hidden = self.dst_step_norm(step_hidden.to(self.dst_step_norm.weight.dtype))
+        step_key = self.dst_step_proj(step_hidden)[:, None]
         query = self.dst_frame_proj(frame_hidden)[:, :, None]
         meeting = F.gelu(self.dst_state_norm(query * torch.sigmoid(step_key) + step_key))
         return (
@@ -177,6 +177,27 @@ class DSTSmolVLMForConditionalGeneration(SmolVLMForConditionalGeneration):
             self.dst_update_head(frame_hidden),
             self.dst_state_head(meeting),
         )
+
+    def read_plan(self, hidden: torch.Tensor, step_positions: torch.Tensor) -> torch.Tensor:
+        """What sets each step apart: the mean of its line's states, less the mean over the plan's steps.
+
+        The lines of a plan are mostly alike ("Fasten the ... to the board."), and so are a language model's states;
+        what they share would drown what tells one step from another. (The state at the line's end alone has to learn
+        first what the line says; a small model spends most of its training on that.)
+
+        Args:
+            hidden: ``[batch, seq, hidden]``, the text model's states of the pass with the plan.
+            step_positions: ``[batch, steps, 2]``, first and last token of each step's line, -1 is padding.
+
+        Returns:
+            ``[batch, steps, hidden]``, 0 for padding steps.
+        """
+        place = torch.arange(hidden.shape[1], device=hidden.device)
+        inside = ((place >= step_positions[..., :1]) & (place <= step_positions[..., 1:])).to(hidden.dtype)
+        lines = inside @ hidden / inside.sum(-1, keepdim=True).clamp(min=1)
+        is_step = (step_positions[..., 1:] >= 0).to(hidden.dtype)
+        shared = lines.sum(1, keepdim=True) / is_step.sum(1, keepdim=True).clamp(min=1)
+        return (lines - shared) * is_step
 
     def forward(
         self,
@@ -240,7 +261,7 @@ class DSTSmolVLMForConditionalGeneration(SmolVLMForConditionalGeneration):
         )
 
         if step_positions is not None:
-            step_hidden_states = _line_means(hidden, step_positions)
+            step_hidden_states = self.read_plan(hidden, step_positions)
         output.step_hidden_states = step_hidden_states
         if frame_positions is not None:
             if step_hidden_states is None:
@@ -277,13 +298,6 @@ class DSTSmolVLMForConditionalGeneration(SmolVLMForConditionalGeneration):
             for name in ("frame_features", "frame_positions", "step_positions"):
                 inputs.pop(name, None)
         return inputs
-
-
-def _line_means(hidden: torch.Tensor, lines: torch.Tensor) -> torch.Tensor:
-    """The mean of ``hidden`` ``[batch, seq, hidden]`` over each of ``lines`` ``[batch, n, 2]`` (first, last place)."""
-    place = torch.arange(hidden.shape[1], device=hidden.device)
-    inside = ((place >= lines[..., :1]) & (place <= lines[..., 1:])).to(hidden.dtype)
-    return inside @ hidden / inside.sum(-1, keepdim=True).clamp(min=1)
 
 
 def _gather(hidden: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:

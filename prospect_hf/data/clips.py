@@ -1,4 +1,4 @@
-"""Frame rows to what the model reads: sessions, clips of at most ``max_seq_len`` tokens, padded batches.
+"""Sessions to what the model reads: clips of at most ``max_seq_len`` tokens, padded batches.
 
 A clip is a run of consecutive frames of one session as one causal stream. It opens with the plan and the state that the
 frames before it left behind, so that the clips of a session, one after the other, cover each of its frames once.
@@ -7,116 +7,18 @@ frames before it left behind, so that the clips of a session, one after the othe
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-import datasets
-import numpy as np
 import torch
 from torch.utils.data import Dataset
 
 from processing_dst_smolvlm import DSTSmolVLMProcessor, FrameItem, Stream
-from prospect_hf.data.frames import FrameStore
-from prospect_hf.data.rendered import render_timeline_frame
+from prospect_hf.data.features import FrameFeatures
+from prospect_hf.data.reader import FrameReader
+from prospect_hf.data.rows import SessionRows
 from prospect_hf.errors import DataError
-from prospect_hf.sessions import COMPLETED, IGNORE, IN_PROGRESS
-
-FRAME_SOURCES = ("store", "rendered", "blank")
-# Decoded pictures that a reader keeps: a second epoch over small videos decodes nothing.
-KEPT_BYTES = 2**30
-
-
-@dataclass
-class SessionRows:
-    """The rows of one session, frames in order.
-
-    Args:
-        session_id, source, video_uid, user_type, goal, steps, frames_file: as in the rows.
-        first_frame: absolute index of the first row's frame.
-        speaking, dst_update: ``[frames]`` labels, -100 is ignored.
-        states_before, states_after: ``[frames, steps]``, -100 where the session has no DST labels.
-        items: position in the session -> what happens on that frame, for the frames on which something does.
-    """
-
-    session_id: str
-    source: str
-    video_uid: str
-    user_type: str
-    goal: str
-    steps: list[str]
-    frames_file: str
-    first_frame: int
-    speaking: np.ndarray
-    dst_update: np.ndarray
-    states_before: np.ndarray
-    states_after: np.ndarray
-    items: dict[int, FrameItem] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.speaking)
-
-    @property
-    def labelled(self) -> bool:
-        """Whether the session has DST labels."""
-        return bool((self.states_before[0] != IGNORE).all())
-
-    def states_at(self, frame: int) -> list[int] | None:
-        """The state of each step before frame ``frame`` (position in the session), None without DST labels."""
-        return [int(state) for state in self.states_before[frame]] if self.labelled else None
-
-    def item(self, frame: int) -> FrameItem:
-        """What happens on frame ``frame`` (position in the session)."""
-        return self.items.get(frame) or FrameItem()
-
-
-def iter_sessions(rows: datasets.Dataset) -> Iterator[SessionRows]:
-    """The sessions of a split of ``dst_frames``, in the rows' order.
-
-    Raises:
-        DataError: there are no rows, or a session's rows are not one run of consecutive frames.
-    """
-    ids = rows.with_format("numpy")["session_id"][:]
-    if not len(ids):
-        raise DataError("The split holds no frame rows: nothing to train or evaluate on.")
-    bounds = [0, *(np.flatnonzero(ids[1:] != ids[:-1]) + 1), len(ids)]
-    seen: set[str] = set()
-    for begin, end in pairwise(bounds):
-        if ids[begin] in seen:
-            raise DataError(f"session {ids[begin]}: its rows lie apart (do not shuffle), or two share its name.")
-        seen.add(ids[begin])
-        yield _session(rows[int(begin) : int(end)])
-
-
-def _session(rows: dict[str, list[Any]]) -> SessionRows:
-    frames = np.asarray(rows["frame_index"])
-    session_id = rows["session_id"][0]
-    if (np.diff(frames) != 1).any():
-        raise DataError(f"session {session_id}: its rows are not consecutive frames; do not shuffle or filter rows.")
-    items = {}
-    for frame, (transitions, user_text, response) in enumerate(
-        zip(rows["transitions"], rows["user_text"], rows["response"], strict=True)
-    ):
-        if transitions or user_text or response:
-            changes = {t["step"]: IN_PROGRESS if t["transition"] == "start" else COMPLETED for t in transitions}
-            items[frame] = FrameItem(changes, user_text, response)
-    return SessionRows(
-        session_id=session_id,
-        source=rows["source"][0],
-        video_uid=rows["video_uid"][0],
-        user_type=rows["user_type"][0],
-        goal=rows["goal"][0],
-        steps=list(rows["steps"][0]),
-        frames_file=rows["frames_file"][0],
-        first_frame=int(frames[0]),
-        speaking=np.asarray(rows["speaking"], np.int64),
-        dst_update=np.asarray(rows["dst_update"], np.int64),
-        states_before=np.asarray(rows["states_before"], np.int64),
-        states_after=np.asarray(rows["states_after"], np.int64),
-        items=items,
-    )
+from prospect_hf.sessions import IGNORE
 
 
 @dataclass(frozen=True)
@@ -173,63 +75,13 @@ def pack(session: SessionRows, processor: DSTSmolVLMProcessor, max_seq_len: int)
     return clips
 
 
-class FrameReader:
-    """The pictures of a session's frames.
-
-    Args:
-        root: the folder that holds ``processed_data``.
-        frames: ``store`` reads the sources' frame files; ``rendered`` draws a simple picture of each frame's labels
-            for a timeline whose video is not there; ``blank`` shows one grey picture, the control that sees nothing.
-        size: side of drawn pictures, in pixels.
-    """
-
-    def __init__(self, root: Path, frames: str, size: int) -> None:
-        if frames not in FRAME_SOURCES:
-            raise DataError(f"data.frames must be one of {FRAME_SOURCES}, not {frames!r}.")
-        self.root, self.frames, self.size = root, frames, size
-        self._blank = np.full((size, size, 3), 128, np.uint8)
-        self._open: dict[Path, FrameStore] = {}
-        self._kept: dict[tuple[Path, int], np.ndarray] = {}
-        self._kept_bytes = 0
-
-    def read(self, session: SessionRows, begin: int, end: int) -> list[np.ndarray]:
-        """Frames ``begin`` to ``end`` (positions in the session), uint8 ``[height, width, 3]`` each."""
-        if self.frames == "blank":
-            return [self._blank] * (end - begin)
-        if self.frames == "rendered":
-            return [
-                np.asarray(
-                    render_timeline_frame(
-                        session.video_uid, session.first_frame + frame, session.states_after[frame], self.size
-                    )
-                )
-                for frame in range(begin, end)
-            ]
-        path = self.root / "processed_data" / session.source / session.frames_file
-        return [self._picture(path, session.first_frame + frame) for frame in range(begin, end)]
-
-    def _picture(self, path: Path, index: int) -> np.ndarray:
-        picture = self._kept.get((path, index))
-        if picture is None:
-            store = self._open.get(path)
-            if store is None:
-                if len(self._open) >= 256:  # keeps the number of open files far from the system's limit
-                    self._open.clear()
-                store = self._open[path] = FrameStore(path)
-            picture = np.asarray(store[index])
-            if self._kept_bytes + picture.nbytes <= KEPT_BYTES:
-                self._kept[path, index] = picture
-                self._kept_bytes += picture.nbytes
-        return picture
-
-
 class ClipDataset(Dataset[dict[str, torch.Tensor]]):
     """Clips as model inputs, frames included.
 
     Args:
         sessions: the sessions of a split.
         processor: the sequence builder.
-        reader: where the pictures come from.
+        frames: the pictures, or their features where the vision tower does not change.
         max_seq_len: tokens of a clip at most.
         text_dropout: each clip is built without a share of the model's own texts (state texts and responses), drawn
             between 0 and this, as if it had missed what they tell. Reference texts give the state away: with all of
@@ -241,12 +93,12 @@ class ClipDataset(Dataset[dict[str, torch.Tensor]]):
         self,
         sessions: Sequence[SessionRows],
         processor: DSTSmolVLMProcessor,
-        reader: FrameReader,
+        frames: FrameReader | FrameFeatures,
         max_seq_len: int,
         text_dropout: float = 0.0,
         seed: int = 0,
     ) -> None:
-        self.processor, self.reader = processor, reader
+        self.processor, self.frames = processor, frames
         self.text_dropout, self.seed, self.epoch = text_dropout, seed, 0
         self.clips = [clip for session in sessions for clip in pack(session, processor, max_seq_len)]
 
@@ -280,7 +132,7 @@ class ClipDataset(Dataset[dict[str, torch.Tensor]]):
             "speaking_labels": torch.from_numpy(session.speaking[span]),
             "dst_update_labels": torch.from_numpy(session.dst_update[span]),
             "dst_state_labels": torch.from_numpy(session.states_after[span]),
-            "pixel_values": self.processor.pixel_values(self.reader.read(session, clip.begin, clip.end)),
+            **self.frames.inputs(session, clip.begin, clip.end),
         }
 
 
@@ -290,7 +142,8 @@ class ClipCollator:
 
     Returns tensors ``input_ids``, ``attention_mask``, ``labels`` ``[batch, seq]``; ``frame_positions``,
     ``speaking_labels``, ``dst_update_labels`` ``[batch, frames]``; ``step_positions`` ``[batch, steps, 2]``;
-    ``dst_state_labels`` ``[batch, frames, steps]``; ``pixel_values`` ``[all frames, 3, size, size]``.
+    ``dst_state_labels`` ``[batch, frames, steps]``; ``pixel_values`` ``[all frames, 3, size, size]``, or
+    ``frame_features`` ``[all frames, tokens, hidden]``.
     """
 
     pad_token_id: int
@@ -317,5 +170,6 @@ class ClipCollator:
             labels = clip["dst_state_labels"]
             states[row, : labels.shape[0], : labels.shape[1]] = labels
         batch["dst_state_labels"] = states
-        batch["pixel_values"] = torch.cat([clip["pixel_values"] for clip in clips])
+        name = "pixel_values" if "pixel_values" in clips[0] else "frame_features"
+        batch[name] = torch.cat([clip[name] for clip in clips])
         return batch

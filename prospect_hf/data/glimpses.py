@@ -18,7 +18,8 @@ import torch
 from torch.utils.data import Dataset
 
 from processing_dst_smolvlm import DSTSmolVLMProcessor, FrameItem
-from prospect_hf.data.clips import FrameReader, SessionRows
+from prospect_hf.data.reader import FrameReader
+from prospect_hf.data.rows import SessionRows
 from prospect_hf.errors import DataError
 from prospect_hf.sessions import IGNORE
 

@@ -18,7 +18,9 @@ from transformers import DynamicCache
 
 from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
 from processing_dst_smolvlm import DSTSmolVLMProcessor, Stream, state_text
-from prospect_hf.data.clips import FrameReader, SessionRows
+from prospect_hf.data.features import FrameFeatures
+from prospect_hf.data.reader import FrameReader
+from prospect_hf.data.rows import SessionRows
 from prospect_hf.evaluation.metrics import event_scores, match_events, state_metrics, text_scores, transition_scores
 
 
@@ -117,7 +119,7 @@ class _Follower:
 def follow(
     model: DSTSmolVLMForConditionalGeneration,
     processor: DSTSmolVLMProcessor,
-    reader: FrameReader,
+    frames: FrameReader | FrameFeatures,
     sessions: Sequence[SessionRows],
     batch_size: int = 32,
     max_new_tokens: int = 40,
@@ -131,7 +133,7 @@ def follow(
     with tqdm(total=len(sessions), desc="following sessions", unit="session", disable=not progress) as bar:
         for begin in range(0, len(order), batch_size):
             chosen = order[begin : begin + batch_size]
-            batch = _follow_batch(model, processor, reader, [sessions[index] for index in chosen], max_new_tokens)
+            batch = _follow_batch(model, processor, frames, [sessions[index] for index in chosen], max_new_tokens)
             traces |= dict(zip(chosen, batch, strict=True))
             bar.update(len(chosen))
     model.train(was_training)
@@ -141,15 +143,16 @@ def follow(
 def _follow_batch(
     model: DSTSmolVLMForConditionalGeneration,
     processor: DSTSmolVLMProcessor,
-    reader: FrameReader,
+    frames: FrameReader | FrameFeatures,
     sessions: Sequence[SessionRows],
     max_new_tokens: int,
 ) -> list[Trace]:
     device = model.device
     followers, prompts = [], []
     for session in sessions:
-        pixels = processor.pixel_values(reader.read(session, 0, len(session))).to(device)
-        followers.append(_Follower(model, processor, session, model.encode_frames(pixels), max_new_tokens))
+        inputs = {name: tensor.to(device) for name, tensor in frames.inputs(session, 0, len(session)).items()}
+        features = inputs["frame_features"] if "frame_features" in inputs else model.encode_frames(**inputs)
+        followers.append(_Follower(model, processor, session, features.to(model.dtype), max_new_tokens))
         prompt = Stream()
         states = [0] * len(session.steps) if session.labelled else None
         processor.add_prompt(prompt, session.goal, session.steps, states)

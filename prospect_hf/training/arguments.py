@@ -38,8 +38,19 @@ class DSTTrainingArguments(TrainingArguments):
     resume_from_checkpoint: bool | str | None = field(
         default=None, metadata={"help": "true: go on from the last checkpoint of output_dir; or a checkpoint's folder."}
     )
+    muon_learning_rate: float | None = field(
+        default=None,
+        metadata={
+            "help": "Learning rate of Muon, for the matrices inside the towers, with learning_rate for AdamW on the "
+            "rest; none: optim for all."
+        },
+    )
     look_steps: int = field(
-        default=0, metadata={"help": "Steps of a first stage that learns states from few frames of many sessions."}
+        default=0,
+        metadata={
+            "help": "Steps of a first stage that learns to see, states from few frames of many sessions; after it "
+            "vision tower and connector stay as they are."
+        },
     )
     look_frames: int = field(default=4, metadata={"help": "Frames of one session in the first stage."})
     look_batch_size: int = field(default=32, metadata={"help": "Sessions a device and step in the first stage."})
@@ -55,6 +66,8 @@ class DSTTrainingArguments(TrainingArguments):
                 raise ValueError(f"training.{name}_loss_weight must be 0 or more, not {weight}.")
         if self.look_steps < 0 or self.look_frames < 1 or self.look_batch_size < 1:
             raise ValueError("training.look_steps must be 0 or more, look_frames and look_batch_size 1 or more.")
+        if self.muon_learning_rate is not None and not self.muon_learning_rate > 0:
+            raise ValueError(f"training.muon_learning_rate must be positive, not {self.muon_learning_rate}.")
         if not self.focal_gamma >= 0:
             raise ValueError(f"training.focal_gamma must be 0 or more, not {self.focal_gamma}.")
         if self.focal_alpha is not None and len(self.focal_alpha) != 2:

@@ -15,8 +15,8 @@ from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImag
 from configuration_dst_smolvlm import DSTSmolVLMConfig
 from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
 from processing_dst_smolvlm import DSTSmolVLMProcessor
-from prospect_hf.data.clips import SessionRows, iter_sessions
 from prospect_hf.data.dst_frames import Form, load_dst_frames
+from prospect_hf.data.rows import SessionRows, iter_sessions
 from prospect_hf.errors import UsageError
 from prospect_hf.simulator.corpus import corpus_is_current, write_corpus
 from prospect_hf.simulator.scene import SceneConfig
@@ -32,6 +32,7 @@ HEADS = (
     "speaking_decision_head",
     "dst_update_head",
     "dst_frame_proj",
+    "dst_step_norm",
     "dst_step_proj",
     "dst_state_norm",
     "dst_state_head",
@@ -115,9 +116,14 @@ def build_model(model: ModelArguments, processor: DSTSmolVLMProcessor) -> DSTSmo
                 f"({', '.join(fresh[:3])} ...) and {len(info['mismatched_keys'])} have another shape."
             )
     if model.freeze_vision:
-        built.model.vision_model.requires_grad_(False)
-        built.model.connector.requires_grad_(False)
+        freeze_vision(built)
     return built
+
+
+def freeze_vision(model: DSTSmolVLMForConditionalGeneration) -> None:
+    """Keep vision tower and connector as they are from here on."""
+    model.model.vision_model.requires_grad_(False)
+    model.model.connector.requires_grad_(False)
 
 
 def load_config(model: ModelArguments) -> DSTSmolVLMConfig:

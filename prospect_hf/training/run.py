@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import difflib
+import itertools
 import json
 import logging
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,14 +22,24 @@ from omegaconf.errors import OmegaConfBaseException
 from transformers.trainer_utils import SaveStrategy, get_last_checkpoint
 
 from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
-from prospect_hf.data.clips import ClipCollator, ClipDataset, FrameReader, SessionRows
+from prospect_hf.data.clips import ClipCollator, ClipDataset
 from prospect_hf.data.dst_frames import balance_by_source, label_balance
+from prospect_hf.data.features import FrameFeatures, encode_sessions
 from prospect_hf.data.glimpses import GlimpseDataset
+from prospect_hf.data.reader import FrameReader
+from prospect_hf.data.rows import SessionRows
 from prospect_hf.errors import DataError, UsageError
 from prospect_hf.evaluation.free_run import follow, majority_response, matched_texts, score, silent_traces
 from prospect_hf.hub.card import write_card
 from prospect_hf.training.arguments import DataArguments, DSTTrainingArguments, ModelArguments, parse
-from prospect_hf.training.prepare import LoadedRows, build_model, build_processor, prepare_rows, split_sessions
+from prospect_hf.training.prepare import (
+    LoadedRows,
+    build_model,
+    build_processor,
+    freeze_vision,
+    prepare_rows,
+    split_sessions,
+)
 from prospect_hf.training.report import balance_table, result_table
 from prospect_hf.training.trainer import DSTTrainer
 
@@ -104,18 +115,33 @@ def run(overrides: Sequence[str]) -> dict[str, Any]:
     if data_args.frames != "store":
         logger.info("Frames are %s, not the videos': the model learns nothing about seeing.", data_args.frames)
 
+    checkpoint = last_checkpoint(args)
     processor = build_processor(model_args, train)
-    model = build_model(model_args, processor)
-    reader = FrameReader(Path(str(data_args.root)), data_args.frames, processor.frame_size)
+    model = build_model(model_args if checkpoint is None else replace(model_args, name_or_path=checkpoint), processor)
+    model.to(args.device)
+    reader = FrameReader(Path(str(data_args.root)), data_args.frames, processor)
+    collator = ClipCollator(processor.tokenizer.pad_token_id)
+    results: dict[str, Any] = {}
+    if args.look_steps:
+        if checkpoint is None:
+            glimpses = GlimpseDataset(train, processor, reader, args.look_frames, args.seed)
+            results["look_seconds"] = learn_to_look(model, args, glimpses, collator)
+        freeze_vision(model)
+    frames: FrameReader | FrameFeatures = reader
+    if model_args.freeze_vision or args.look_steps:
+        with args.main_process_first(desc="encoding frames"):
+            frames = encode_sessions(
+                model, reader, [*train, *itertools.chain(*held_out.values())], Path(data_args.cache_dir) / "features"
+            )
     clips = ClipDataset(
         train,
         processor,
-        reader,
+        frames,
         data_args.max_seq_len,
         text_dropout=data_args.text_dropout,
         seed=args.seed,
     )
-    check_clips = ClipDataset(held_out["validation"], processor, reader, data_args.max_seq_len)
+    check_clips = ClipDataset(held_out["validation"], processor, frames, data_args.max_seq_len)
     logger.info(
         "%d training clips of %d sessions, %d frames; %.2f M parameters, %.2f M trained.",
         len(clips),
@@ -132,14 +158,9 @@ def run(overrides: Sequence[str]) -> dict[str, Any]:
         args=args,
         train_dataset=clips,
         eval_dataset=check_clips if len(check_clips) else None,
-        data_collator=ClipCollator(processor.tokenizer.pad_token_id),
+        data_collator=collator,
         processing_class=processor,
     )
-    checkpoint = last_checkpoint(args)
-    results: dict[str, Any] = {}
-    if args.look_steps and checkpoint is None:
-        glimpses = GlimpseDataset(train, processor, reader, args.look_frames, args.seed)
-        results["look_seconds"] = learn_to_look(model, args, glimpses, trainer.data_collator)
     fitted = trainer.train(resume_from_checkpoint=checkpoint)
     results |= {"train_seconds": fitted.metrics["train_runtime"], "steps": trainer.state.global_step}
 
@@ -150,7 +171,7 @@ def run(overrides: Sequence[str]) -> dict[str, Any]:
         model.config.dst_update_threshold = validation["eval_dst_update_best_threshold"]
     for split, sessions in held_out.items():
         if sessions and (split == "test" or not held_out["test"]):
-            traces = follow(model, processor, reader, sessions)
+            traces = follow(model, processor, frames, sessions)
             results["free_run"] = {
                 "split": split,
                 "sessions": len(sessions),

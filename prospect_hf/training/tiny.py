@@ -49,8 +49,6 @@ class TinyShape:
         vocab_size: size of the tokenizer that is trained.
         max_positions: longest stream in tokens.
         tokens_per_frame: stream tokens a frame takes.
-        initializer_range: standard deviation of fresh weights. The 0.02 of large models leaves a layer of width 96
-            with a gain of 0.2, and the first hundreds of steps go by before a picture is told from another.
     """
 
     image_size: int = 48
@@ -63,7 +61,6 @@ class TinyShape:
     vocab_size: int = 768
     max_positions: int = 8192
     tokens_per_frame: int | str = 1
-    initializer_range: float = 0.12
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
@@ -126,7 +123,6 @@ def tiny_config(processor: DSTSmolVLMProcessor, shape: TinyShape) -> DSTSmolVLMC
             bos_token_id=processor.bos_id,
             eos_token_id=processor.end_id,
             pad_token_id=tokenizer.pad_token_id,
-            initializer_range=shape.initializer_range,
         ).to_dict(),
         vision_config=SmolVLMVisionConfig(
             hidden_size=shape.hidden_size,
@@ -135,7 +131,6 @@ def tiny_config(processor: DSTSmolVLMProcessor, shape: TinyShape) -> DSTSmolVLMC
             num_attention_heads=shape.heads,
             image_size=shape.image_size,
             patch_size=shape.patch_size,
-            initializer_range=shape.initializer_range,
         ).to_dict(),
         scale_factor=shape.scale_factor,
         image_token_id=processor.image_id,

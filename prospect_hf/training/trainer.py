@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Sampler, SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_pt_utils import LengthGroupedSampler
@@ -27,6 +27,7 @@ from prospect_hf.evaluation.metrics import best_threshold, binary_metrics, state
 from prospect_hf.sessions import IGNORE
 from prospect_hf.training.arguments import LOSSES, DSTTrainingArguments
 from prospect_hf.training.losses import focal_loss, masked_cross_entropy
+from prospect_hf.training.optimizer import muon_optimizer
 
 HEAD_LABELS = ("speaking_labels", "dst_update_labels", "dst_state_labels")
 
@@ -56,6 +57,15 @@ class DSTTrainer(Trainer):
         # The lengths are known: the library's way of finding them out would decode every frame.
         window = self.args.train_batch_size * self.args.gradient_accumulation_steps
         return _ByLength(window, [clip.tokens for clip in clips.clips], self.args.seed)
+
+    def _get_eval_sampler(self, eval_dataset: ClipDataset) -> Sampler[int]:
+        return SequentialSampler(eval_dataset)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Muon where ``args.muon_learning_rate`` asks for it, else what ``args.optim`` names."""
+        if self.optimizer is None and self.args.muon_learning_rate is not None:
+            self.optimizer = muon_optimizer(self.model if model is None else model, self.args)
+        return super().create_optimizer(model)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         super()._save(output_dir, state_dict)

@@ -1,0 +1,159 @@
+"""Frames encoded once: where the vision tower does not change, an epoch costs the language model alone.
+
+One safetensors file a video holds ``features`` ``[frames, tokens, hidden]`` and says in its metadata which absolute
+frame is the first. Files lie in a folder named after all that decides a feature (vision tower, connector, picture
+preparation, tokens a frame), so features of another model are never read by mistake.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from tqdm.auto import tqdm
+
+from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
+from prospect_hf.data.reader import FrameReader
+from prospect_hf.data.rows import SessionRows
+from prospect_hf.errors import DataError
+
+FRAMES_PER_PASS = 64
+
+
+class FrameFeatures:
+    """Encoded frames of sessions, read by position as ``FrameReader`` reads pictures.
+
+    Args:
+        folder: the files that ``encode_sessions`` wrote.
+        reader: the pictures that they were made from.
+    """
+
+    def __init__(self, folder: Path, reader: FrameReader) -> None:
+        self.folder, self.reader = folder, reader
+
+    def path(self, session: SessionRows) -> Path:
+        """The file of the session's video; drawn pictures belong to a session and not to a video."""
+        if self.reader.frames == "store":
+            return self.folder / session.source / Path(session.frames_file).with_suffix(".safetensors")
+        return self.folder / session.source / f"{session.session_id}.safetensors"
+
+    def inputs(self, session: SessionRows, begin: int, end: int) -> dict[str, torch.Tensor]:
+        """What the model takes for frames ``begin`` to ``end`` (positions in the session): ``frame_features``.
+
+        Raises:
+            DataError: the file is not there, or it does not hold these frames.
+        """
+        path = self.path(session)
+        try:
+            with safe_open(path, "pt") as file:
+                features = file.get_slice("features")
+                first, count = int(file.metadata()["first_frame"]), features.get_shape()[0]
+                at = session.first_frame + begin - first
+                if at < 0 or at + end - begin > count:
+                    raise DataError(
+                        f"{path}: frames {session.first_frame + begin} to {session.first_frame + end - 1} asked for, "
+                        f"but the file holds {first} to {first + count - 1}; remove it and encode again."
+                    )
+                return {"frame_features": features[at : at + end - begin]}
+        except (FileNotFoundError, SafetensorError) as error:
+            raise DataError(f"{path}: no features of session {session.session_id} ({error}); encode them.") from error
+
+
+def encode_sessions(
+    model: DSTSmolVLMForConditionalGeneration,
+    reader: FrameReader,
+    sessions: Sequence[SessionRows],
+    cache_dir: Path,
+    progress: bool = True,
+) -> FrameFeatures:
+    """Encode every frame of ``sessions`` that is not encoded yet.
+
+    A video's file is made again when its frame file has changed or when it lacks a frame. It is written beside its
+    place and then renamed, so a run that was stopped goes on where it ended.
+
+    Args:
+        model: its vision tower and connector must not change afterwards.
+        reader: the pictures.
+        sessions: of any number of videos; several sessions of one video share its features.
+        cache_dir: the folder of features of all models.
+        progress: show a bar.
+
+    Raises:
+        DataError: a frame cannot be read.
+    """
+    found = FrameFeatures(cache_dir / fingerprint(model, reader), reader)
+    videos: dict[Path, list[SessionRows]] = defaultdict(list)
+    for session in sessions:
+        videos[found.path(session)].append(session)
+    training = model.training
+    model.eval()
+    with tqdm(total=len(videos), desc="encoding frames", unit="video", disable=not progress) as bar:
+        for path, of_video in videos.items():
+            first = min(session.first_frame for session in of_video)
+            end = max(session.first_frame + len(session) for session in of_video)
+            origin = _origin(reader, of_video[0])
+            if not _is_current(path, origin, first, end):
+                _write(path, _encode(model, reader, of_video, first, end), origin, first)
+            bar.update()
+    model.train(training)
+    return found
+
+
+@torch.inference_mode()
+def _encode(
+    model: DSTSmolVLMForConditionalGeneration, reader: FrameReader, sessions: list[SessionRows], first: int, end: int
+) -> torch.Tensor:
+    """Features of the absolute frames ``first`` to ``end`` of one video."""
+    earliest = min(sessions, key=lambda session: session.first_frame)
+    passes = []
+    for begin in range(0, end - first, FRAMES_PER_PASS):
+        pixels = reader.inputs(earliest, begin, min(begin + FRAMES_PER_PASS, end - first))["pixel_values"]
+        passes.append(model.encode_frames(pixels.to(model.device)).cpu())
+    return torch.cat(passes)
+
+
+def _origin(reader: FrameReader, session: SessionRows) -> str:
+    """Tells a frame file that was written anew from the one that was encoded."""
+    if reader.frames != "store":
+        return reader.frames
+    try:
+        stat = reader.path(session).stat()
+    except FileNotFoundError:
+        raise DataError(
+            f"{reader.path(session)}: no such frame file; check data.root, or render frames instead."
+        ) from None
+    return f"{stat.st_size} {stat.st_mtime_ns}"
+
+
+def _is_current(path: Path, origin: str, first: int, end: int) -> bool:
+    if not path.is_file():
+        return False
+    with safe_open(path, "pt") as file:
+        facts, count = file.metadata(), file.get_slice("features").get_shape()[0]
+    begin = int(facts["first_frame"])
+    return facts["origin"] == origin and begin <= first and end <= begin + count
+
+
+def _write(path: Path, features: torch.Tensor, origin: str, first: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    save_file({"features": features.contiguous()}, partial, {"origin": origin, "first_frame": str(first)})
+    partial.replace(path)
+
+
+def fingerprint(model: DSTSmolVLMForConditionalGeneration, reader: FrameReader) -> str:
+    """16 hex digits of all that decides a feature, but for the frame itself."""
+    digest = hashlib.sha256()
+    for part in (model.model.vision_model, model.model.connector):
+        for name, tensor in sorted(part.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+    config, images = model.config, reader.processor.image_processor
+    digest.update(f"{config.stream_tokens} {config.scale_factor} {reader.frames}".encode())
+    digest.update(images.to_json_string().encode())
+    return digest.hexdigest()[:16]
