@@ -48,12 +48,12 @@ class DSTTrainingArguments(TrainingArguments):
     look_steps: int = field(
         default=0,
         metadata={
-            "help": "Steps of a first stage that learns to see, states from few frames of many sessions; after it "
-            "vision tower and connector stay as they are."
+            "help": "Steps of a first stage that learns to see, from few frames of many sessions; after it vision tower and "
+            "connector stay as they are."
         },
     )
-    look_frames: int = field(default=4, metadata={"help": "Frames of one session in the first stage."})
-    look_batch_size: int = field(default=32, metadata={"help": "Sessions a device and step in the first stage."})
+    look_pairs: int = field(default=3, metadata={"help": "Pairs of frames of one session in the first stage."})
+    look_batch_size: int = field(default=24, metadata={"help": "Sessions a device and step in the first stage."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay off: clips are no columns."})
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide losses that are not finite."})
 
@@ -64,8 +64,8 @@ class DSTTrainingArguments(TrainingArguments):
         for name, weight in self.loss_weights.items():
             if not weight >= 0:
                 raise ValueError(f"training.{name}_loss_weight must be 0 or more, not {weight}.")
-        if self.look_steps < 0 or self.look_frames < 1 or self.look_batch_size < 1:
-            raise ValueError("training.look_steps must be 0 or more, look_frames and look_batch_size 1 or more.")
+        if self.look_steps < 0 or self.look_pairs < 1 or self.look_batch_size < 1:
+            raise ValueError("training.look_steps must be 0 or more, look_pairs and look_batch_size 1 or more.")
         if self.muon_learning_rate is not None and not self.muon_learning_rate > 0:
             raise ValueError(f"training.muon_learning_rate must be positive, not {self.muon_learning_rate}.")
         if not self.focal_gamma >= 0:

@@ -124,7 +124,7 @@ def run(overrides: Sequence[str]) -> dict[str, Any]:
     results: dict[str, Any] = {}
     if args.look_steps:
         if checkpoint is None:
-            glimpses = GlimpseDataset(train, processor, reader, args.look_frames, args.seed)
+            glimpses = GlimpseDataset(train, processor, reader, args.look_pairs, args.seed)
             results["look_seconds"] = learn_to_look(model, args, glimpses, collator)
         freeze_vision(model)
     frames: FrameReader | FrameFeatures = reader
@@ -207,7 +207,7 @@ def learn_to_look(
     stage.gradient_accumulation_steps, stage.train_sampling_strategy = 1, "random"
     stage.eval_strategy = transformers.IntervalStrategy.NO
     stage.save_strategy = SaveStrategy.NO
-    logger.info("First stage: states from %d frames of each of %d sessions.", glimpses.frames, len(glimpses))
+    logger.info("First stage: %d pairs of frames of each of %d sessions.", glimpses.pairs, len(glimpses))
     looked = DSTTrainer(model=model, args=stage, train_dataset=glimpses, data_collator=collator).train()
     return float(looked.metrics["train_runtime"])
 
