@@ -256,9 +256,7 @@ class DSTSmolVLMForConditionalGeneration(SmolVLMForConditionalGeneration):
             **kwargs,
         )
         hidden = body.last_hidden_state
-        output = DSTSmolVLMOutput(
-            cache=body.cache, hidden_states=body.hidden_states, attentions=body.attentions
-        )
+        output = DSTSmolVLMOutput(cache=body.cache, hidden_states=body.hidden_states, attentions=body.attentions)
 
         if step_positions is not None:
             step_hidden_states = self.read_plan(hidden, step_positions)

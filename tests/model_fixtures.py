@@ -16,7 +16,9 @@ import torch
 
 from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
 from processing_dst_smolvlm import DSTSmolVLMProcessor, FrameItem
-from prospect_hf.data.clips import ClipCollator, ClipDataset, FrameReader, SessionRows
+from prospect_hf.data.clips import ClipCollator, ClipDataset
+from prospect_hf.data.reader import FrameReader
+from prospect_hf.data.rows import SessionRows
 from prospect_hf.sessions import IGNORE
 from prospect_hf.training.tiny import TinyShape, tiny_model, tiny_processor
 
@@ -134,7 +136,7 @@ class NoiseReader(FrameReader):
     """Pictures of noise, fixed by video and absolute frame index, in place of files."""
 
     def __init__(self) -> None:
-        super().__init__(Path("/nowhere"), "blank", SIZE)
+        super().__init__(Path("/nowhere"), "blank", small_processor())
 
     def read(self, session: SessionRows, begin: int, end: int) -> list[np.ndarray]:
         """Frames ``begin`` to ``end`` (positions in the session)."""

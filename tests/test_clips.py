@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
-from pathlib import Path
 from typing import Any
 
 import datasets
@@ -13,14 +11,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model_fixtures import SIZE, NoiseReader, clip_dataset, collate, make_session, picture, small_processor
-from PIL import Image
+from model_fixtures import NoiseReader, clip_dataset, collate, make_session, picture, small_processor
 
 from processing_dst_smolvlm import STATE_NAMES, FrameItem
-from prospect_hf.data.clips import Clip, ClipCollator, ClipDataset, FrameReader, SessionRows, iter_sessions, pack
+from prospect_hf.data.clips import Clip, ClipCollator, ClipDataset, pack
 from prospect_hf.data.dst_frames import FEATURES
-from prospect_hf.data.frames import write_frames
-from prospect_hf.data.glimpses import GlimpseDataset
+from prospect_hf.data.rows import SessionRows, iter_sessions
 from prospect_hf.errors import DataError
 from prospect_hf.sessions import IGNORE
 
@@ -235,43 +231,6 @@ def test_text_dropout_follows_from_seed_epoch_and_clip() -> None:
     assert all(draws(*other) != first for other in ((1, 0, 0), (0, 1, 0), (0, 0, 1)))
 
 
-# -- glimpses -----------------------------------------------------------------------------------------------------
-
-
-def test_a_glimpse_is_the_plan_without_states_and_labelled_frames_in_order() -> None:
-    session, processor = make_session(5, frames=40, event_rate=0.6, turn_rate=0.8), small_processor()
-    glimpses = GlimpseDataset([session], processor, NoiseReader(), frames=6)
-    chosen, orders = set(), set()
-    for epoch in range(4):
-        glimpses.set_epoch(epoch)
-        item = glimpses[0]
-        text = processor.tokenizer.decode(item["input_ids"])
-        assert "[" not in text and "State:" not in text and "Assistant:" not in text and "User:" not in text
-        assert text.endswith("<image>" * 6) and len(item["frame_positions"]) == 6
-        for name in ("labels", "speaking_labels", "dst_update_labels"):
-            assert (item[name] == IGNORE).all(), name
-        pictures = [processor.pixel_values([picture(session.video_uid, session.first_frame + f)])[0] for f in range(40)]
-        frames = [next(f for f in range(40) if torch.equal(pictures[f], shown)) for shown in item["pixel_values"]]
-        assert frames == sorted(set(frames))
-        plan = [line.split(". ", 1)[1] for line in text.split("Plan:\n")[1].split("<end_of_utterance>")[0].split("\n")]
-        assert sorted(plan) == sorted(session.steps)
-        order = [session.steps.index(step) for step in plan]
-        orders.add(tuple(order))
-        assert np.array_equal(item["dst_state_labels"], session.states_after[frames][:, order])
-        chosen.add(tuple(frames))
-    assert len(chosen) == 4 and len(orders) > 1
-    glimpses.set_epoch(0)
-    assert torch.equal(glimpses[0]["pixel_values"], glimpses[0]["pixel_values"])
-
-
-def test_glimpses_need_state_labels_and_bear_short_sessions() -> None:
-    bare, short = make_session(1, frames=9, labelled=False), make_session(2, frames=3)
-    assert len(GlimpseDataset([bare, short], small_processor(), NoiseReader(), frames=4)) == 1
-    assert len(GlimpseDataset([short], small_processor(), NoiseReader(), frames=4)[0]["frame_positions"]) == 3
-    with pytest.raises(DataError, match=r"training\.look_steps=0"):
-        GlimpseDataset([bare], small_processor(), NoiseReader(), frames=4)
-
-
 # -- the collator -------------------------------------------------------------------------------------------------
 
 
@@ -322,68 +281,6 @@ def test_an_end_token_equal_to_the_pad_token_stays_a_label() -> None:
     wanted = int((clip["labels"] == end).sum())
     assert wanted > 0 and int((batch["labels"][0] == end).sum()) == wanted
     assert int(batch["attention_mask"][0].sum()) == len(clip["input_ids"])
-
-
-# -- pictures -----------------------------------------------------------------------------------------------------
-
-
-def jpeg(level: int) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (SIZE, SIZE), (level, level, level)).save(buffer, "JPEG", quality=95)
-    return buffer.getvalue()
-
-
-@pytest.fixture()
-def corpus(tmp_path: Path) -> Path:
-    """A frame file of 20 pictures, each as bright as its index tells."""
-    folder = tmp_path / "processed_data" / "wtag" / "frames"
-    folder.mkdir(parents=True)
-    write_frames(folder / "v0.arrow", [jpeg(10 * index) for index in range(20)])
-    return tmp_path
-
-
-def test_frames_are_read_by_their_absolute_index(corpus: Path) -> None:
-    reader = FrameReader(corpus, "store", SIZE)
-    session = make_session(0, frames=8, first_frame=6)
-    pictures = reader.read(session, 2, 5)
-    assert [round(float(p.mean()) / 10) for p in pictures] == [8, 9, 10]
-    assert all(p.shape == (SIZE, SIZE, 3) and p.dtype == np.uint8 for p in pictures)
-    clips = clip_dataset([session], max_seq_len=shortest_fit(session, 1) + 12)
-    clips.reader = reader
-    assert len(clips) > 1
-    pixels = torch.cat([clips[index]["pixel_values"] for index in range(len(clips))])
-    assert [round(float((p.mean() + 1) / 2 * 25.5)) for p in pixels] == list(range(6, 14))
-
-
-@pytest.mark.parametrize("kept", [0, 3, 20])
-def test_pictures_are_the_same_read_again(corpus: Path, monkeypatch: pytest.MonkeyPatch, kept: int) -> None:
-    """Whether all, some or none of the decoded pictures are kept."""
-    monkeypatch.setattr("prospect_hf.data.clips.KEPT_BYTES", kept * SIZE * SIZE * 3)
-    reader, session = FrameReader(corpus, "store", SIZE), make_session(0, frames=8, first_frame=6)
-    first = [picture.tobytes() for picture in reader.read(session, 0, 8)]
-    assert [picture.tobytes() for picture in reader.read(session, 0, 8)] == first
-    assert [picture.tobytes() for picture in reader.read(session, 3, 5)] == first[3:5]
-    assert len(set(first)) == 8
-
-
-def test_a_frame_that_the_file_does_not_have_is_an_error(corpus: Path) -> None:
-    session = make_session(0, frames=8, first_frame=15)
-    with pytest.raises(DataError, match=r"v0\.arrow: frame 20 asked for"):
-        FrameReader(corpus, "store", SIZE).read(session, 0, 8)
-    with pytest.raises(DataError, match=r"v1\.arrow: no such frame file"):
-        FrameReader(corpus, "store", SIZE).read(make_session(1), 0, 1)
-
-
-def test_drawn_and_blank_pictures() -> None:
-    session = make_session(0, frames=10, first_frame=30, event_rate=1.0)
-    drawn = FrameReader(Path("."), "rendered", SIZE)
-    pictures = drawn.read(session, 0, 10)
-    assert all(p.shape == (SIZE, SIZE, 3) and p.dtype == np.uint8 for p in pictures)
-    assert all(np.array_equal(a, b) for a, b in zip(drawn.read(session, 4, 7), pictures[4:7], strict=True))
-    blank = FrameReader(Path("."), "blank", SIZE).read(session, 0, 10)
-    assert len(blank) == 10 and len({p.tobytes() for p in blank}) == 1
-    with pytest.raises(DataError, match=r"data\.frames must be one of"):
-        FrameReader(Path("."), "invented", SIZE)
 
 
 def test_a_clip_does_not_see_texts_beyond_its_frames() -> None:

@@ -87,7 +87,7 @@ def test_from_smolvlm_keeps_all_of_a_real_config(shared_data: Path, size: str, s
     with torch.device("meta"):
         model = DSTSmolVLMForConditionalGeneration(config)
     hidden = config.text_config.hidden_size
-    heads = (2 + 2 + 3) * (hidden + 1) + 2 * hidden * (hidden + 1) + 2 * hidden
+    heads = (2 + 2 + 3) * (hidden + 1) + 2 * hidden * (hidden + 1) + 4 * hidden
     assert model.num_parameters() - heads == parameters
 
 

@@ -80,7 +80,7 @@ def test_a_stock_checkpoint_leaves_exactly_the_heads_fresh(tmp_path: Path, tied:
     model, info = load_stock(tmp_path)
     state = model.state_dict()
     heads = {name for name in state if name.split(".")[0] in HEADS}
-    assert len(heads) == 12 and set(info["missing_keys"]) == heads
+    assert len(heads) == 14 and set(info["missing_keys"]) == heads
     assert not info["unexpected_keys"] and not info["mismatched_keys"]
     assert state.keys() - heads == stock.state_dict().keys()
     for name, weight in stock.state_dict().items():
@@ -89,7 +89,7 @@ def test_a_stock_checkpoint_leaves_exactly_the_heads_fresh(tmp_path: Path, tied:
     # Fresh means drawn, not what the memory held.
     for name in heads:
         weight = state[name]
-        if name.startswith("dst_state_norm.weight"):
+        if name in ("dst_state_norm.weight", "dst_step_norm.weight"):
             assert (weight == 1).all()
         elif name.endswith("bias"):
             assert (weight == 0).all()
@@ -254,10 +254,11 @@ def test_the_state_head_is_the_documented_formula() -> None:
     output = heads_of(model, batch, output_hidden_states=True)
     hidden = output.hidden_states[-1][0]
     frame = hidden[batch["frame_positions"][0]]
-    step = [hidden[first : last + 1].mean(0) for first, last in batch["step_positions"][0].tolist()]
+    lines = torch.stack([hidden[first : last + 1].mean(0) for first, last in batch["step_positions"][0].tolist()])
+    step = lines - lines.mean(0)
     for f, s in ((0, 0), (5, 1), (11, 2)):
         with torch.no_grad():
-            q, k = model.dst_frame_proj(frame[f]), model.dst_step_proj(step[s])
+            q, k = model.dst_frame_proj(frame[f]), model.dst_step_proj(model.dst_step_norm(step[s]))
             z = F.gelu(model.dst_state_norm(q * torch.sigmoid(k) + k))
             assert largest_difference(output.dst_state_logits[0, f, s], model.dst_state_head(z)) <= 1e-5
             assert largest_difference(output.speaking_logits[0, f], model.speaking_decision_head(frame[f])) <= 1e-5

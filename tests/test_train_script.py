@@ -195,6 +195,7 @@ def test_a_stock_checkpoint_is_trained_and_trained_again(corpus: list[str], tmp_
     stock = stock_folder(tmp_path / "stock")
     # The small tokenizer knows none of the corpus's words, so streams are longer.
     common = [*SETTINGS, *corpus, "data.max_seq_len=2000", "training.max_steps=1", "model.freeze_vision=true"]
+    common += ["training.look_steps=0", "training.muon_learning_rate=null"]
     first, second = tmp_path / "first", tmp_path / "second"
     assert (
         main([*common, f"model.name_or_path={stock}", "model.tokens_per_frame=4", f"training.output_dir={first}"]) == 0

@@ -24,7 +24,8 @@ from model_fixtures import (
 
 from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
 from processing_dst_smolvlm import DSTSmolVLMProcessor
-from prospect_hf.data.clips import ClipDataset, SessionRows
+from prospect_hf.data.clips import ClipDataset
+from prospect_hf.data.rows import SessionRows
 from prospect_hf.errors import UsageError
 from prospect_hf.sessions import IGNORE
 from prospect_hf.training.arguments import LOSSES, DSTTrainingArguments, parse
@@ -170,7 +171,7 @@ def test_losses_are_logged_as_means_over_the_steps_between(tmp_path: Path) -> No
 HEADS_OF = {
     "speaking": ["speaking_decision_head"],
     "dst_update": ["dst_update_head"],
-    "dst_state": ["dst_state_head", "dst_state_norm", "dst_frame_proj", "dst_step_proj"],
+    "dst_state": ["dst_state_head", "dst_state_norm", "dst_frame_proj", "dst_step_norm", "dst_step_proj"],
 }
 
 

@@ -30,6 +30,7 @@ from prospect_hf.data.reader import FrameReader
 from prospect_hf.data.rows import SessionRows
 from prospect_hf.errors import DataError, UsageError
 from prospect_hf.evaluation.free_run import follow, majority_response, matched_texts, score, silent_traces
+from prospect_hf.evaluation.metrics import state_metrics
 from prospect_hf.hub.card import write_card
 from prospect_hf.training.arguments import DataArguments, DSTTrainingArguments, ModelArguments, parse
 from prospect_hf.training.prepare import (
@@ -103,6 +104,8 @@ def run(overrides: Sequence[str]) -> dict[str, Any]:
     data_args = parse(DataArguments, groups["data"], "data")
     args = parse(DSTTrainingArguments, groups["training"], "training")
     args.dataloader_pin_memory = args.dataloader_pin_memory and args.device.type == "cuda"
+    if args.look_steps and model_args.freeze_vision:
+        raise UsageError("training.look_steps learns to see and model.freeze_vision forbids it: set one of them to 0.")
     transformers.set_seed(args.seed)
 
     loaded = prepare_rows(data_args)
@@ -224,12 +227,14 @@ def label_balance_by_source(loaded: Sequence[LoadedRows]) -> dict[str, dict[str,
 
 
 def majority_baseline(train: Sequence[SessionRows], sessions: Sequence[SessionRows], fps: float) -> dict[str, float]:
-    """What a model scores that says the most frequent response at exactly the right times."""
+    """What a model scores that never looks: no step is ever started, the most frequent response at the right times."""
     text = majority_response(train)
     traces = silent_traces(sessions)
     for trace, session in zip(traces, sessions, strict=True):
         trace.spoken = dict.fromkeys((session.speaking == 1).nonzero()[0].tolist(), text)
-    return matched_texts(traces, sessions, int(fps))
+    pairs = [(trace.states, session.states_after) for trace, session in zip(traces, sessions, strict=True)]
+    states = state_metrics(*zip(*pairs, strict=True))
+    return matched_texts(traces, sessions, int(fps)) | {"joint_state_accuracy": states["joint_state_accuracy"]}
 
 
 def last_checkpoint(args: DSTTrainingArguments) -> str | None:

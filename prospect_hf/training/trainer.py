@@ -41,6 +41,7 @@ class DSTTrainer(Trainer):
 
     args: DSTTrainingArguments
     control: TrainerControl
+    optimizer: torch.optim.Optimizer | None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
