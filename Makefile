@@ -11,9 +11,9 @@ STAMP := $(VENV)/.installed
 train: venv
 	$(PYTHON) scripts/train.py
 
-# Longer training on the same simulated task.
+# Longer training on harder simulated scenes.
 train-full: venv
-	$(PYTHON) scripts/train.py training=full
+	$(PYTHON) scripts/train.py data=simulated_full training=full
 
 # Two workers with one thread each: as fast as it gets on two cores, and steady on more.
 test: venv
@@ -34,7 +34,7 @@ format: venv
 venv: $(STAMP)
 
 # Made again only when what is to be installed, or how, changes.
-$(STAMP): pyproject.toml tools/install.sh
+$(STAMP): pyproject.toml tools/install.sh tools/constraints.txt
 	VENV="$(VENV)" bash tools/install.sh
 	@touch $(STAMP)
 

@@ -17,12 +17,14 @@ import pytest
 import torch
 import transformers
 from model_fixtures import HEAD_LOGITS, SIZE, new_model, picture, small_processor
+from omegaconf import OmegaConf
 from transformers import LlamaConfig, SmolVLMConfig, SmolVLMForConditionalGeneration
 
 from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
 from processing_dst_smolvlm import DSTSmolVLMProcessor
 from prospect_hf.evaluation.free_run import silent_traces
 from prospect_hf.training import run as run_module
+from prospect_hf.training.arguments import parse
 from prospect_hf.training.run import main
 
 # Short recordings and a model that is built in no time.
@@ -251,6 +253,8 @@ def test_the_script_says_what_is_wrong_in_one_line(repository: Path, tmp_path: P
         ("model.name_or_path=/nowhere/at/all", r"model\.name_or_path=/nowhere/at/all cannot be loaded"),
         ("training.resume_from_checkpoint=true", r"holds no checkpoint"),
         ("training.resume_from_checkpoint=/nowhere", r"resume_from_checkpoint=/nowhere: no such folder"),
+        ("model.freeze_vision=true", r"training\.look_steps learns to see and model\.freeze_vision forbids it"),
+        ("training.look_pairs=0", r"look_pairs and look_batch_size 1 or more"),
         ("training.focal_gamma=-1", r"training\.focal_gamma must be 0 or more"),
         ("model=3", "must be a string"),
         ("", "'' is no setting"),
@@ -262,6 +266,31 @@ def test_bad_settings(
     output = f"training.output_dir={tmp_path / 'out'}"
     assert re.search(message, refused(capsys, *SETTINGS, *corpus, output, argument))
     assert not (tmp_path / "out" / "results.json").exists()
+
+
+def test_a_stream_that_does_not_fit_is_found_before_training(
+    corpus: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], in_process: None, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(run_module, "learn_to_look", None)
+    output = f"training.output_dir={tmp_path / 'out'}"
+    assert "over max_seq_len=20" in refused(capsys, *SETTINGS, *corpus, output, "data.max_seq_len=20")
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        ["data=simulated_full", "training=full"],
+        ["model=smolvlm2_256m", "data=proassist", "data.root=x", "training.bf16=false"],
+        ["model=smolvlm2_500m", "training.bf16=false"],
+        ["model=smolvlm2_2b", "training.bf16=false"],
+    ],
+)
+def test_every_file_of_the_configuration_can_be_used(choice: list[str]) -> None:
+    config = run_module.compose(choice)
+    for group, arguments in run_module.GROUPS.items():
+        values = OmegaConf.to_container(config[group], resolve=True)
+        assert isinstance(values, dict)
+        parse(arguments, {str(key): value for key, value in values.items()}, group)
 
 
 def test_checkpoints_of_the_wrong_kind(

@@ -78,7 +78,7 @@ fi
 have="$(installed_torch)"
 printf 'torch==%s\n' "$have" >"$venv/torch-constraint.txt"
 say "prospect-hf and its packages (a few minutes the first time)"
-pip install --constraint "$venv/torch-constraint.txt" --editable ".[dev]" \
+pip install --constraint "$venv/torch-constraint.txt" --constraint tools/constraints.txt --editable ".[dev]" \
     || fail "the packages could not be installed; the end of $log says: $(tail -n 1 "$log")"
 [ "$(installed_torch)" = "$have" ] || fail "torch $have was replaced by $(installed_torch); remove $venv and run this again."
 say "done: $venv, torch $have"

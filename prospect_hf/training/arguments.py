@@ -48,8 +48,8 @@ class DSTTrainingArguments(TrainingArguments):
     look_steps: int = field(
         default=0,
         metadata={
-            "help": "Steps of a first stage that learns to see, from few frames of many sessions; after it vision tower "
-            "and connector stay as they are."
+            "help": "Steps of a first stage that learns to see, from few frames of many sessions; after it the vision "
+            "tower and the connector stay as they are."
         },
     )
     look_pairs: int = field(default=3, metadata={"help": "Pairs of frames of one session in the first stage."})

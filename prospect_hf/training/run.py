@@ -124,6 +124,11 @@ def run(overrides: Sequence[str]) -> dict[str, Any]:
     model.to(args.device)
     reader = FrameReader(Path(str(data_args.root)), data_args.frames, processor)
     collator = ClipCollator(processor.tokenizer.pad_token_id)
+    # Packed before anything is trained: a stream that does not fit is found at once.
+    clips = ClipDataset(
+        train, processor, reader, data_args.max_seq_len, text_dropout=data_args.text_dropout, seed=args.seed
+    )
+    check_clips = ClipDataset(held_out["validation"], processor, reader, data_args.max_seq_len)
     results: dict[str, Any] = {}
     if args.look_steps:
         if checkpoint is None:
@@ -136,15 +141,7 @@ def run(overrides: Sequence[str]) -> dict[str, Any]:
             frames = encode_sessions(
                 model, reader, [*train, *itertools.chain(*held_out.values())], Path(data_args.cache_dir) / "features"
             )
-    clips = ClipDataset(
-        train,
-        processor,
-        frames,
-        data_args.max_seq_len,
-        text_dropout=data_args.text_dropout,
-        seed=args.seed,
-    )
-    check_clips = ClipDataset(held_out["validation"], processor, frames, data_args.max_seq_len)
+        clips.frames = check_clips.frames = frames
     logger.info(
         "%d training clips of %d sessions, %d frames; %.2f M parameters, %.2f M trained.",
         len(clips),
