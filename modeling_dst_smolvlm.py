@@ -183,7 +183,8 @@ class DSTSmolVLMForConditionalGeneration(SmolVLMForConditionalGeneration):
 
         The lines of a plan are mostly alike ("Fasten the ... to the board."), and so are a language model's states;
         what they share would drown what tells one step from another. (The state at the line's end alone has to learn
-        first what the line says; a small model spends most of its training on that.)
+        first what the line says; a small model spends most of its training on that.) The one step of a plan of one has
+        nothing to be told from: it is read as 0, and the frame's state, which has seen the plan, answers alone.
 
         Args:
             hidden: ``[batch, seq, hidden]``, the text model's states of the pass with the plan.
