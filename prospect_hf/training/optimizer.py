@@ -2,8 +2,8 @@
 
 A small model that is trained from scratch has to find out which word belongs to which look. Those directions begin
 small in every weight matrix; AdamW lets them grow slowly under the ones that already explain most of the labels, Muon
-takes a step of the same size in every direction of a matrix. On the simulated tasks it reaches in two minutes what
-AdamW does not reach in ten.
+takes a step of the same size in every direction of a matrix. On the default job it ends at a joint state accuracy of
+0.98 where AdamW, in the same steps, ends at 0.63 (README).
 """
 
 from __future__ import annotations
