@@ -141,6 +141,11 @@ def test_features_of_drawn_frames_belong_to_the_session(tmp_path: Path) -> None:
     other.session_id = "another"
     features = encode([one, other], tmp_path, FrameReader(Path("."), "rendered", small_processor()))
     assert features.path(one) != features.path(other)
+    # Labels that were made anew draw other pictures.
+    before = features.inputs(one, 0, 8)["frame_features"].clone()
+    one.states_after = 2 - one.states_after
+    again = encode([one], tmp_path, FrameReader(Path("."), "rendered", small_processor()))
+    assert largest_difference(before, again.inputs(one, 0, 8)["frame_features"]) > 1e-2
 
 
 def test_what_is_not_there_is_named(tmp_path: Path) -> None:
@@ -153,3 +158,5 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
     features.path(session).write_bytes(b"no safetensors")
     with pytest.raises(DataError, match="no features of session"):
         features.inputs(session, 0, 5)
+    with pytest.raises(DataError, match=r"v4\.talk_some_0\.safetensors: not a file of features .*; remove it"):
+        encode([session], tmp_path)

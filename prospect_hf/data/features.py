@@ -84,7 +84,7 @@ def encode_sessions(
         progress: show a bar.
 
     Raises:
-        DataError: a frame cannot be read.
+        DataError: a frame, or a file of features that is there, cannot be read.
     """
     found = FrameFeatures(cache_dir / fingerprint(model, reader), reader)
     videos: dict[Path, list[SessionRows]] = defaultdict(list)
@@ -118,9 +118,11 @@ def _encode(
 
 
 def _origin(reader: FrameReader, session: SessionRows) -> str:
-    """Tells a frame file that was written anew from the one that was encoded."""
-    if reader.frames != "store":
+    """Tells a frame file that was written anew, or labels that draw other pictures, from what was encoded."""
+    if reader.frames == "blank":
         return reader.frames
+    if reader.frames == "rendered":
+        return hashlib.sha256(session.states_after.tobytes()).hexdigest()
     try:
         stat = reader.path(session).stat()
     except FileNotFoundError:
@@ -133,8 +135,11 @@ def _origin(reader: FrameReader, session: SessionRows) -> str:
 def _is_current(path: Path, origin: str, first: int, end: int) -> bool:
     if not path.is_file():
         return False
-    with safe_open(path, "pt") as file:
-        facts, count = file.metadata(), file.get_slice("features").get_shape()[0]
+    try:
+        with safe_open(path, "pt") as file:
+            facts, count = file.metadata(), file.get_slice("features").get_shape()[0]
+    except SafetensorError as error:
+        raise DataError(f"{path}: not a file of features ({error}); remove it.") from error
     begin = int(facts["first_frame"])
     return facts["origin"] == origin and begin <= first and end <= begin + count
 

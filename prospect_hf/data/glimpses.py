@@ -56,7 +56,9 @@ class GlimpseDataset(Dataset[dict[str, torch.Tensor]]):
         self.seed, self.epoch = seed, 0
         self.sessions = [session for session in sessions if session.labelled and len(session) > 1]
         if not self.sessions:
-            raise DataError("No training session has state labels: set training.look_steps=0, there is nothing to see.")
+            raise DataError(
+                "No training session has state labels and two frames: set training.look_steps=0, nothing can be seen."
+            )
 
     def __len__(self) -> int:
         return len(self.sessions)
