@@ -115,11 +115,15 @@ def test_nothing_is_encoded_twice_and_a_changed_video_is(tmp_path: Path) -> None
     again = FrameReader(tmp_path, "store", small_processor())
     changed = encode([session], tmp_path / "cache", again).inputs(session, 0, 10)["frame_features"]
     assert largest_difference(first, changed) > 1e-2
-    # Another session needs frames that the file lacks.
-    longer = make_session(3, 14)
-    store(tmp_path, session, 14, shift=100)
-    third = FrameReader(tmp_path, "store", small_processor())
-    assert len(encode([longer], tmp_path / "cache", third).inputs(longer, 0, 14)["frame_features"]) == 14
+
+
+def test_a_session_that_needs_more_frames_has_its_video_encoded_again(tmp_path: Path) -> None:
+    short, longer, earlier = make_session(3, 6, first_frame=4), make_session(3, 14), make_session(3, 3)
+    store(tmp_path, longer, 14)
+    reader = FrameReader(tmp_path, "store", small_processor())
+    encode([short], tmp_path / "cache", reader)
+    assert len(encode([earlier], tmp_path / "cache", reader).inputs(earlier, 0, 3)["frame_features"]) == 3
+    assert len(encode([longer], tmp_path / "cache", reader).inputs(longer, 0, 14)["frame_features"]) == 14
 
 
 def test_another_model_has_a_folder_of_its_own(tmp_path: Path) -> None:

@@ -42,9 +42,9 @@ def test_every_trained_parameter_is_in_one_group(tmp_path: Path) -> None:
 
 def test_a_matrix_takes_a_step_of_the_same_size_in_every_direction(tmp_path: Path) -> None:
     """The singular values of Muon's step are near each other where those of the gradient are far apart."""
-    model, args = new_model(), DSTTrainingArguments(output_dir=str(tmp_path), **{**SETTINGS, "weight_decay": 0.0})
-    optimizer = muon_optimizer(model, args)
-    weight = model.dst_step_proj.weight
+    args = DSTTrainingArguments(output_dir=str(tmp_path), **{**SETTINGS, "weight_decay": 0.0})
+    model = nn.Linear(300, 300, bias=False)
+    optimizer, weight = muon_optimizer(model, args), model.weight
     before = weight.detach().clone()
     left, right = (torch.linalg.qr(torch.randn(len(weight), len(weight)))[0] for _ in range(2))
     weight.grad = left @ torch.diag(torch.logspace(0, -2, len(weight))) @ right
