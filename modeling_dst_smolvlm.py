@@ -7,6 +7,7 @@ LM head writes the texts. Remote code of the Hub: it imports torch and transform
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from transformers import SmolVLMForConditionalGeneration
-from transformers.cache_utils import Cache
+from transformers.cache_utils import Cache, DynamicCache
+from transformers.generation.logits_process import (
+    NoRepeatNGramLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopPLogitsWarper,
+)
 from transformers.utils import ModelOutput
 
 try:
@@ -42,6 +48,7 @@ class DSTSmolVLMOutput(ModelOutput):
         cache: the KV cache after this pass.
         hidden_states: per-layer hidden states, where asked for.
         attentions: per-layer attention weights, where asked for.
+        sequences: ids of the text that was written (``fast_greedy_generate_with_dst``), None where the model is silent.
     """
 
     loss: torch.Tensor | None = None
@@ -53,6 +60,62 @@ class DSTSmolVLMOutput(ModelOutput):
     cache: Cache | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
+    sequences: list[int] | None = None
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How a text is written: greedily, unless a temperature is given.
+
+    Args:
+        max_new_tokens: tokens at most, the end token not counted.
+        temperature: 0 takes the likeliest token; above it, tokens are drawn from the distribution at that temperature.
+        top_p: draw from the likeliest tokens that together have this probability.
+        no_repeat_ngram_size: a text never holds the same so many tokens twice; 0: it may.
+        seed: of the draws.
+
+    Raises:
+        ValueError: a value outside its range.
+    """
+
+    max_new_tokens: int = 40
+    temperature: float = 0.0
+    top_p: float = 1.0
+    no_repeat_ngram_size: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens must be 1 or more, not {self.max_new_tokens}.")
+        if not self.temperature >= 0:
+            raise ValueError(f"temperature must be 0 or more, not {self.temperature}.")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must lie in (0, 1], not {self.top_p}.")
+        if self.no_repeat_ngram_size < 0:
+            raise ValueError(f"no_repeat_ngram_size must be 0 or more, not {self.no_repeat_ngram_size}.")
+
+    def pick(
+        self, logits: torch.Tensor, written: Sequence[int], banned: Sequence[int], generator: torch.Generator | None
+    ) -> int:
+        """The next token.
+
+        Args:
+            logits: ``[vocab]``, the LM's.
+            written: ids of the text so far.
+            banned: ids that cannot follow.
+            generator: of the draws, on the logits' device.
+        """
+        scores = logits.float().clone()[None]
+        scores[:, list(banned)] = -torch.inf
+        ids = torch.tensor([written], dtype=torch.long, device=logits.device)
+        if self.no_repeat_ngram_size and len(written) >= self.no_repeat_ngram_size:
+            scores = NoRepeatNGramLogitsProcessor(self.no_repeat_ngram_size)(ids, scores)
+        if self.temperature == 0:
+            return int(scores.argmax())
+        scores = TemperatureLogitsWarper(float(self.temperature))(ids, scores)
+        if self.top_p < 1:
+            scores = TopPLogitsWarper(self.top_p)(ids, scores)
+        return int(torch.multinomial(scores.softmax(-1)[0], 1, generator=generator))
 
 
 class DSTSmolVLMForConditionalGeneration(SmolVLMForConditionalGeneration):
@@ -234,7 +297,8 @@ class DSTSmolVLMForConditionalGeneration(SmolVLMForConditionalGeneration):
             labels: ``[batch, seq]``, token ids to predict at the place before them, -100 elsewhere. LM logits are
                 computed for these places alone.
             use_cache: return the cache.
-            logits_to_keep: without labels, how many last places get LM logits (0: all).
+            logits_to_keep: without labels, which places get LM logits: so many of the last (0: all), the places
+                ``[kept]``, or each row's own ``[batch, kept]``.
 
         Returns:
             ``DSTSmolVLMOutput``; logits of padding frames and padding steps are 0.
@@ -284,9 +348,127 @@ class DSTSmolVLMForConditionalGeneration(SmolVLMForConditionalGeneration):
             total = F.cross_entropy(output.logits.float(), targets[labelled], reduction="sum")
             output.loss = total / max(output.logits.shape[0], 1)
         else:
-            kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-            output.logits = self.lm_head(hidden[:, kept])
+            if isinstance(logits_to_keep, torch.Tensor) and logits_to_keep.dim() == 2:
+                kept_hidden = _gather(hidden, logits_to_keep)
+            else:
+                kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+                kept_hidden = hidden[:, kept]
+            output.logits = self.lm_head(kept_hidden)
         return output
+
+    # -- one stream, token by token -------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def fast_greedy_generate(
+        self,
+        input_ids: torch.Tensor,
+        end_token_id: int,
+        cache: Cache | None = None,
+        decoding: Decoding | None = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[list[int], Cache]:
+        """Write a text after ``input_ids``, each token passing through the model once.
+
+        The end token goes into the cache too, so that what comes next follows on a whole turn. A frame or a stream's
+        beginning is never written, and a text has at least one token.
+
+        Args:
+            input_ids: ``[1, seq]``, what is not in the cache yet; it ends where the text begins (``Assistant:``).
+            end_token_id: ends the text (``processor.end_id``).
+            cache: what came before; it grows in place. A new one where not given.
+            decoding: greedy, 40 tokens at most, where not given.
+            generator: of the draws, with a temperature.
+
+        Returns:
+            the ids of the text without the end token, and the cache.
+
+        Raises:
+            ValueError: more than one row; ``StreamBatch`` steps several streams.
+        """
+        if input_ids.shape[0] != 1:
+            raise ValueError(f"fast_greedy_generate takes one stream, not {input_ids.shape[0]}: use a StreamBatch.")
+        decoding = decoding or Decoding()
+        cache = DynamicCache(config=self.config.text_config) if cache is None else cache
+        unsayable = [self.config.image_token_id, self.config.text_config.bos_token_id]
+        words: list[int] = []
+        ids = input_ids
+        while True:
+            logits = self._extend(input_ids=ids, cache=cache, logits_to_keep=1).logits[0, -1]
+            token = end_token_id
+            if len(words) < decoding.max_new_tokens:
+                token = decoding.pick(logits, words, unsayable if words else [*unsayable, end_token_id], generator)
+            ids = torch.tensor([[token]], device=self.device)
+            if token == end_token_id:
+                self._extend(input_ids=ids, cache=cache, logits_to_keep=1)
+                return words, cache
+            words.append(token)
+
+    @torch.inference_mode()
+    def fast_greedy_generate_with_dst(
+        self,
+        input_ids: torch.Tensor,
+        response_ids: torch.Tensor,
+        end_token_id: int,
+        frame_positions: torch.Tensor,
+        pixel_values: torch.Tensor | None = None,
+        frame_features: torch.Tensor | None = None,
+        step_positions: torch.Tensor | None = None,
+        step_hidden_states: torch.Tensor | None = None,
+        cache: Cache | None = None,
+        decoding: Decoding | None = None,
+        generator: torch.Generator | None = None,
+    ) -> DSTSmolVLMOutput:
+        """Show frames, read the decisions at each of them, and speak after the last if the model says so.
+
+        ``DSTStream`` does this for whole videos, with a tracked table, the user's words and a context that does not
+        overflow; this is the single step of a loop of one's own.
+
+        Args:
+            input_ids: ``[1, seq]``, what is not in the cache yet, up to a frame's last token.
+            response_ids: ``[1, opening]``, what opens an utterance (``Assistant:``).
+            frame_positions: ``[1, frames]``, the index in ``input_ids`` of each frame's last token.
+            pixel_values: ``[frames, 3, height, width]``, or ``frame_features`` ``[frames, tokens, hidden]``.
+            step_positions: ``[1, steps, 2]`` where ``input_ids`` hold the plan; else ``step_hidden_states`` ``[1, steps,
+                hidden]`` of the output of the call that did.
+            end_token_id, cache, decoding, generator: as in ``fast_greedy_generate``.
+
+        Returns:
+            the heads' logits at the frames, ``step_hidden_states``, ``cache``, and ``sequences``: the ids of what the
+            model says after the last frame, None if p(speak) is under ``config.speaking_threshold`` there.
+        """
+        output = self._extend(
+            input_ids=input_ids,
+            pixel_values=pixel_values,
+            frame_features=frame_features,
+            frame_positions=frame_positions,
+            step_positions=step_positions,
+            step_hidden_states=step_hidden_states,
+            cache=DynamicCache(config=self.config.text_config) if cache is None else cache,
+            logits_to_keep=1,
+        )
+        if float(output.speaking_logits[0, -1].float().softmax(-1)[1]) >= self.config.speaking_threshold:
+            output.sequences, output.cache = self.fast_greedy_generate(
+                response_ids, end_token_id, output.cache, decoding, generator
+            )
+        return output
+
+    def _extend(self, input_ids: torch.Tensor, cache: Cache, **inputs: Any) -> DSTSmolVLMOutput:
+        """One pass that follows on ``cache``; the mask spans what is cached and what is new."""
+        held = int(cache.get_seq_length()) + input_ids.shape[1]
+        mask = torch.ones(1, held, dtype=torch.long, device=input_ids.device)
+        output: DSTSmolVLMOutput = self(
+            input_ids=input_ids, cache=cache, attention_mask=mask, use_cache=True, **inputs
+        )
+        return output
+
+    def stream(self, processor: Any, plan: Sequence[str], goal: str = "", **options: Any) -> Any:
+        """A ``DSTStream`` that follows a video on this model; ``options`` are those of ``DSTStream``."""
+        try:
+            from .streaming_dst_smolvlm import DSTStream
+        except ImportError:
+            from streaming_dst_smolvlm import DSTStream
+
+        return DSTStream(self, processor, plan, goal, **options)
 
     def prepare_inputs_for_generation(
         self, input_ids: torch.Tensor, is_first_iteration: bool | None = False, **kwargs: Any
@@ -307,4 +489,4 @@ def _gather(hidden: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
 
 DSTSmolVLMForConditionalGeneration.register_for_auto_class("AutoModelForImageTextToText")
 
-__all__ = ["DSTSmolVLMForConditionalGeneration", "DSTSmolVLMOutput"]
+__all__ = ["DSTSmolVLMForConditionalGeneration", "DSTSmolVLMOutput", "Decoding"]

@@ -32,9 +32,11 @@ from transformers.processing_utils import ProcessorMixin
 
 INSTRUCTION = "You watch the user's video, keep track of the plan and speak when it helps."
 STATE_NAMES = ("not started", "in progress", "completed")
+SUMMARY_REQUEST = "Summarize the progress so far."
 IGNORE_INDEX = -100
-# Plans and utterances come again in every epoch: the ids of this many texts are kept.
+# Plans and utterances come again in every epoch: the ids of this many texts are kept, but for very long ones.
 KNOWN_TEXTS = 50_000
+KNOWN_CHARACTERS = 1_000
 
 
 @dataclass
@@ -107,13 +109,15 @@ class DSTSmolVLMProcessor(ProcessorMixin):
         ids = self._known.get(text)
         if ids is None:
             ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
-            if len(self._known) < KNOWN_TEXTS:
+            if len(self._known) < KNOWN_TEXTS and len(text) <= KNOWN_CHARACTERS:
                 self._known[text] = ids
         return ids
 
     # -- the pieces of a stream ---------------------------------------------------------------------------------
 
-    def add_prompt(self, stream: Stream, goal: str, steps: Sequence[str], states: Sequence[int] | None) -> None:
+    def add_prompt(
+        self, stream: Stream, goal: str, steps: Sequence[str], states: Sequence[int] | None, progress: str = ""
+    ) -> None:
         """Open the stream: instruction, goal and plan, each step with its state before the first frame.
 
         Args:
@@ -121,6 +125,7 @@ class DSTSmolVLMProcessor(ProcessorMixin):
             goal: what the user is after.
             steps: the plan's lines.
             states: one of 0, 1, 2 for each step, or None where the states are not known.
+            progress: a summary of what came before, "" for none.
 
         Raises:
             ValueError: no steps, or not as many states as steps.
@@ -138,6 +143,9 @@ class DSTSmolVLMProcessor(ProcessorMixin):
             first = len(stream.input_ids)
             stream.add(self._ids(f"{number}. {one_line(step)}{state}"))
             stream.step_positions.append((first, len(stream.input_ids) - 1))
+        if progress:
+            stream.add(self._newline)
+            stream.add(self._ids(f"Progress: {one_line(progress)}"))
         self.close(stream)
 
     def add_frame(self, stream: Stream) -> None:

@@ -1,27 +1,26 @@
 """Following whole sessions with nothing but their frames and the user's words.
 
-No reference text, timing or state enters: the model's own decisions open its utterances and its own state table goes
-back into the stream. Many sessions run at once, each at its own pace: a round feeds one token of every stream, be it a
-frame's or a word's, so no stream waits for another's utterance to end.
+No reference text, timing or state enters: sessions run through the streaming code as a live video would, many at
+once, each at its own pace.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from tqdm.auto import tqdm
-from transformers import DynamicCache
 
-from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
-from processing_dst_smolvlm import DSTSmolVLMProcessor, Stream, state_text
-from prospect_hf.data.features import FrameFeatures
+from context_dst_smolvlm import Context
+from modeling_dst_smolvlm import Decoding, DSTSmolVLMForConditionalGeneration
+from processing_dst_smolvlm import DSTSmolVLMProcessor
+from prospect_hf.data.features import FRAMES_PER_PASS, FrameFeatures
 from prospect_hf.data.reader import FrameReader
 from prospect_hf.data.rows import SessionRows
 from prospect_hf.evaluation.metrics import event_scores, match_events, state_metrics, text_scores, transition_scores
+from streaming_dst_smolvlm import StreamBatch, StreamEvent, StreamInput, Task
 
 
 @dataclass
@@ -44,77 +43,6 @@ class Trace:
     updates: list[int] = field(default_factory=list)
 
 
-class _Follower:
-    """One stream's queue of what to feed next, and what became of it."""
-
-    def __init__(
-        self,
-        model: DSTSmolVLMForConditionalGeneration,
-        processor: DSTSmolVLMProcessor,
-        session: SessionRows,
-        features: torch.Tensor,
-        max_new_tokens: int,
-    ) -> None:
-        self.model, self.processor, self.session = model, processor, session
-        self.features, self.max_new_tokens = features, max_new_tokens
-        frames, steps = len(session), len(session.steps)
-        self.trace = Trace(
-            np.zeros(frames), np.zeros(frames), np.zeros((frames, steps), int), np.zeros((frames, steps), int)
-        )
-        self.table = np.zeros(steps, int)
-        self.frame = -1
-        self.queue: deque[int | torch.Tensor] = deque()
-        self.words: list[int] | None = None  # ids of the utterance that is being written
-        self.next_frame()
-
-    @property
-    def done(self) -> bool:
-        return self.frame == len(self.session)
-
-    def next_frame(self) -> None:
-        self.frame += 1
-        if not self.done:
-            self.queue.extend(self.features[self.frame])
-
-    def feed(self, stream: Stream) -> None:
-        self.queue.extend(stream.input_ids)
-
-    def decide(self, p_speak: float, p_update: float, states: np.ndarray) -> None:
-        """Take the heads' answers at the end of a frame and queue what follows from them."""
-        trace, config = self.trace, self.model.config
-        trace.p_speak[self.frame], trace.p_update[self.frame] = p_speak, p_update
-        trace.states[self.frame] = states
-        stream = Stream()
-        changes = {int(k): int(states[k]) for k in np.flatnonzero(states != self.table)}
-        if p_update >= config.dst_update_threshold and changes:
-            self.table = states.copy()
-            trace.updates.append(self.frame)
-            self.processor.add_turn(stream, "State", state_text(changes))
-        trace.table[self.frame] = self.table
-        user_text = self.session.item(self.frame).user_text
-        if user_text:
-            self.processor.add_turn(stream, "User", user_text)
-        elif p_speak >= config.speaking_threshold:
-            self.processor.open(stream, "Assistant")
-            self.words = []
-        self.feed(stream)
-        if not self.queue:
-            self.next_frame()
-
-    def write(self, token: int) -> None:
-        """Take the LM's next token of the utterance; the end token goes back into the stream too."""
-        assert self.words is not None
-        if token == self.processor.end_id or len(self.words) == self.max_new_tokens:
-            self.trace.spoken[self.frame] = self.processor.tokenizer.decode(self.words).strip()
-            self.words = None
-            stream = Stream()
-            self.processor.close(stream)
-            self.feed(stream)
-        else:
-            self.words.append(token)
-            self.queue.append(token)
-
-
 @torch.inference_mode()
 def follow(
     model: DSTSmolVLMForConditionalGeneration,
@@ -124,8 +52,13 @@ def follow(
     batch_size: int = 32,
     max_new_tokens: int = 40,
     progress: bool = True,
+    context: Context | str = "summarize_with_dst",
 ) -> list[Trace]:
-    """The model's traces of ``sessions``, in their order; greedy utterances of at most ``max_new_tokens`` tokens."""
+    """The model's traces of ``sessions``, in their order; greedy utterances of at most ``max_new_tokens`` tokens.
+
+    Args:
+        context: what happens when a session is longer than the context (``context_dst_smolvlm.Context``).
+    """
     was_training = model.training
     model.eval()
     order = sorted(range(len(sessions)), key=lambda index: len(sessions[index]))
@@ -133,88 +66,42 @@ def follow(
     with tqdm(total=len(sessions), desc="following sessions", unit="session", disable=not progress) as bar:
         for begin in range(0, len(order), batch_size):
             chosen = order[begin : begin + batch_size]
-            batch = _follow_batch(model, processor, frames, [sessions[index] for index in chosen], max_new_tokens)
-            traces |= dict(zip(chosen, batch, strict=True))
+            tasks = [
+                Task(sessions[index].steps, sessions[index].goal, say_states=sessions[index].labelled)
+                for index in chosen
+            ]
+            batch = StreamBatch(model, processor, tasks, context, decoding=Decoding(max_new_tokens=max_new_tokens))
+            events: dict[int, list[StreamEvent]] = {index: [] for index in chosen}
+            for row, event in batch.run([_inputs(model, frames, sessions[index]) for index in chosen]):
+                events[chosen[row]].append(event)
+            traces |= {index: trace_of(of_session) for index, of_session in events.items()}
             bar.update(len(chosen))
     model.train(was_training)
     return [traces[index] for index in range(len(sessions))]
 
 
-def _follow_batch(
-    model: DSTSmolVLMForConditionalGeneration,
-    processor: DSTSmolVLMProcessor,
-    frames: FrameReader | FrameFeatures,
-    sessions: Sequence[SessionRows],
-    max_new_tokens: int,
-) -> list[Trace]:
-    device = model.device
-    followers, prompts = [], []
-    for session in sessions:
-        inputs = {name: tensor.to(device) for name, tensor in frames.inputs(session, 0, len(session)).items()}
+def _inputs(
+    model: DSTSmolVLMForConditionalGeneration, frames: FrameReader | FrameFeatures, session: SessionRows
+) -> Iterator[StreamInput]:
+    """A session's frames as features, and what the user says; encoded some at a time."""
+    for begin in range(0, len(session), FRAMES_PER_PASS):
+        end = min(begin + FRAMES_PER_PASS, len(session))
+        inputs = {name: tensor.to(model.device) for name, tensor in frames.inputs(session, begin, end).items()}
         features = inputs["frame_features"] if "frame_features" in inputs else model.encode_frames(**inputs)
-        followers.append(_Follower(model, processor, session, features.to(model.dtype), max_new_tokens))
-        prompt = Stream()
-        states = [0] * len(session.steps) if session.labelled else None
-        processor.add_prompt(prompt, session.goal, session.steps, states)
-        prompts.append(prompt)
+        for frame in range(begin, end):
+            yield StreamInput(features[frame - begin], session.item(frame).user_text)
 
-    # Prompts are padded on the left, so that from here on every stream grows by one column a round.
-    width = max(len(prompt.input_ids) for prompt in prompts)
-    steps = max(len(prompt.step_positions) for prompt in prompts)
-    ids = torch.full((len(prompts), width), processor.tokenizer.pad_token_id)
-    mask = torch.zeros(len(prompts), width, dtype=torch.long)
-    step_positions = torch.full((len(prompts), steps, 2), -1)
-    for row, prompt in enumerate(prompts):
-        pad = width - len(prompt.input_ids)
-        ids[row, pad:] = torch.tensor(prompt.input_ids)
-        mask[row, pad:] = 1
-        step_positions[row, : len(prompt.step_positions)] = torch.tensor(prompt.step_positions) + pad
-    cache = DynamicCache(config=model.config.text_config)
-    mask = mask.to(device)
-    output = model(
-        input_ids=ids.to(device),
-        attention_mask=mask,
-        position_ids=(mask.cumsum(1) - 1).clamp(min=0),
-        step_positions=step_positions.to(device),
-        cache=cache,
-        use_cache=True,
-        logits_to_keep=1,
+
+def trace_of(events: Sequence[StreamEvent]) -> Trace:
+    """The events of a whole stream as arrays."""
+    return Trace(
+        p_speak=np.array([event.p_speak for event in events]),
+        p_update=np.array([event.p_update for event in events]),
+        states=np.array([event.probabilities for event in events]).argmax(-1),
+        table=np.array([event.states for event in events]),
+        spoken={event.frame: event.text for event in events if event.text is not None},
+        updates=[event.frame for event in events if event.transitions],
     )
-    step_hidden = output.step_hidden_states
-    embed = model.get_input_embeddings()
-    nothing = torch.zeros(model.config.text_config.hidden_size, device=device, dtype=model.dtype)
-
-    while not all(follower.done for follower in followers):
-        fed = [None if follower.done else follower.queue.popleft() for follower in followers]
-        column = [nothing if item is None else item if torch.is_tensor(item) else embed.weight[item] for item in fed]
-        mask = torch.cat([mask, torch.tensor([[int(item is not None)] for item in fed], device=device)], dim=1)
-        ends = [torch.is_tensor(item) and not follower.queue for item, follower in zip(fed, followers, strict=True)]
-        output = model(
-            inputs_embeds=torch.stack(column)[:, None],
-            attention_mask=mask,
-            position_ids=(mask.sum(1, keepdim=True) - 1).clamp(min=0),
-            frame_positions=torch.tensor([[0 if end else -1] for end in ends], device=device),
-            step_hidden_states=step_hidden,
-            cache=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        speak = output.speaking_logits[:, 0].float().softmax(-1)[:, 1].tolist()
-        update = output.dst_update_logits[:, 0].float().softmax(-1)[:, 1].tolist()
-        states = output.dst_state_logits[:, 0].argmax(-1).cpu().numpy()
-        # A frame or a stream's beginning is nothing that can be said.
-        output.logits[..., [processor.image_id, processor.bos_id]] = -torch.inf
-        words = output.logits[:, -1].argmax(-1).tolist()
-        for row, follower in enumerate(followers):
-            if fed[row] is None or follower.queue:
-                continue
-            if ends[row]:
-                follower.decide(speak[row], update[row], states[row, : len(follower.session.steps)])
-            elif follower.words is not None:
-                follower.write(words[row])
-            else:
-                follower.next_frame()
-    return [follower.trace for follower in followers]
 
 
 def score(
