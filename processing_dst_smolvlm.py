@@ -209,7 +209,7 @@ class DSTSmolVLMProcessor(ProcessorMixin):
             return torch.zeros(0, 3, self.frame_size, self.frame_size)
         arrays = [np.asarray(frame.convert("RGB") if isinstance(frame, Image.Image) else frame) for frame in frames]
         for index, array in enumerate(arrays):
-            if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+            if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:
                 raise ValueError(
                     f"frame {index} is an array {array.dtype} {list(array.shape)}; "
                     "give a PIL picture or a uint8 RGB array [height, width, 3]."

@@ -14,6 +14,7 @@ from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
 from prospect_hf.data.rows import SessionRows
 from streaming_dst_smolvlm import Decoding, StreamBatch, StreamEvent, StreamInput, StreamRow, Task
 
+PLAN = ["attach the wheel", "tighten the bolt", "two"]
 FIVE = Decoding(max_new_tokens=5)
 
 
@@ -27,7 +28,7 @@ def talkative_model(tokens_per_frame: int = 1) -> DSTSmolVLMForConditionalGenera
         # A random head over gelu's positive outputs always prefers one class.
         model.dst_state_head.weight -= model.dst_state_head.weight.mean(1, keepdim=True)
     model.config.speaking_threshold = model.config.dst_update_threshold = 0.0
-    batch = StreamBatch(model, processor, [Task(["attach the wheel", "tighten"])], decoding=Decoding(max_new_tokens=1))
+    batch = StreamBatch(model, processor, [Task(PLAN, "the red wheel")], decoding=Decoding(max_new_tokens=1))
     events = [batch.step([picture("probe", frame)])[0] for frame in range(40)]
     model.config.speaking_threshold = float(np.median([event.p_speak for event in events if event]))
     model.config.dst_update_threshold = float(np.median([event.p_update for event in events if event]))

@@ -23,6 +23,7 @@ from model_fixtures import (
 from PIL import Image
 from stream_fixtures import (
     FIVE,
+    PLAN,
     ForcedBatch,
     SpiedBatch,
     assert_same_events,
@@ -37,7 +38,6 @@ from streaming_dst_smolvlm import Context, Decoding, DSTStream, StreamBatch, Str
 from tracking_dst_smolvlm import Tracking
 
 SESSIONS = [make_session(0, 14, 3), make_session(1, 22, 5), make_session(2, 1, 1), make_session(3, 9, 2, turn_rate=0.8)]
-PLAN = ["attach the wheel", "tighten the bolt", "two"]
 
 
 def stream_of(model: Any, **options: Any) -> DSTStream:
@@ -197,11 +197,11 @@ def test_an_utterance_can_be_read_while_it_is_written() -> None:
     pieces: dict[int, list[str]] = {}
     model = talkative_model()
     stream = stream_of(model, on_text=lambda frame, piece: pieces.setdefault(frame, []).append(piece))
+    stream.batch.speaking_threshold = 0.0
     events = list(stream.run(inputs_of(SESSIONS[1])))
     spoken = {event.frame: event.text for event in events if event.text is not None}
-    assert spoken and {frame: "".join(parts).strip() for frame, parts in pieces.items()} | spoken == {
-        frame: "".join(parts).strip() for frame, parts in pieces.items()
-    }
+    heard = {frame: "".join(parts).strip() for frame, parts in pieces.items()}
+    assert spoken and {frame: text for frame, text in heard.items() if text} == spoken
     assert max(len(parts) for parts in pieces.values()) > 1
 
 
@@ -337,7 +337,8 @@ def test_the_table_takes_legal_moves_only() -> None:
             moved = {move.step for move in event.transitions}
             assert all(event.states[step] == before[step] for step in range(3) if step not in moved)
             before, rejected = event.states, rejected + event.rejected
-        assert rejected == stream.batch.rows[0].table.rejected > 0
+        assert rejected == stream.batch.rows[0].table.rejected
+        assert rejected or policy == "reopen"  # the head says "in progress" of a completed step
 
 
 # -- bad input ----------------------------------------------------------------------------------------------------
