@@ -25,7 +25,7 @@ LEGAL_MOVES = {
         {(NOT_STARTED, IN_PROGRESS), (IN_PROGRESS, COMPLETED), (NOT_STARTED, COMPLETED), (COMPLETED, IN_PROGRESS)}
     ),
 }
-_CHANGE = re.compile(rf"(\d+) ({'|'.join(STATE_NAMES)})")
+_CHANGE = re.compile(rf"([0-9]+) ({'|'.join(STATE_NAMES)})")
 
 
 @dataclass(frozen=True)
