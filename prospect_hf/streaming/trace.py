@@ -1,0 +1,269 @@
+"""The trace of a stream: one JSON line for the header, then one a frame, written while the stream runs.
+
+A live trace is meant to be followed (``tail -f``) and to survive a crash, so the lines go straight to the file's own
+name and are flushed one by one; nothing is written beside it and renamed. Only the last line can then be cut short.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TextIO
+
+from prospect_hf.errors import DataError, UsageError
+from prospect_hf.sessions import COMPLETED, NOT_STARTED
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+KIND = "dst_stream"
+VERSION = 1
+HEADER_KEYS: tuple[str, ...] = (
+    "kind",
+    "version",
+    "goal",
+    "plan",
+    "fps",
+    "speaking_threshold",
+    "dst_update_threshold",
+    "source",
+    "model",
+)
+HEADER_KEYS += ("context", "reference")
+EVENT_KEYS: tuple[str, ...] = (
+    "frame",
+    "time",
+    "p_speak",
+    "p_update",
+    "text",
+    "user_text",
+    "transitions",
+    "states",
+    "probabilities",
+)
+EVENT_KEYS += ("rejected", "cache_length", "latency", "context")
+# Probabilities come from half precision sums.
+SUM_TOLERANCE = 0.02
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A recorded stream.
+
+    header: goal, plan (the steps' texts), fps, thresholds, source, model, context, reference.
+    events: one a frame, in order and without a gap; the keys are those of the stream's event.
+    truncated: the file's last line was cut short (a crash while it was written) and is not among the events.
+    """
+
+    header: dict[str, Any]
+    events: list[dict[str, Any]]
+    truncated: bool = False
+
+
+class TraceWriter:
+    """Appends events to a trace that is begun anew at ``path``; a context manager.
+
+    Every line is flushed, so that a stopped stream leaves a readable trace and a running one can be followed.
+    Raises ``DataError`` for a header or an event that ``read_trace`` would refuse; nothing of it is written then.
+    """
+
+    def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
+        self.path = path
+        self._header = dict(header)
+        _check_header(self._header, f"{path}: the header to be written")
+        self._next_frame: int | None = None
+        self._file: TextIO | None = None
+
+    def __enter__(self) -> TraceWriter:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self.path.open("w", encoding="utf-8", newline="\n")
+        self._append(self._header, "the header")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def write(self, event: DataclassInstance) -> None:
+        """Append one event (any dataclass with the keys of the stream's event)."""
+        record = asdict(event)
+        where = f"{self.path}: the event to be written"
+        self._next_frame = _check_event(record, len(self._header["plan"]), self._next_frame, where) + 1
+        self._append(record, f"frame {record['frame']}")
+
+    def _append(self, record: dict[str, Any], what: str) -> None:
+        if self._file is None:
+            raise UsageError(f"{self.path}: the trace is not open; write to it inside `with TraceWriter(...)`.")
+        try:
+            line = json.dumps(record, allow_nan=False, separators=(",", ":"))
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{self.path}: {what} holds a value that JSON has no word for ({error}).") from error
+        self._file.write(line + "\n")
+        self._file.flush()
+
+
+def read_trace(path: Path) -> Trace:
+    """The trace at ``path``; ``DataError`` names file, line and key of whatever is wrong with it.
+
+    A last line without its line break that is not complete JSON was cut short: it is left out and reported as
+    ``truncated``. Anything else that cannot be read is an error.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such trace; give the JSON-lines file that a stream wrote.") from None
+    except OSError as error:
+        raise DataError(f"{path}: the trace cannot be read ({error.strerror}).") from error
+    if not content.strip():
+        raise DataError(f"{path}: the file is empty; a trace begins with a header line.")
+    lines = content.split(b"\n")
+    header = _parse(lines[0], f"{path}: line 1")
+    _check_header(header, f"{path}: line 1")
+    events: list[dict[str, Any]] = []
+    frame: int | None = None
+    unfinished = len(lines) - 1  # what follows the last line break: nothing, in a file that was closed
+    for index, line in enumerate(lines[1:], start=1):
+        where = f"{path}: line {index + 1}"
+        if index == unfinished:
+            if not line.strip():
+                break
+            if not _complete(line):
+                return Trace(header, events, truncated=True)
+        event = _parse(line, where)
+        frame = _check_event(event, len(header["plan"]), frame, where) + 1
+        events.append(event)
+    return Trace(header, events)
+
+
+def _complete(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
+
+
+def _parse(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)  # takes NaN, which the checks then refuse by its key
+    except ValueError as error:  # also what is no UTF-8
+        raise DataError(f"{where}: broken JSON ({error}); the trace was edited or is another kind of file.") from error
+    if not isinstance(record, dict):
+        raise DataError(f"{where}: expected a JSON object, found {type(record).__name__}.")
+    return record
+
+
+def _require(condition: bool, where: str, key: str, problem: str) -> None:
+    if not condition:
+        raise DataError(f"{where}: key '{key}' {problem}.")
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _probability(value: Any) -> bool:
+    return _number(value) and 0 <= value <= 1 + 1e-6
+
+
+def _state(value: Any) -> bool:
+    return _whole(value) and NOT_STARTED <= value <= COMPLETED
+
+
+def _sequence(value: Any) -> bool:
+    return isinstance(value, list | tuple)
+
+
+def _missing(record: Mapping[str, Any], keys: Iterable[str], where: str) -> None:
+    absent = [key for key in keys if key not in record]
+    if absent:
+        raise DataError(f"{where}: missing key{'s' * (len(absent) > 1)} {', '.join(map(repr, absent))}.")
+
+
+def _check_header(header: Mapping[str, Any], where: str) -> None:
+    if header.get("kind") != KIND:
+        raise DataError(f"{where}: key 'kind' is {header.get('kind')!r}, not {KIND!r}; this is no trace of a stream.")
+    if header.get("version") != VERSION:
+        raise DataError(
+            f"{where}: key 'version' is {header.get('version')!r}, this package reads version {VERSION}; "
+            "stream again, or use the package version that wrote it."
+        )
+    _missing(header, HEADER_KEYS, where)
+    for key in ("goal", "source", "model"):
+        _require(isinstance(header[key], str), where, key, "is not a string")
+    plan, reference = header["plan"], header["reference"]
+    _require(_sequence(plan) and all(isinstance(step, str) for step in plan), where, "plan", "is no list of strings")
+    _require(_number(header["fps"]) and header["fps"] > 0, where, "fps", f"is {header['fps']!r}, not above 0")
+    for key in ("speaking_threshold", "dst_update_threshold"):
+        _require(_number(header[key]), where, key, f"is {header[key]!r}, not a finite number")
+    _require(isinstance(header["context"], dict), where, "context", "is not an object")
+    for key, value in header["context"].items():
+        _require(not isinstance(value, float) or _number(value), where, f"context.{key}", f"is {value!r}")
+    if reference is None:
+        return
+    _require(isinstance(reference, dict), where, "reference", "is neither null nor an object")
+    _missing(reference, ["utterances", "states"], f"{where}, reference")
+    for key in ("utterances", "states"):
+        _require(_sequence(reference[key]), where, f"reference.{key}", "is not a list")
+    for index, turn in enumerate(reference["utterances"]):
+        fine = isinstance(turn, dict) and _whole(turn.get("frame")) and isinstance(turn.get("text"), str)
+        _require(fine, where, f"reference.utterances[{index}]", f"is {turn!r}, not a frame and a text")
+    for index, change in enumerate(reference["states"]):
+        key = f"reference.states[{index}]"
+        fine = _sequence(change) and len(change) == 3 and _whole(change[0]) and _whole(change[1]) and _state(change[2])
+        _require(fine, where, key, f"is {change!r}, not [frame, step, state 0 to 2]")
+        _require(change[1] < len(plan), where, key, f"names step {change[1]} of a plan of {len(plan)} steps")
+
+
+def _check_event(event: Mapping[str, Any], steps: int, expected: int | None, where: str) -> int:
+    """Refuses an event that a reader could not show; returns its frame."""
+    _missing(event, EVENT_KEYS, where)
+    frame = event["frame"]
+    _require(_whole(frame), where, "frame", f"is {frame!r}, not a frame index")
+    _require(expected is None or frame == expected, where, "frame", f"is {frame}, but frame {expected} comes next")
+    where = f"{where} (frame {frame})"
+    _require(_number(event["time"]), where, "time", f"is {event['time']!r}, not a finite number of seconds")
+    for key in ("p_speak", "p_update"):
+        _require(_probability(event[key]), where, key, f"is {event[key]!r}, not a probability")
+    _require(event["text"] is None or isinstance(event["text"], str), where, "text", "is neither null nor a string")
+    _require(isinstance(event["user_text"], str), where, "user_text", "is not a string")
+    for key in ("rejected", "cache_length"):
+        _require(_whole(event[key]), where, key, f"is {event[key]!r}, not a count")
+    for key in ("transitions", "states", "probabilities"):
+        _require(_sequence(event[key]), where, key, "is not a list")
+    for key in ("states", "probabilities"):
+        found = len(event[key])
+        _require(found == steps, where, key, f"has {found} entries, but the plan has {steps} steps")
+    for step, state in enumerate(event["states"]):
+        _require(_state(state), where, f"states[{step}]", f"is {state!r}, not a state 0 to 2")
+    for step, row in enumerate(event["probabilities"]):
+        fine = _sequence(row) and len(row) == 3 and all(map(_probability, row)) and abs(sum(row) - 1) < SUM_TOLERANCE
+        _require(fine, where, f"probabilities[{step}]", f"is {row!r}, not three probabilities that sum to 1")
+    for index, move in enumerate(event["transitions"]):
+        key = f"transitions[{index}]"
+        fine = isinstance(move, dict) and all(_whole(move.get(part)) for part in ("step", "before", "after"))
+        _require(fine, where, key, f"is {move!r}, not a step, a state before and one after")
+        _require(move["step"] < steps, where, key, f"names step {move['step']} of a plan of {steps} steps")
+        _require(_state(move["before"]) and _state(move["after"]), where, key, f"is {move!r}; states are 0 to 2")
+    latency, context = event["latency"], event["context"]
+    fine = isinstance(latency, dict) and all(_number(seconds) for seconds in latency.values())
+    _require(fine, where, "latency", f"is {latency!r}, not finite seconds by part")
+    if context is not None:
+        _require(isinstance(context, dict), where, "context", "is neither null nor an object")
+        _missing(context, ["strategy", "tokens_before", "tokens_after", "summary"], f"{where}, context")
+        for key in ("strategy", "summary"):
+            _require(isinstance(context[key], str), where, f"context.{key}", "is not a string")
+        for key in ("tokens_before", "tokens_after"):
+            _require(_whole(context[key]), where, f"context.{key}", f"is {context[key]!r}, not a count")
+    return frame

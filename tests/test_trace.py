@@ -1,0 +1,208 @@
+"""The trace file: written line by line, read back whole, and every fault named by file, line and key."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field, make_dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from trace_fixtures import HOSTILE, make_trace
+
+from prospect_hf.errors import DataError, UsageError
+from prospect_hf.streaming.trace import EVENT_KEYS, Trace, TraceWriter, read_trace
+from streaming_dst_smolvlm import StreamEvent
+
+Event = make_dataclass("Event", EVENT_KEYS)
+
+
+def write(path: Path, trace: Trace) -> None:
+    with TraceWriter(path, trace.header) as writer:
+        for event in trace.events:
+            writer.write(Event(**event))
+
+
+def as_json(value: Any) -> Any:
+    return json.loads(json.dumps(value))
+
+
+@pytest.mark.parametrize("text", ["", HOSTILE, "\ud800 lone"])
+@pytest.mark.parametrize("reference", [True, False])
+def test_what_is_written_is_read_back(tmp_path: Path, text: str, reference: bool) -> None:
+    trace = make_trace(40, 3, reference=reference, text=text)
+    write(tmp_path / "sub" / "t.jsonl", trace)
+    back = read_trace(tmp_path / "sub" / "t.jsonl")
+    assert back.header == as_json(trace.header) and back.events == as_json(trace.events) and not back.truncated
+    assert [path.name for path in (tmp_path / "sub").iterdir()] == ["t.jsonl"]
+
+
+def test_the_streams_own_event_is_taken(tmp_path: Path) -> None:
+    trace = make_trace(30, 3)
+    path = tmp_path / "t.jsonl"
+    with TraceWriter(path, trace.header) as writer:
+        for event in trace.events:
+            writer.write(StreamEvent(**event))
+    assert read_trace(path).events == as_json(trace.events)
+
+
+def test_nested_dataclasses_become_objects(tmp_path: Path) -> None:
+    @dataclass(frozen=True)
+    class Move:
+        step: int = 1
+        before: int = 0
+        after: int = 1
+
+    @dataclass(frozen=True)
+    class Nested:
+        moves: tuple[Move, ...] = field(default=(Move(),))
+
+    trace = make_trace(1, 3)
+    path = tmp_path / "t.jsonl"
+    with TraceWriter(path, trace.header) as writer:
+        writer.write(Event(**{**trace.events[0], "transitions": Nested().moves}))
+    assert read_trace(path).events[0]["transitions"] == [{"step": 1, "before": 0, "after": 1}]
+
+
+def test_a_running_stream_can_be_followed(tmp_path: Path) -> None:
+    """Each line is in the file as soon as it is written, whatever becomes of the stream."""
+    trace = make_trace(5, 2)
+    path = tmp_path / "t.jsonl"
+    with pytest.raises(RuntimeError, match="camera"), TraceWriter(path, trace.header) as writer:
+        assert read_trace(path).events == []
+        for count, event in enumerate(trace.events, start=1):
+            writer.write(Event(**event))
+            assert len(read_trace(path).events) == count
+        raise RuntimeError("camera")
+    assert len(read_trace(path).events) == 5
+    with pytest.raises(UsageError, match="not open"):
+        writer.write(Event(**{**trace.events[-1], "frame": 5}))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "0.5", None, 1.5])
+def test_an_event_that_could_not_be_read_is_not_written(tmp_path: Path, value: Any) -> None:
+    trace = make_trace(2, 2)
+    path = tmp_path / "t.jsonl"
+    with TraceWriter(path, trace.header) as writer:
+        writer.write(Event(**trace.events[0]))
+        with pytest.raises(DataError, match=r"t\.jsonl.*frame 1.*'p_speak'"):
+            writer.write(Event(**{**trace.events[1], "p_speak": value}))
+        writer.write(Event(**trace.events[1]))
+    assert len(read_trace(path).events) == 2
+    with pytest.raises(DataError, match="'plan'"):
+        TraceWriter(tmp_path / "other.jsonl", {**trace.header, "plan": "a string"})
+
+
+def test_a_value_without_a_json_form_is_refused(tmp_path: Path) -> None:
+    trace = make_trace(1, 2)
+    with (
+        pytest.raises(DataError, match=r"the header holds a value"),
+        TraceWriter(tmp_path / "t.jsonl", {**trace.header, "context": {"limit": object()}}),
+    ):
+        pass
+
+
+def test_a_line_cut_short_anywhere_is_reported(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    write(path, make_trace(3, 2, text="Grüße"))
+    content = path.read_bytes()
+    last = content.rstrip(b"\n").rfind(b"\n") + 1
+    for end in range(last + 1, len(content) - 1, 7):
+        path.write_bytes(content[:end])
+        trace = read_trace(path)
+        assert trace.truncated and len(trace.events) == 2
+    # Only the line break is missing: the event is whole. Nothing after the line break: so is the file.
+    for end, events in ((len(content) - 1, 3), (last, 2)):
+        path.write_bytes(content[:end])
+        trace = read_trace(path)
+        assert not trace.truncated and len(trace.events) == events
+
+
+def change(line: int, edit: Callable[[dict[str, Any]], Any]) -> Callable[[list[str]], None]:
+    def apply(lines: list[str]) -> None:
+        record = json.loads(lines[line])
+        edit(record)
+        lines[line] = json.dumps(record)
+
+    return apply
+
+
+def put(line: int, **values: Any) -> Callable[[list[str]], None]:
+    return change(line, lambda record: record.update(values))
+
+
+def replace(line: int, text: str) -> Callable[[list[str]], None]:
+    def apply(lines: list[str]) -> None:
+        lines[line] = text
+
+    return apply
+
+
+REFERENCE = {"utterances": [], "states": []}
+FAULTS = {
+    "kind": (put(0, kind="other"), "line 1: key 'kind' is 'other'"),
+    "an event first": (lambda lines: lines.pop(0), "line 1: key 'kind' is None"),
+    "version": (put(0, version=2), "line 1: key 'version' is 2"),
+    "header key": (change(0, lambda header: header.pop("goal")), "line 1: missing key 'goal'"),
+    "header is a list": (replace(0, "[1]"), "line 1: expected a JSON object, found list"),
+    "fps": (put(0, fps=0), "line 1: key 'fps' is 0"),
+    "threshold": (put(0, speaking_threshold=float("nan")), "line 1: key 'speaking_threshold' is nan"),
+    "context": (put(0, context={"share": float("inf")}), "line 1: key 'context.share' is inf"),
+    "reference step": (put(0, reference={**REFERENCE, "states": [[3, 2, 1]]}), "line 1: .*states.0.' names step 2 of"),
+    "reference state": (put(0, reference={**REFERENCE, "states": [[3, 1, 3]]}), r"line 1: .*is \[3, 1, 3\], not"),
+    "reference turn": (put(0, reference={**REFERENCE, "utterances": [{"frame": 1}]}), r"line 1: .*utterances\[0\]"),
+    "reference list": (put(0, reference={**REFERENCE, "states": 4}), "line 1: key 'reference.states' is not a list"),
+    "reference key": (put(0, reference={}), "line 1, reference: missing keys 'utterances', 'states'"),
+    "broken line": (replace(2, '{"frame": 1, "ti'), "line 3: broken JSON"),
+    "blank line": (replace(2, ""), "line 3: broken JSON"),
+    "event key": (change(2, lambda event: event.pop("latency")), "line 3: missing key 'latency'"),
+    "gap": (put(3, frame=5), "line 4: key 'frame' is 5, but frame 2 comes next"),
+    "negative frame": (put(1, frame=-1), "line 2: key 'frame' is -1"),
+    "NaN": (put(2, p_update=float("nan")), r"line 3 \(frame 1\): key 'p_update' is nan"),
+    "infinite": (put(2, time=float("inf")), "line 3 .*'time' is inf"),
+    "over one": (put(2, p_speak=1.01), "line 3 .*'p_speak' is 1.01, not a probability"),
+    "NaN latency": (put(2, latency={"vision": float("nan")}), "line 3 .*'latency'"),
+    "step": (put(2, transitions=[{"step": 2, "before": 0, "after": 1}]), r"line 3 .*'transitions\[0\]' names step 2"),
+    "move": (put(2, transitions=[{"step": 1, "before": 0, "after": 3}]), r"line 3 .*'transitions\[0\]'"),
+    "states": (put(2, states=[0]), "line 3 .*'states' has 1 entries, but the plan has 2"),
+    "state": (put(2, states=[0, 4]), r"line 3 .*'states\[1\]' is 4"),
+    "row": (put(2, probabilities=[[0.2, 0.2, 0.2], [1, 0, 0]]), r"line 3 .*'probabilities\[0\]'"),
+    "row of NaN": (put(2, probabilities=[[1, 0, 0], [float("nan"), 0, 0]]), r"line 3 .*'probabilities\[1\]'"),
+    "text": (put(2, text=3), "line 3 .*'text'"),
+    "event context": (put(2, context={"strategy": "drop_all"}), "line 3 .*context: missing keys 'tokens_before'"),
+    "tokens": (
+        put(2, context={"strategy": "x", "summary": "", "tokens_before": 1.5, "tokens_after": 1}),
+        "line 3 .*'context.tokens_before' is 1.5",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_named_by_file_line_and_key(tmp_path: Path, fault: str) -> None:
+    path = tmp_path / "t.jsonl"
+    write(path, make_trace(4, 2))
+    lines = path.read_text().splitlines()
+    edit, message = FAULTS[fault]
+    edit(lines)
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(DataError, match=rf"t\.jsonl: {message}"):
+        read_trace(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"\n \n"])
+def test_an_empty_file_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"t\.jsonl: the file is empty"):
+        read_trace(path)
+
+
+def test_files_that_are_no_traces_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such trace"):
+        read_trace(tmp_path / "absent.jsonl")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_trace(tmp_path)
+    (tmp_path / "v.mp4").write_bytes(bytes(range(256)))
+    with pytest.raises(DataError, match="line 1: broken JSON"):
+        read_trace(tmp_path / "v.mp4")
