@@ -1,0 +1,141 @@
+"""A stream on disk: saved between two frames, it goes on later as if it had never stopped.
+
+A folder with ``stream.safetensors`` (KV cache, plan states, what waits to be fed) and ``stream.json`` (all else).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections import deque
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from context_dst_smolvlm import Context
+from modeling_dst_smolvlm import Decoding, DSTSmolVLMForConditionalGeneration
+from processing_dst_smolvlm import DSTSmolVLMProcessor
+from prospect_hf.errors import DataError, UsageError
+from streaming_dst_smolvlm import DSTStream
+from tracking_dst_smolvlm import StateTable, Tracking
+
+VERSION = 1
+TENSORS, FACTS = "stream.safetensors", "stream.json"
+
+
+def save_stream(stream: DSTStream, folder: Path) -> None:
+    """Write a stream to ``folder``, in place of a stream that is there; written beside it, then renamed.
+
+    Raises:
+        UsageError: the folder holds something that is no stream.
+    """
+    if folder.exists() and not (folder / FACTS).is_file():
+        raise UsageError(f"{folder} is there and holds no stream; give another folder.")
+    batch = stream.batch
+    row = batch.rows[0]
+    tensors = {f"cache.{name}": tensor for name, tensor in batch.cache.read(0).items()}
+    tensors["step_hidden"] = batch.step_hidden[0].clone()
+    tensors["generator"] = row.generator.get_state()
+    if row.features:
+        tensors["features"] = torch.stack(list(row.features))
+    facts = {
+        "kind": "dst_stream_state",
+        "version": VERSION,
+        "model": fingerprint(batch.model),
+        "plan": list(row.task.plan),
+        "goal": row.task.goal,
+        "first_states": row.first_states,
+        "say_states": row.task.say_states,
+        "context": asdict(batch.context),
+        "decoding": asdict(batch.decoding),
+        "table": row.table.save(),
+        "speaking_threshold": batch.speaking_threshold,
+        "dst_update_threshold": batch.dst_update_threshold,
+        "frame": row.frame,
+        "time": row.time if row.frame >= 0 else None,
+        "talked": bool(row.facts.get("talked", False)),
+        "pending": row.pending,
+        "user_turn": row.user_turn,
+        "head_length": row.head_length,
+        "frame_starts": list(row.frame_starts),
+    }
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, partial / TENSORS)
+    (partial / FACTS).write_text(json.dumps(facts, indent=1, allow_nan=False) + "\n")
+    if folder.exists():
+        # Two renames: a run that is stopped between them leaves the old stream beside, and never half of one.
+        old = folder.with_name(folder.name + ".old")
+        shutil.rmtree(old, ignore_errors=True)
+        folder.rename(old)
+        partial.rename(folder)
+        shutil.rmtree(old)
+    else:
+        partial.rename(folder)
+
+
+def restore_stream(
+    folder: Path,
+    model: DSTSmolVLMForConditionalGeneration,
+    processor: DSTSmolVLMProcessor,
+    on_text: Callable[[int, str], None] | None = None,
+) -> DSTStream:
+    """The stream that ``save_stream`` wrote to ``folder``, on the same model.
+
+    Raises:
+        DataError: a file is missing or cannot be read, or another model wrote the stream.
+    """
+    path = folder / FACTS
+    try:
+        facts: dict[str, Any] = json.loads(path.read_text())
+        tensors = load_file(folder / TENSORS)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise DataError(f"{folder}: no stream can be read there ({error}); give a folder that save_stream wrote.") from error
+    if facts.get("kind") != "dst_stream_state" or facts.get("version") != VERSION:
+        raise DataError(f"{path}: kind or version is not that of a stream (version {VERSION}); save the stream anew.")
+    if facts["model"] != fingerprint(model):
+        raise DataError(f"{path}: another model wrote this stream; its cache means nothing to this one.")
+    stream = DSTStream(
+        model,
+        processor,
+        facts["plan"],
+        facts["goal"],
+        facts["first_states"],
+        Context(**facts["context"]),
+        Tracking(**facts["table"]["tracking"]),
+        Decoding(**facts["decoding"]),
+        on_text,
+    )
+    batch = stream.batch
+    row = batch.rows[0]
+    batch.speaking_threshold = facts["speaking_threshold"]
+    batch.dst_update_threshold = facts["dst_update_threshold"]
+    cached = {name.removeprefix("cache."): t.to(model.device) for name, t in tensors.items() if name.startswith("cache.")}
+    batch.cache.write(0, cached)
+    batch.step_hidden[0] = tensors["step_hidden"].to(model.device)
+    row.generator.set_state(tensors["generator"])
+    row.features = deque(tensors["features"].to(model.device)) if "features" in tensors else deque()
+    row.table = StateTable.load(facts["table"])
+    row.frame = facts["frame"]
+    row.time = row.time if facts["time"] is None else facts["time"]
+    row.facts = {"talked": facts["talked"]}
+    row.pending, row.user_turn = facts["pending"], facts["user_turn"]
+    row.head_length, row.frame_starts = facts["head_length"], deque(facts["frame_starts"])
+    return stream
+
+
+def fingerprint(model: DSTSmolVLMForConditionalGeneration) -> str:
+    """16 hex digits of what makes a cache a model's own: its shapes, and the weights of a few of its layers."""
+    digest = hashlib.sha256()
+    for name, weight in model.named_parameters():
+        digest.update(f"{name} {weight.dtype} {list(weight.shape)}".encode())
+        if weight.dim() == 1 or "dst_" in name:
+            digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
