@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer, StaticLayer
 
 # Tokens that a row has room for at first; a full row doubles.
@@ -19,7 +18,7 @@ FIRST_CAPACITY = 256
 
 
 class StreamLayer(CacheLayerMixin):
-    """One layer's keys and values: ``[rows, kv_heads, capacity, head_dim]``, written where ``StreamCache.begin`` says."""
+    """One layer's keys and values, ``[rows, kv_heads, capacity, head_dim]``, written where ``begin`` says."""
 
     is_sliding = False
 
@@ -156,8 +155,8 @@ def _grown(kept: torch.Tensor, capacity: int) -> torch.Tensor:
     return larger
 
 
-def cut(cache: Cache, begin: int, end: int, rotary: nn.Module, row: int | None = None) -> None:
-    """Take the tokens ``begin`` to ``end`` (exclusive) out of a cache; what follows moves up and is turned to its place.
+def cut(cache: Cache, begin: int, end: int, rotary: Any, row: int | None = None) -> None:
+    """Take the tokens ``begin`` to ``end`` (exclusive) out of a cache; what follows moves up, turned to its place.
 
     Values have no position and move as they are. A key at position p is ``R(p) k``; at ``p - n`` it is
     ``R(-n) R(p) k``, so one rotation by ``n = end - begin`` is all. What the kept tokens took from the removed ones in
@@ -174,7 +173,9 @@ def cut(cache: Cache, begin: int, end: int, rotary: nn.Module, row: int | None =
             the length, so that no fixed rotation moves a key.
     """
     if rotary.rope_type in ("dynamic", "longrope"):
-        raise ValueError(f"Keys with {rotary.rope_type} rotary positions cannot be moved; use another context strategy.")
+        raise ValueError(
+            f"Keys with {rotary.rope_type} rotary positions cannot be moved; use another context strategy."
+        )
     if isinstance(cache, StreamCache):
         row = 0 if row is None and len(cache.lengths) == 1 else row
         if row is None:
@@ -196,7 +197,7 @@ def cut(cache: Cache, begin: int, end: int, rotary: nn.Module, row: int | None =
         cache.lengths[rows.start] -= removed
 
 
-def rotate(keys: torch.Tensor, places: int, rotary: nn.Module) -> torch.Tensor:
+def rotate(keys: torch.Tensor, places: int, rotary: Any) -> torch.Tensor:
     """Move keys ``[..., seq, head_dim]`` by ``places`` positions, in float32 (the halves of a key turn together)."""
     angle = torch.cat([rotary.inv_freq.float() * places] * 2)
     first, second = keys.float().chunk(2, dim=-1)

@@ -5,6 +5,7 @@ Remote code of the Hub: it imports transformers and nothing of the training pack
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -17,6 +18,14 @@ AUTO_MAP = {
     "AutoModel": "modeling_dst_smolvlm.DSTSmolVLMForConditionalGeneration",
     "AutoModelForImageTextToText": "modeling_dst_smolvlm.DSTSmolVLMForConditionalGeneration",
     "AutoProcessor": "processing_dst_smolvlm.DSTSmolVLMProcessor",
+}
+
+CUSTOM_PIPELINES = {
+    "dst-stream": {
+        "impl": "pipeline_dst_smolvlm.DSTStreamPipeline",
+        "pt": ["AutoModelForImageTextToText"],
+        "type": "multimodal",
+    }
 }
 
 
@@ -47,6 +56,7 @@ class DSTSmolVLMConfig(SmolVLMConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         kwargs.setdefault("auto_map", dict(AUTO_MAP))
+        kwargs.setdefault("custom_pipelines", copy.deepcopy(CUSTOM_PIPELINES))
         super().__post_init__(**kwargs)
 
     def check(self) -> None:
@@ -81,7 +91,7 @@ class DSTSmolVLMConfig(SmolVLMConfig):
     def from_smolvlm(cls, config: SmolVLMConfig, **overrides: Any) -> DSTSmolVLMConfig:
         """The configuration that puts fresh heads on a stock SmolVLM2: all of ``config``, then ``overrides``."""
         values = config.to_dict()
-        for own in ("model_type", "auto_map", "architectures", "transformers_version"):
+        for own in ("model_type", "auto_map", "custom_pipelines", "architectures", "transformers_version"):
             values.pop(own, None)
         return cls(**{**values, **overrides})
 

@@ -393,10 +393,13 @@ class DSTSmolVLMForConditionalGeneration(SmolVLMForConditionalGeneration):
         words: list[int] = []
         ids = input_ids
         while True:
-            logits = self._extend(input_ids=ids, cache=cache, logits_to_keep=1).logits[0, -1]
+            logits = self._extend(input_ids=ids, cache=cache, logits_to_keep=1).logits
+            assert logits is not None
             token = end_token_id
             if len(words) < decoding.max_new_tokens:
-                token = decoding.pick(logits, words, unsayable if words else [*unsayable, end_token_id], generator)
+                token = decoding.pick(
+                    logits[0, -1], words, unsayable if words else [*unsayable, end_token_id], generator
+                )
             ids = torch.tensor([[token]], device=self.device)
             if token == end_token_id:
                 self._extend(input_ids=ids, cache=cache, logits_to_keep=1)
@@ -446,6 +449,7 @@ class DSTSmolVLMForConditionalGeneration(SmolVLMForConditionalGeneration):
             cache=DynamicCache(config=self.config.text_config) if cache is None else cache,
             logits_to_keep=1,
         )
+        assert output.speaking_logits is not None
         if float(output.speaking_logits[0, -1].float().softmax(-1)[1]) >= self.config.speaking_threshold:
             output.sequences, output.cache = self.fast_greedy_generate(
                 response_ids, end_token_id, output.cache, decoding, generator
@@ -456,9 +460,7 @@ class DSTSmolVLMForConditionalGeneration(SmolVLMForConditionalGeneration):
         """One pass that follows on ``cache``; the mask spans what is cached and what is new."""
         held = int(cache.get_seq_length()) + input_ids.shape[1]
         mask = torch.ones(1, held, dtype=torch.long, device=input_ids.device)
-        output: DSTSmolVLMOutput = self(
-            input_ids=input_ids, cache=cache, attention_mask=mask, use_cache=True, **inputs
-        )
+        output: DSTSmolVLMOutput = self(input_ids=input_ids, cache=cache, attention_mask=mask, use_cache=True, **inputs)
         return output
 
     def stream(self, processor: Any, plan: Sequence[str], goal: str = "", **options: Any) -> Any:
@@ -469,6 +471,15 @@ class DSTSmolVLMForConditionalGeneration(SmolVLMForConditionalGeneration):
             from streaming_dst_smolvlm import DSTStream
 
         return DSTStream(self, processor, plan, goal, **options)
+
+    def stream_pipeline(self, processor: Any) -> Any:
+        """A ``DSTStreamPipeline`` on this model, as ``transformers.pipeline("dst-stream", model=...)`` makes it."""
+        try:
+            from .pipeline_dst_smolvlm import DSTStreamPipeline
+        except ImportError:
+            from pipeline_dst_smolvlm import DSTStreamPipeline
+
+        return DSTStreamPipeline(model=self, processor=processor, task="dst-stream")
 
     def prepare_inputs_for_generation(
         self, input_ids: torch.Tensor, is_first_iteration: bool | None = False, **kwargs: Any

@@ -387,7 +387,7 @@ class StreamBatch:
         started = time.perf_counter()
         chosen = self.rows[rows]
         fed = [row.pending[:most] if row.phase else [] for row in chosen]
-        features = []
+        features: list[torch.Tensor] = []
         for row, ids in zip(chosen, fed, strict=True):
             features.extend(row.features.popleft() for _ in range(ids.count(self.processor.image_id)))
             del row.pending[: len(ids)]
@@ -676,4 +676,13 @@ class DSTStream:
             yield self.step(given.frame, given.user_text, given.time)
 
 
-__all__ = ["Context", "ContextFull", "DSTStream", "Decoding", "StreamBatch", "StreamError", "StreamEvent", "StreamInput"]
+__all__ = [
+    "Context",
+    "ContextFull",
+    "DSTStream",
+    "Decoding",
+    "StreamBatch",
+    "StreamError",
+    "StreamEvent",
+    "StreamInput",
+]

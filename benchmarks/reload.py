@@ -1,7 +1,7 @@
 """The reload proof: does a saved folder answer alike as package code here and as remote code in a fresh process?
 
 This process loads the folder with the package's own modules. Then its files are copied to another place and a fresh
-process, in which neither ``prospect_hf`` nor the three root modules can be imported, loads the copy with
+process, in which neither ``prospect_hf`` nor the root modules can be imported, loads the copy with
 ``AutoModelForImageTextToText`` and ``AutoProcessor`` and ``trust_remote_code=True``. Both lay out the same plan, random
 frames and random utterances with the processor that they loaded, and run the model on them; every tensor is compared.
 
@@ -31,9 +31,14 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-OWN_MODULES = ("prospect_hf", "configuration_dst_smolvlm", "modeling_dst_smolvlm", "processing_dst_smolvlm")
 STEPS = ["Attach the wheels.", "Attach the roof.", "Fasten the cabin.", "Put the load on."]
 WORDS = ["attach", "the", "next", "part", "now", "good", "that", "is", "done", "check", "careful", "wheel", "roof"]
+
+
+def is_own(name: str) -> bool:
+    """Whether a module is the project's own."""
+    first = name.partition(".")[0]
+    return first == "prospect_hf" or first.endswith("_dst_smolvlm")
 
 
 class Blocked:
@@ -41,7 +46,7 @@ class Blocked:
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
         """Raise for the project's own modules; leave every other one to the finders after this."""
-        if name.partition(".")[0] in OWN_MODULES:
+        if is_own(name):
             raise ModuleNotFoundError(f"{name} is blocked in this process", name=name)
         return None
 
@@ -98,7 +103,7 @@ def from_remote_code(folder: Path, frames: int, seed: int) -> dict[str, torch.Te
 
     model = AutoModelForImageTextToText.from_pretrained(folder, trust_remote_code=True).eval()
     processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
-    loaded = [name for name in OWN_MODULES if name in sys.modules]
+    loaded = [name for name in sys.modules if is_own(name)]
     if loaded or not type(model).__module__.startswith("transformers_modules."):
         raise RuntimeError(f"This is no proof: {type(model).__module__} and {loaded} are not the folder's code.")
     return answer(model, processor, frames, seed)

@@ -130,9 +130,7 @@ def test_after_a_restart_the_stream_is_a_clip_that_begins_there() -> None:
     again = SpiedBatch(talkative_model(), small_processor(), [Task(PLAN, GOAL, states)], decoding=FIVE)
     (first,) = follow(again, 1, event.frame)
     assert first.p_speak == pytest.approx(event.p_speak, abs=1e-5) and first.states == event.states
-    for ours, theirs in zip(
-        follow(batch, 10, event.frame + 1), follow(again, 10, event.frame + 1), strict=True
-    ):
+    for ours, theirs in zip(follow(batch, 10, event.frame + 1), follow(again, 10, event.frame + 1), strict=True):
         assert ours.p_speak == pytest.approx(theirs.p_speak, abs=1e-5)
         assert (ours.text, ours.states, ours.cache_length) == (theirs.text, theirs.states, theirs.cache_length)
 
@@ -180,9 +178,7 @@ def test_drop_middle_keeps_the_head_and_the_last_frames() -> None:
     now = batch.cache.read(0)
     assert torch.equal(now["values.0"][:, : row.head_length], kept["values.0"][:, : row.head_length])
     length = fed - tail
-    assert torch.equal(
-        now["values.0"][:, row.head_length : row.head_length + length], kept["values.0"][:, tail:fed]
-    )
+    assert torch.equal(now["values.0"][:, row.head_length : row.head_length + length], kept["values.0"][:, tail:fed])
     assert batch.positions[0][cut_before] == row.head_length + length  # true positions, no gap
 
 

@@ -1,4 +1,4 @@
-"""What gets installed: the package with its data files, and the remote-code trio as top-level modules."""
+"""What gets installed: the package with its data files, and the remote code as top-level modules."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from prospect_hf import __version__
 
-ROOT_MODULES = {"configuration_dst_smolvlm.py", "modeling_dst_smolvlm.py", "processing_dst_smolvlm.py"}
+ROOT_MODULES = {path.name for path in Path(__file__).parents[1].glob("*_dst_smolvlm.py")}
 BUILD = "import sys; from hatchling.build import build_wheel; print(build_wheel(sys.argv[1]))"
 
 
@@ -35,7 +35,8 @@ def test_wheel_holds_the_package_and_the_root_modules(wheel: zipfile.ZipFile, re
         if path.is_file() and "__pycache__" not in path.parts
     }
     assert names == sources | ROOT_MODULES | {"prospect_hf/model_card.md"}
-    assert "prospect_hf/py.typed" in names
+    assert "prospect_hf/py.typed" in names and "modeling_dst_smolvlm.py" in names
+    assert "prospect_hf/streaming/timeline.html" in names
     assert "prospect_hf/training/losses.py" in names and "prospect_hf/data/__init__.py" in names
     assert any(name.startswith("prospect_hf/configs/") and name.endswith(".yaml") for name in names)
 

@@ -24,24 +24,41 @@ from model_fixtures import (
 )
 from safetensors.torch import load_file, save_file
 
+from streaming_dst_smolvlm import DSTStream
+
+REMOTE = (
+    "cache",
+    "configuration",
+    "context",
+    "modeling",
+    "pipeline",
+    "processing",
+    "streaming",
+    "tracking",
+    "video",
+)
 GOAL, STEPS = "Make tea", ["Boil water.", "Pour <image> it."]
 
 # Runs with `python -I`: no current folder, no PYTHONPATH. The finder refuses the project even where it is installed.
 FRESH = """
-import json, sys
+import json, os, sys
 
 folder, inputs_file, answers_file = sys.argv[1:]
-PROJECT = ("prospect_hf", "configuration_dst_smolvlm", "modeling_dst_smolvlm", "processing_dst_smolvlm")
+
+
+def of_project(name):
+    first = name.split(".")[0]
+    return first == "prospect_hf" or first.endswith("_dst_smolvlm")
 
 
 class NotHere:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in PROJECT:
+        if of_project(name):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
 sys.meta_path.insert(0, NotHere())
-for name in PROJECT:
+for name in ("prospect_hf", "modeling_dst_smolvlm", "streaming_dst_smolvlm", "pipeline_dst_smolvlm"):
     try:
         __import__(name)
     except ModuleNotFoundError:
@@ -52,7 +69,7 @@ for name in PROJECT:
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoProcessor, pipeline
 
 config = AutoConfig.from_pretrained(folder, trust_remote_code=True)
 processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
@@ -71,7 +88,14 @@ for auto in (AutoModel, AutoModelForImageTextToText):
                 answers[f"{auto.__name__}.{kind}.{name}"] = output[name]
 facts["tokens_per_frame"] = processor.tokens_per_frame
 facts["threshold"] = model.config.speaking_threshold
-facts["project"] = sorted(name for name in sys.modules if name.split(".")[0] in PROJECT)
+stream = model.stream(processor, facts_plan := ["Boil water.", "Pour it."], "Make tea")
+pipe = pipeline("dst-stream", model=folder, trust_remote_code=True)
+facts["pipeline"] = type(pipe).__name__
+for name, events in (("stream", list(stream.run(frames))), ("pipeline", pipe(frames, facts_plan, "Make tea"))):
+    facts[name + "_events"] = [[e.frame, e.p_speak, e.p_update, e.text, list(e.states)] for e in events]
+model.save_pretrained(answers_file + ".again")
+facts["files"] = sorted(path for path in os.listdir(answers_file + ".again") if path.endswith(".py"))
+facts["project"] = sorted(name for name in sys.modules if of_project(name))
 save_file({name: value.contiguous() for name, value in answers.items()}, answers_file)
 print(json.dumps(facts))
 """
@@ -114,13 +138,16 @@ def answers(
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
+    events = list(DSTStream(model, processor, ["Boil water.", "Pour it."], "Make tea").run(frames))
+    told = [[e.frame, e.p_speak, e.p_update, e.text, list(e.states)] for e in events]
+    facts = json.loads(done.stdout.splitlines()[-1]) | {"expected_events": told}
     built = processor(GOAL, STEPS, frames)
     expected = {f"built.{name}": value for name, value in built.items()}
     with torch.no_grad():
         for kind, fed in (("batch", batch), ("built", built)):
             output = model(**fed)
             expected |= {f"{kind}.{name}": output[name] for name in (*HEAD_LOGITS, "logits")}
-    return json.loads(done.stdout.splitlines()[-1]), load_file(root / "answers.safetensors"), expected
+    return facts, load_file(root / "answers.safetensors"), expected
 
 
 def test_the_project_was_not_there(answers: tuple[dict[str, Any], Any, Any]) -> None:
@@ -129,6 +156,16 @@ def test_the_project_was_not_there(answers: tuple[dict[str, Any], Any, Any]) -> 
     assert facts["config"] == "DSTSmolVLMConfig" and facts["processor"] == "DSTSmolVLMProcessor"
     assert facts["models"] == ["DSTSmolVLMForConditionalGeneration"] * 2
     assert facts["tokens_per_frame"] == 4 and facts["threshold"] == 0.25
+
+
+def test_streams_and_the_pipeline_come_with_the_folder(answers: tuple[dict[str, Any], Any, Any]) -> None:
+    facts = answers[0]
+    assert facts["pipeline"] == "DSTStreamPipeline"
+    assert facts["files"] == [f"{name}_dst_smolvlm.py" for name in REMOTE]
+    for kind in ("stream_events", "pipeline_events"):
+        for theirs, ours in zip(facts[kind], facts["expected_events"], strict=True):
+            assert [theirs[0], *theirs[3:]] == [ours[0], *ours[3:]]
+            assert theirs[1:3] == pytest.approx(ours[1:3], abs=1e-5)
 
 
 def test_the_processor_builds_the_same_stream(
@@ -154,6 +191,7 @@ def test_the_model_answers_the_same(
 
 
 def test_remote_code_imports_nothing_of_the_project(repository: Path) -> None:
-    for name in ("configuration", "modeling", "processing"):
+    assert {path.name for path in repository.glob("*_dst_smolvlm.py")} == {f"{name}_dst_smolvlm.py" for name in REMOTE}
+    for name in REMOTE:
         text = (repository / f"{name}_dst_smolvlm.py").read_text()
         assert "import prospect_hf" not in text and "from prospect_hf" not in text

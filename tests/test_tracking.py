@@ -78,7 +78,8 @@ def test_a_state_text_is_read_as_it_was_written(before: list[int], after: list[i
 @pytest.mark.parametrize(
     "text",
     ["", "hello", "1 done", "0 completed", "4 completed", "1 completed, 1 in progress", "1 completed,, 2 completed",
-     "1 completed. 2 completed", "-1 completed", "1 completed, hello", "\u0661 completed, 9999999999999999999 completed"],
+     "1 completed. 2 completed", "-1 completed", "1 completed, hello",
+     "\u0661 completed", "9999999999999999999 completed"],
 )  # fmt: skip
 def test_a_state_text_that_cannot_be_read_proposes_nothing(text: str) -> None:
     table = StateTable([0, 0, 0], Tracking(source="text"))
