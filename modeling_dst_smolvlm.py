@@ -431,8 +431,8 @@ class DSTSmolVLMForConditionalGeneration(SmolVLMForConditionalGeneration):
             response_ids: ``[1, opening]``, what opens an utterance (``Assistant:``).
             frame_positions: ``[1, frames]``, the index in ``input_ids`` of each frame's last token.
             pixel_values: ``[frames, 3, height, width]``, or ``frame_features`` ``[frames, tokens, hidden]``.
-            step_positions: ``[1, steps, 2]`` where ``input_ids`` hold the plan; else ``step_hidden_states`` ``[1, steps,
-                hidden]`` of the output of the call that did.
+            step_positions: ``[1, steps, 2]`` where ``input_ids`` hold the plan; else ``step_hidden_states``
+                ``[1, steps, hidden]`` of the output of the call that did.
             end_token_id, cache, decoding, generator: as in ``fast_greedy_generate``.
 
         Returns:

@@ -189,8 +189,8 @@ class StreamBatch:
         text_config = model.config.text_config
         if text_config._attn_implementation not in ("sdpa", "eager"):
             raise StreamError(
-                f"Streams run on sdpa or eager attention, not on {text_config._attn_implementation}: load the model with "
-                'attn_implementation="sdpa".'
+                f"Streams run on sdpa or eager attention, not on {text_config._attn_implementation}: load the model "
+                'with attn_implementation="sdpa".'
             )
         self.model, self.processor, self.on_text = model, processor, on_text
         self.context = Context(context) if isinstance(context, str) else context
@@ -296,8 +296,8 @@ class StreamBatch:
         prompt = len(self.prompt(row, row.table.states).input_ids)
         if prompt + len(turn.input_ids) + self._coming(row, turn.input_ids) > self.max_tokens:
             raise StreamError(
-                f"{where}: the user's text of {len(item.user_text)} characters takes {len(turn.input_ids)} tokens; beside "
-                f"the plan a context of {self.max_tokens} has no room for it: shorten it."
+                f"{where}: the user's text of {len(item.user_text)} characters takes {len(turn.input_ids)} tokens; "
+                f"beside the plan a context of {self.max_tokens} has no room for it: shorten it."
             )
         return turn.input_ids
 

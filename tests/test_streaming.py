@@ -1,4 +1,4 @@
-"""Streaming: what streams is what was trained, a batch is its streams alone, and bad input leaves a stream as it was."""
+"""What streams is what was trained, a batch is its streams alone, and bad input leaves a stream as it was."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def stream_of(model: Any, **options: Any) -> DSTStream:
 @pytest.mark.parametrize("tokens", [1, 4])
 @pytest.mark.parametrize("from_features", [False, True])
 def test_a_streamed_clip_is_the_training_clip(tokens: int, from_features: bool) -> None:
-    """The same ids, positions, decisions and logits as the batch that the trainer reads, user turns and DST included."""
+    """Ids, positions, decisions and logits are those of the batch that the trainer reads, user and DST turns too."""
     model, processor = small_model(tokens), small_processor(tokens)
     batch = ForcedBatch(model, processor, SESSIONS, decoding=Decoding(max_new_tokens=100))
     heads: list[list[tuple[float, float, Any]]] = [[] for _ in SESSIONS]

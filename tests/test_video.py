@@ -20,7 +20,7 @@ from PIL import Image
 
 pytest.importorskip("av", reason="PyAV is not installed")
 import av
-from video_clips import brute_force, number_of, numbered, write_clip, write_sound
+from video_fixtures import brute_force, number_of, numbered, write_clip, write_sound
 
 import video_dst_smolvlm
 from video_dst_smolvlm import DAMAGED_IN_A_ROW, VideoFrame, on_show, sample_video
@@ -306,6 +306,24 @@ def test_sound_that_goes_on_longer_is_no_cut(tmp_path: Path, name: str) -> None:
     assert seen(sample_video(path, 10.0)) == [(0.0, 0), (0.1, 1)]
 
 
+@pytest.mark.parametrize("hidden", [20, 25])
+def test_a_clip_that_was_trimmed_without_encoding_is_no_cut(tmp_path: Path, hidden: int) -> None:
+    """The pictures before its start are in the file and hidden by an edit list, as phones do it."""
+    path = write_clip(tmp_path / "v.mp4", range(60), TENTH, rate=10, options={"g": "10"})
+    with (
+        av.open(str(path)) as source,
+        av.open(str(tmp_path / "w.mp4"), "w", options={"avoid_negative_ts": "disabled"}) as target,
+    ):
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.pts -= round(hidden * TENTH / packet.time_base)
+                packet.dts -= round(hidden * TENTH / packet.time_base)
+                packet.stream = stream
+                target.mux(packet)
+    assert seen(sample_video(tmp_path / "w.mp4", 10.0)) == [(k / 10, hidden + k) for k in range(60 - hidden)]
+
+
 def damage(path: Path, numbers: list[int]) -> None:
     """Overwrite the packets of these pictures (stored in order) with something that no decoder takes."""
     with av.open(str(path)) as container:
@@ -336,10 +354,12 @@ def test_too_many_damaged_pictures_are_an_error(tmp_path: Path) -> None:
         assert len(seen(sample_video(path, 10.0))) == DAMAGED_IN_A_ROW + 9
     damage(path, [5 + DAMAGED_IN_A_ROW])
     with pytest.warns(UserWarning):
-        found = until_error(sample_video(path, 10.0), rf"{DAMAGED_IN_A_ROW + 1} damaged pictures in a row after 0\.50 s")
+        found = until_error(
+            sample_video(path, 10.0), rf"{DAMAGED_IN_A_ROW + 1} damaged pictures in a row after 0\.50 s"
+        )
     assert found == [(k / 10, k) for k in range(5)]
     damage(path, list(range(DAMAGED_IN_A_ROW + 9)))
-    with pytest.warns(UserWarning), pytest.raises(ValueError, match="damaged pictures in a row after 0.00 s"):
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match=r"damaged pictures in a row after 0\.00 s"):
         next(sample_video(path))
 
 

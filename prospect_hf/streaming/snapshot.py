@@ -97,7 +97,9 @@ def restore_stream(
         facts: dict[str, Any] = json.loads(path.read_text())
         tensors = load_file(folder / TENSORS)
     except (OSError, ValueError, SafetensorError) as error:
-        raise DataError(f"{folder}: no stream can be read there ({error}); give a folder that save_stream wrote.") from error
+        raise DataError(
+            f"{folder}: no stream can be read there ({error}); give a folder that save_stream wrote."
+        ) from error
     if facts.get("kind") != "dst_stream_state" or facts.get("version") != VERSION:
         raise DataError(f"{path}: kind or version is not that of a stream (version {VERSION}); save the stream anew.")
     if facts["model"] != fingerprint(model):
@@ -117,7 +119,9 @@ def restore_stream(
     row = batch.rows[0]
     batch.speaking_threshold = facts["speaking_threshold"]
     batch.dst_update_threshold = facts["dst_update_threshold"]
-    cached = {name.removeprefix("cache."): t.to(model.device) for name, t in tensors.items() if name.startswith("cache.")}
+    cached = {
+        name.removeprefix("cache."): t.to(model.device) for name, t in tensors.items() if name.startswith("cache.")
+    }
     batch.cache.write(0, cached)
     batch.step_hidden[0] = tensors["step_hidden"].to(model.device)
     row.generator.set_state(tensors["generator"])
