@@ -10,7 +10,8 @@ from model_fixtures import new_model
 from torch import nn
 
 from prospect_hf.errors import UsageError
-from prospect_hf.training.arguments import DSTTrainingArguments, parse
+from prospect_hf.settings import parse
+from prospect_hf.training.arguments import DSTTrainingArguments
 from prospect_hf.training.optimizer import muon_optimizer
 from prospect_hf.training.prepare import freeze_vision
 

@@ -17,14 +17,13 @@ import pytest
 import torch
 import transformers
 from model_fixtures import HEAD_LOGITS, SIZE, new_model, picture, small_processor
-from omegaconf import OmegaConf
 from transformers import LlamaConfig, SmolVLMConfig, SmolVLMForConditionalGeneration
 
 from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
 from processing_dst_smolvlm import DSTSmolVLMProcessor
 from prospect_hf.evaluation.free_run import silent_traces
+from prospect_hf.settings import CONFIGS, compose, parse
 from prospect_hf.training import run as run_module
-from prospect_hf.training.arguments import parse
 from prospect_hf.training.run import main
 
 # Short recordings and a model that is built in no time.
@@ -283,14 +282,13 @@ def test_a_stream_that_does_not_fit_is_found_before_training(
         ["model=smolvlm2_256m", "data=proassist", "data.root=x", "training.bf16=false"],
         ["model=smolvlm2_500m", "training.bf16=false"],
         ["model=smolvlm2_2b", "training.bf16=false"],
+        *([f"context={path.stem}"] for path in sorted((CONFIGS / "context").glob("*.yaml"))),
     ],
 )
 def test_every_file_of_the_configuration_can_be_used(choice: list[str]) -> None:
-    config = run_module.compose(choice)
+    values = compose("config", run_module.GROUPS, choice)
     for group, arguments in run_module.GROUPS.items():
-        values = OmegaConf.to_container(config[group], resolve=True)
-        assert isinstance(values, dict)
-        parse(arguments, {str(key): value for key, value in values.items()}, group)
+        parse(arguments, values[group], group)
 
 
 def test_checkpoints_of_the_wrong_kind(

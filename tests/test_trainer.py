@@ -28,7 +28,8 @@ from prospect_hf.data.clips import ClipDataset
 from prospect_hf.data.rows import SessionRows
 from prospect_hf.errors import UsageError
 from prospect_hf.sessions import IGNORE
-from prospect_hf.training.arguments import LOSSES, DSTTrainingArguments, parse
+from prospect_hf.settings import parse
+from prospect_hf.training.arguments import LOSSES, DSTTrainingArguments
 from prospect_hf.training.trainer import DSTTrainer, head_metrics, label_counts
 
 # Labels fall as unevenly as they do: a silent session, one without state labels, a single frame, a busy one.

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from types import NoneType, UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from dataclasses import dataclass, field
+from typing import Any
 
 from transformers import TrainingArguments
 
@@ -177,44 +174,3 @@ class DataArguments:
             raise UsageError("data.sources and data.forms must each name at least one.")
         if not 0.0 <= self.text_dropout <= 1.0:
             raise UsageError(f"data.text_dropout must lie in [0, 1], not {self.text_dropout}.")
-
-
-Arguments = TypeVar("Arguments")
-
-
-def parse(cls: type[Arguments], values: Mapping[str, Any], group: str) -> Arguments:
-    """A dataclass from one group of the composed configuration.
-
-    Raises:
-        UsageError: an unknown key (with the nearest known one), or a value of another type or out of range.
-    """
-    hints = get_type_hints(cls)
-    known = [f.name for f in fields(cls) if f.init]  # type: ignore[arg-type]
-    for key in values:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"; did you mean {group}.{near[0]}?" if near else f"; known keys are {', '.join(sorted(known))}."
-            raise UsageError(f"{group}.{key} is no setting{hint}")
-        if not _fits(values[key], hints[key]):
-            kind = hints[key].__name__ if isinstance(hints[key], type) else hints[key]
-            raise UsageError(f"{group}.{key} must be {kind}, not {values[key]!r}.")
-    try:
-        return cls(**values)
-    except UsageError:
-        raise
-    except (TypeError, ValueError, ImportError) as error:
-        raise UsageError(f"The {group} settings cannot be used: {error}") from error
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value as YAML gives it is of a field's type; types that YAML does not know are left to the field."""
-    origin = get_origin(hint)
-    if origin in (Union, UnionType):
-        return any(_fits(value, part) for part in get_args(hint))
-    if origin in (list, tuple):
-        return isinstance(value, (list, tuple)) and all(_fits(item, get_args(hint)[0]) for item in value)
-    if origin is dict:
-        return isinstance(value, dict) and all(_fits(item, get_args(hint)[1]) for item in value.values())
-    if hint in (int, float):
-        return isinstance(value, (int, hint)) and not isinstance(value, bool)
-    return isinstance(value, hint) if hint in (bool, str, dict, NoneType) else True

@@ -9,24 +9,23 @@ from pathlib import Path
 from typing import Any, cast
 
 from datasets import DatasetDict
-from transformers import AutoConfig, AutoTokenizer, SmolVLMConfig
+from transformers import AutoTokenizer, SmolVLMConfig
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
 from configuration_dst_smolvlm import DSTSmolVLMConfig
 from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
 from processing_dst_smolvlm import DSTSmolVLMProcessor
+from prospect_hf.checkpoints import AutoConfig
 from prospect_hf.data.dst_frames import Form, load_dst_frames
 from prospect_hf.data.rows import SessionRows, iter_sessions
 from prospect_hf.errors import UsageError
+from prospect_hf.settings import parse
 from prospect_hf.simulator.corpus import corpus_is_current, write_corpus
 from prospect_hf.simulator.scene import SceneConfig
-from prospect_hf.training.arguments import DataArguments, ModelArguments, parse
+from prospect_hf.training.arguments import DataArguments, ModelArguments
 from prospect_hf.training.tiny import TinyShape, tiny_model, tiny_processor
 
 logger = logging.getLogger(__name__)
-
-# So that a folder that training wrote is read by the code at hand, and not by the copy in it.
-AutoConfig.register("dst_smolvlm", DSTSmolVLMConfig, exist_ok=True)
 
 HEADS = (
     "speaking_decision_head",

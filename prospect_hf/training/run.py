@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import itertools
 import json
 import logging
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import hydra
 import transformers
-from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from transformers.trainer_utils import SaveStrategy, get_last_checkpoint
 
+from context_dst_smolvlm import Context
 from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
 from prospect_hf.data.clips import ClipCollator, ClipDataset
 from prospect_hf.data.dst_frames import balance_by_source, label_balance
@@ -32,7 +28,8 @@ from prospect_hf.errors import DataError, UsageError
 from prospect_hf.evaluation.free_run import follow, majority_response, matched_texts, score, silent_traces
 from prospect_hf.evaluation.metrics import state_metrics
 from prospect_hf.hub.card import write_card
-from prospect_hf.training.arguments import DataArguments, DSTTrainingArguments, ModelArguments, parse
+from prospect_hf.settings import compose, parse
+from prospect_hf.training.arguments import DataArguments, DSTTrainingArguments, ModelArguments
 from prospect_hf.training.prepare import (
     LoadedRows,
     build_model,
@@ -46,31 +43,7 @@ from prospect_hf.training.trainer import DSTTrainer
 
 logger = logging.getLogger(__name__)
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-GROUPS = {"model": ModelArguments, "data": DataArguments, "training": DSTTrainingArguments}
-
-
-def compose(overrides: Sequence[str]) -> DictConfig:
-    """The composed configuration; ``group.key=value`` sets known and new keys alike (they are checked when parsed).
-
-    Raises:
-        UsageError: an override of no group, or one that Hydra cannot use.
-    """
-    paths = {f.name: f"{group}.{f.name}" for group, cls in GROUPS.items() for f in fields(cls)}
-    for override in overrides:
-        key = override.lstrip("+~").partition("=")[0]
-        if key.partition(".")[0] not in GROUPS:
-            near = difflib.get_close_matches(key.rpartition(".")[2], [*GROUPS, *paths], n=1)
-            hint = f"; did you mean {paths.get(near[0], near[0])}?" if near else "."
-            groups = ", ".join(GROUPS)
-            raise UsageError(f"{key!r} is no setting: give GROUP=NAME or GROUP.KEY=VALUE, groups are {groups}{hint}")
-    # Hydra wants "+" before a key that no file names; which keys exist is the dataclasses' business here.
-    merged = [f"++{o}" if "." in o.partition("=")[0] and o[0] not in "+~" else o for o in overrides]
-    try:
-        with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            return hydra.compose("config", merged)
-    except (HydraException, OmegaConfBaseException, TypeError, ValueError) as error:  # model=3 is a ValueError
-        raise UsageError(" ".join(str(error).split())) from error
+GROUPS = {"model": ModelArguments, "data": DataArguments, "training": DSTTrainingArguments, "context": Context}
 
 
 def main(argv: Sequence[str], usage: str | None = None) -> int:
@@ -98,11 +71,11 @@ def main(argv: Sequence[str], usage: str | None = None) -> int:
 def run(overrides: Sequence[str]) -> dict[str, Any]:
     """Prepare, train, evaluate, save; returns the results that ``results.json`` holds."""
     started = time.perf_counter()
-    config = compose(overrides)
-    groups = cast("dict[str, dict[str, Any]]", OmegaConf.to_container(config, resolve=True))
+    groups = compose("config", GROUPS, overrides)
     model_args = parse(ModelArguments, groups["model"], "model")
     data_args = parse(DataArguments, groups["data"], "data")
     args = parse(DSTTrainingArguments, groups["training"], "training")
+    context = parse(Context, groups["context"], "context")
     args.dataloader_pin_memory = args.dataloader_pin_memory and args.device.type == "cuda"
     if args.look_steps and model_args.freeze_vision:
         raise UsageError("training.look_steps learns to see and model.freeze_vision forbids it: set one of them to 0.")
@@ -171,7 +144,7 @@ def run(overrides: Sequence[str]) -> dict[str, Any]:
         model.config.dst_update_threshold = validation["eval_dst_update_best_threshold"]
     for split, sessions in held_out.items():
         if sessions and (split == "test" or not held_out["test"]):
-            traces = follow(model, processor, frames, sessions)
+            traces = follow(model, processor, frames, sessions, context=context)
             results["free_run"] = {
                 "split": split,
                 "sessions": len(sessions),
@@ -184,6 +157,7 @@ def run(overrides: Sequence[str]) -> dict[str, Any]:
     trainer.save_state()
     results["seconds"] = time.perf_counter() - started
     settings = {"model": asdict(model_args), "data": asdict(data_args), "training": groups["training"]}
+    settings["context"] = asdict(context)
     facts = {"settings": settings, "results": results, "balance": balance}
     write_json(output / "results.json", facts)
     write_card(output, facts)

@@ -1,0 +1,82 @@
+"""What can be set about following a video: the ``stream`` group of ``scripts/stream.py``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from context_dst_smolvlm import Context
+from modeling_dst_smolvlm import Decoding
+from prospect_hf.errors import UsageError
+from tracking_dst_smolvlm import Tracking
+
+
+@dataclass
+class StreamArguments:
+    """What is followed, by which model, and what is written.
+
+    Args:
+        model: folder of a trained DST-SmolVLM2.
+        source: a video, a folder of pictures, an ``.arrow`` frame file, a ``.safetensors`` feature file, a URL, or
+            ``webcam:N``; with ``session`` none.
+        root: folder that holds ``processed_data``, for ``session``.
+        session: a session of that corpus (``wtag.<video>.talk_some_0``); its goal, plan, frames and user's words are
+            followed, and its labels go into the trace to compare with.
+        dst: where the session's labels come from: ``files``, ``align`` or ``none``.
+        cache_dir: where the corpus' frame rows are kept.
+        goal: what the user is after.
+        plan: the steps; or ``plan_file``, a text file with one step a line.
+        user_texts: seconds -> what the user says then.
+        start_s, end_s: the part of the source that is followed, in seconds.
+        live: keep up with the source: frames are dropped by time, and counted, where the model is slower.
+        output_dir: where trace, page, subtitles and video are written.
+        annotate: write an MP4 of the stream with its table and words (stored frames only).
+        restore: go on with the stream saved in ``output_dir/state`` (by an earlier run, which saves it when it ends
+            or is stopped).
+        speaking_threshold, dst_update_threshold: in place of the model's own.
+        view: show the live view; otherwise words and moves are printed line by line.
+    """
+
+    model: str = "outputs/tiny"
+    source: str | None = None
+    root: str | None = None
+    session: str | None = None
+    dst: str = "files"
+    cache_dir: str = "outputs/cache"
+    goal: str = ""
+    plan: list[str] = field(default_factory=list)
+    plan_file: str | None = None
+    user_texts: dict[str, str] = field(default_factory=dict)
+    start_s: float = 0.0
+    end_s: float | None = None
+    live: bool = False
+    output_dir: str = "outputs/stream"
+    annotate: bool = False
+    restore: bool = False
+    speaking_threshold: float | None = None
+    dst_update_threshold: float | None = None
+    view: bool = True
+
+    def __post_init__(self) -> None:
+        if (self.source is None) == (self.session is None):
+            raise UsageError("Give stream.source=VIDEO, or stream.session=ID with stream.root=FOLDER, and only one.")
+        if self.session is not None:
+            if self.root is None:
+                raise UsageError("stream.session needs stream.root, the folder that holds processed_data.")
+            if self.plan or self.plan_file or self.goal or self.user_texts:
+                raise UsageError("A session brings its own goal, plan and user texts: leave those settings out.")
+        elif bool(self.plan) == bool(self.plan_file):
+            raise UsageError("Give the plan: stream.plan=[first step,second step] or stream.plan_file=FILE.")
+            if self.start_s or self.end_s is not None:
+                raise UsageError("A session is followed whole: leave stream.start_s and stream.end_s out.")
+        if self.annotate and self.live:
+            raise UsageError("stream.annotate needs every frame and stream.live drops some: set one of them to false.")
+        if self.dst not in ("files", "align", "none"):
+            raise UsageError(f"stream.dst must be files, align or none, not {self.dst!r}.")
+        for second in self.user_texts:
+            try:
+                float(second)
+            except ValueError:
+                raise UsageError(f"stream.user_texts: {second!r} is no number of seconds.") from None
+
+
+GROUPS = {"stream": StreamArguments, "context": Context, "tracking": Tracking, "decoding": Decoding}

@@ -1,0 +1,34 @@
+"""Follow a video, live or from disk, with a trained DST-SmolVLM2.
+
+Examples:
+    # A video with a plan: a live view; then trace, timeline page and subtitles in outputs/stream.
+    python scripts/stream.py stream.model=outputs/tiny stream.source=clip.mp4 stream.goal="Assemble the toy" \\
+        stream.plan_file=plan.txt
+
+    # A session of the simulated corpus, compared with its labels, with an annotated video.
+    python scripts/stream.py stream.root=outputs/simulated stream.session=wtag.wtag_test_000.talk_some_0 \\
+        stream.annotate=true
+
+    # A camera, frames dropped by time where the model is slower; a question after 20 seconds.
+    python scripts/stream.py stream.source=webcam:0 stream.live=true stream.plan_file=plan.txt \\
+        '+stream.user_texts={"20":"What comes next?"}'
+
+    # A small context, cut in the middle.
+    python scripts/stream.py stream.source=clip.mp4 stream.plan_file=plan.txt context=drop_middle \\
+        context.max_tokens=1024
+
+Groups and their files: prospect_hf/configs (stream.yaml, context). A stopped stream goes on with stream.restore=true.
+Exit codes: 0 followed to the end, 1 stopped or broken off, 2 the settings or the source cannot be used.
+"""
+
+import sys
+
+if __name__ == "__main__":
+    import logging
+
+    # bitsandbytes warns on import, on some processors, that a kernel of the Hub is not there; nothing here uses it.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+    from prospect_hf.streaming.run import main
+
+    sys.exit(main(sys.argv[1:], __doc__))
