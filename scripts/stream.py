@@ -11,7 +11,7 @@ Examples:
 
     # A camera, frames dropped by time where the model is slower; a question after 20 seconds.
     python scripts/stream.py stream.source=webcam:0 stream.live=true stream.plan_file=plan.txt \\
-        '+stream.user_texts={"20":"What comes next?"}'
+        'stream.user_texts=["20 What comes next?"]'
 
     # A small context, cut in the middle.
     python scripts/stream.py stream.source=clip.mp4 stream.plan_file=plan.txt context=drop_middle \\

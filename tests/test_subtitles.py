@@ -59,7 +59,7 @@ def test_a_long_text_stays_longer(tmp_path: Path) -> None:
 
 def test_times_past_the_hour(tmp_path: Path) -> None:
     trace = spoken({0: "Late."}, frames=1)
-    trace.events[0]["frame"] = 7201
+    trace.events[0] |= {"frame": 7201, "time": 3600.5}
     write_srt(tmp_path / "t.srt", trace)
     assert "01:00:01,000 --> 01:00:03,000" in (tmp_path / "t.srt").read_text()
 

@@ -25,7 +25,7 @@ class StreamArguments:
         cache_dir: where the corpus' frame rows are kept.
         goal: what the user is after.
         plan: the steps; or ``plan_file``, a text file with one step a line.
-        user_texts: seconds -> what the user says then.
+        user_texts: what the user says, "SECONDS TEXT" each.
         start_s, end_s: the part of the source that is followed, in seconds.
         live: keep up with the source: frames are dropped by time, and counted, where the model is slower.
         output_dir: where trace, page, subtitles and video are written.
@@ -45,7 +45,7 @@ class StreamArguments:
     goal: str = ""
     plan: list[str] = field(default_factory=list)
     plan_file: str | None = None
-    user_texts: dict[str, str] = field(default_factory=dict)
+    user_texts: list[str] = field(default_factory=list)
     start_s: float = 0.0
     end_s: float | None = None
     live: bool = False
@@ -72,11 +72,22 @@ class StreamArguments:
             raise UsageError("stream.annotate needs every frame and stream.live drops some: set one of them to false.")
         if self.dst not in ("files", "align", "none"):
             raise UsageError(f"stream.dst must be files, align or none, not {self.dst!r}.")
-        for second in self.user_texts:
+        self.said()
+
+    def said(self) -> list[tuple[float, str]]:
+        """``user_texts`` as (seconds, text), in order of time.
+
+        Raises:
+            UsageError: one does not begin with a number of seconds.
+        """
+        pairs = []
+        for line in self.user_texts:
+            second, _, text = line.partition(" ")
             try:
-                float(second)
+                pairs.append((float(second), text))
             except ValueError:
-                raise UsageError(f"stream.user_texts: {second!r} is no number of seconds.") from None
+                raise UsageError(f"stream.user_texts: {line!r} does not begin with a number of seconds.") from None
+        return sorted(pairs)
 
 
 GROUPS = {"stream": StreamArguments, "context": Context, "tracking": Tracking, "decoding": Decoding}

@@ -244,7 +244,7 @@ def video_job(args: StreamArguments, fps: float) -> Job:
             raise UsageError(f"stream.plan_file={args.plan_file} cannot be read: {error}") from error
         plan = [line.strip() for line in lines if line.strip()]
     source, end_s = str(args.source), math.inf if args.end_s is None else args.end_s
-    texts = sorted((frame_at(float(second), fps) - 1, text) for second, text in args.user_texts.items())
+    texts = [(frame_at(second, fps) - 1, text) for second, text in args.said()]
     return Job(
         args.goal, plan, source, lambda start_s: open_source(source, fps, max(start_s, 0.0), end_s), deque(texts)
     )

@@ -59,8 +59,8 @@ def one_line(text: str) -> str:
     return " ".join("".join(kept).split())
 
 
-def utterances(trace: Trace) -> list[tuple[int, str]]:
-    """(frame, line) of every frame on which somebody spoke; the user, whom the assistant answers, comes first."""
+def utterances(trace: Trace) -> list[tuple[float, str]]:
+    """(seconds, line) of every frame on which somebody spoke; the user, whom the assistant answers, comes first."""
     said = []
     for event in trace.events:
         lines = []
@@ -69,7 +69,7 @@ def utterances(trace: Trace) -> list[tuple[int, str]]:
         if assistant := one_line(event["text"] or ""):
             lines.append(f"Assistant: {assistant}")
         if lines:
-            said.append((event["frame"], "\n".join(lines)))
+            said.append((event["time"], "\n".join(lines)))
     return said
 
 
@@ -78,11 +78,11 @@ def cue_times(trace: Trace) -> list[tuple[float, float, str]]:
     fps = trace.header["fps"]
     said = utterances(trace)
     cues = []
-    for index, (frame, text) in enumerate(said):
-        start = (frame + 1) / fps
+    for index, (second, text) in enumerate(said):
+        start = second + 1 / fps  # a frame is known at its end
         end = start + max(MIN_CUE, SECONDS_PER_CHARACTER * len(text))
         if index + 1 < len(said):
-            end = min(end, (said[index + 1][0] + 1) / fps)
+            end = min(end, said[index + 1][0] + 1 / fps)
         cues.append((start, end, text))
     return cues
 
@@ -188,7 +188,7 @@ class _Painter:
         canvas.paste(picture.resize(inner, method), ((width - inner[0]) // 2, (top - inner[1]) // 2))
         margin = 20 * u
         y = top + 10 * u
-        self._said(draw, (margin, y, width - margin, y + 86 * u), event["frame"])
+        self._said(draw, (margin, y, width - margin, y + 86 * u), event["time"])
         y += 92 * u
         middle = margin + (width - 2 * margin) / 2 - 8 * u
         for left, key, limit, label, colour in (
@@ -205,9 +205,9 @@ class _Painter:
         draw.text((margin, height - 17 * u), note, FAINT, self.small, anchor="lm")
         return canvas
 
-    def _said(self, draw: ImageDraw.ImageDraw, box: Box, frame: int) -> None:
+    def _said(self, draw: ImageDraw.ImageDraw, box: Box, second: float) -> None:
         """What was said last: bright while its cue lasts, faint afterwards. On its own frame it is just being said."""
-        now = (frame + 1) / self.header["fps"]
+        now = second + 1 / self.header["fps"]
         last = [cue for cue in self.cues if cue[0] <= now + 1e-9][-1:]
         for _, end, text in last:
             colour = INK if now < end + 1e-9 else FAINT
