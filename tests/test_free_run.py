@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Sequence
 
@@ -9,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 from model_fixtures import NoiseReader, make_session, new_model, small_model, small_processor
+from stream_fixtures import talkative_model
 
-from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
-from processing_dst_smolvlm import FrameItem, Stream, state_text
+from context_dst_smolvlm import Context
+from modeling_dst_smolvlm import Decoding, DSTSmolVLMForConditionalGeneration
+from processing_dst_smolvlm import FrameItem
 from prospect_hf.data.rows import SessionRows
 from prospect_hf.evaluation.free_run import (
     Trace,
-    _Follower,
     follow,
     majority_response,
     matched_texts,
@@ -24,24 +26,9 @@ from prospect_hf.evaluation.free_run import (
     transitions,
 )
 from prospect_hf.sessions import IGNORE
+from streaming_dst_smolvlm import DSTStream
 
 SESSIONS = [make_session(0, 14, 3), make_session(1, 22, 5), make_session(2, 1, 1), make_session(3, 9, 2, turn_rate=0.8)]
-
-
-def talkative_model(tokens_per_frame: int = 1) -> DSTSmolVLMForConditionalGeneration:
-    """A loud model that speaks and updates on about half of the frames, and that ends some of its utterances."""
-    model = new_model(tokens_per_frame)
-    with torch.no_grad():
-        model.get_input_embeddings().weight[small_processor().end_id] *= 4.0
-        # A random head over gelu's positive outputs always prefers one class.
-        model.dst_state_head.weight -= model.dst_state_head.weight.mean(1, keepdim=True)
-    model.config.speaking_threshold = model.config.dst_update_threshold = 0.0
-    probe = follow(
-        model, small_processor(tokens_per_frame), NoiseReader(), SESSIONS[:2], max_new_tokens=1, progress=False
-    )
-    model.config.speaking_threshold = float(np.median(np.concatenate([trace.p_speak for trace in probe])))
-    model.config.dst_update_threshold = float(np.median(np.concatenate([trace.p_update for trace in probe])))
-    return model
 
 
 def traces_of(
@@ -74,80 +61,42 @@ def test_a_batch_of_sessions_is_each_alone(tokens: int) -> None:
             assert_same(together[index], trace)
 
 
-@pytest.mark.parametrize("tokens", [1, 4])
-def test_what_streams_is_the_teacher_forced_stream(tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A trace written down with the sequence builder and read in one pass gives the same decisions and words."""
-    written: dict[tuple[str, int], list[int]] = {}  # ids: what a model writes is not always what its text encodes to
-    ended: list[bool] = []
-    write = _Follower.write
-
-    def recorded(follower: _Follower, token: int) -> None:
-        assert follower.words is not None
-        written[follower.session.session_id, follower.frame] = list(follower.words)
-        ended.append(token == small_processor().end_id)
-        write(follower, token)
-
-    monkeypatch.setattr(_Follower, "write", recorded)
-    model, processor = talkative_model(tokens), small_processor(tokens)
-    written.clear()
-    ended.clear()
-    traces = traces_of(SESSIONS, model, tokens)
-    lengths = [len(ids) for ids in written.values()]
-    assert any(ended) and max(lengths) == 5 and min(lengths) < 5  # utterances that end, and ones that are cut
-    for session, trace in zip(SESSIONS, traces, strict=True):
-        stream, table = Stream(), np.zeros(len(session.steps), int)
-        asked: list[tuple[int, int]] = []
-        processor.add_prompt(stream, session.goal, session.steps, [0] * len(session.steps))
-        for frame in range(len(session)):
-            processor.add_frame(stream)
-            changes = {int(k): int(trace.table[frame, k]) for k in np.flatnonzero(trace.table[frame] != table)}
-            table = trace.table[frame]
-            assert (frame in trace.updates) == bool(changes)
-            if changes:
-                processor.add_turn(stream, "State", state_text(changes))
-            if session.item(frame).user_text:
-                assert frame not in trace.spoken
-                processor.add_turn(stream, "User", session.item(frame).user_text)
-            elif frame in trace.spoken:
-                processor.open(stream, "Assistant")
-                ids = written[session.session_id, frame]
-                assert trace.spoken[frame] == processor.tokenizer.decode(ids).strip()
-                asked.extend(
-                    (len(stream.input_ids) - 1 + place, word)
-                    for place, word in enumerate([*ids, processor.end_id] if len(ids) < 5 else ids)
-                )
-                stream.add(ids)
-                processor.close(stream)
-        with torch.no_grad():
-            embeds = model.get_input_embeddings()(torch.tensor([stream.input_ids]))
-            features = model.encode_frames(processor.pixel_values(NoiseReader().read(session, 0, len(session))))
-            for number, position in enumerate(stream.frame_positions):
-                embeds[0, position - tokens + 1 : position + 1] = features[number]
-            output = model(
-                inputs_embeds=embeds,
-                attention_mask=torch.ones(1, embeds.shape[1], dtype=torch.long),
-                frame_positions=torch.tensor([stream.frame_positions]),
-                step_positions=torch.tensor([stream.step_positions]),
-            )
-        assert np.abs(output.speaking_logits[0].softmax(-1)[:, 1].numpy() - trace.p_speak).max() <= 1e-4
-        assert np.abs(output.dst_update_logits[0].softmax(-1)[:, 1].numpy() - trace.p_update).max() <= 1e-4
-        assert np.array_equal(output.dst_state_logits[0].argmax(-1).numpy(), trace.states)
-        for place, word in asked:
-            assert word not in (processor.image_id, processor.bos_id)
-            logits = output.logits[0, place]
-            logits[[processor.image_id, processor.bos_id]] = -torch.inf  # nothing that can be said
-            assert float(logits.max() - logits[word]) <= 1e-4, (session.session_id, place)
+def test_a_trace_is_what_the_stream_told() -> None:
+    """Events as arrays: probabilities, head and table a frame, words and updates by frame; sessions overflow too."""
+    model, context = talkative_model(), Context("summarize_with_dst", max_tokens=330)
+    session = make_session(5, 60, 3)
+    (trace,) = follow(
+        model, small_processor(), NoiseReader(), [session], max_new_tokens=5, progress=False, context=context
+    )
+    stream = DSTStream(
+        model, small_processor(), session.steps, session.goal, context=context, decoding=Decoding(max_new_tokens=5)
+    )
+    events = [
+        stream.step(picture, session.item(frame).user_text)
+        for frame, picture in enumerate(NoiseReader().read(session, 0, len(session)))
+    ]
+    assert any(event.context for event in events)
+    for frame, event in enumerate(events):
+        assert trace.p_speak[frame] == pytest.approx(event.p_speak, abs=1e-5)
+        assert trace.p_update[frame] == pytest.approx(event.p_update, abs=1e-5)
+        assert trace.states[frame].tolist() == np.argmax(event.probabilities, -1).tolist()
+        assert trace.table[frame].tolist() == list(event.states)
+        assert trace.spoken.get(frame) == event.text and (frame in trace.updates) == bool(event.transitions)
+    assert set(trace.spoken) <= set(range(60)) and trace.updates == sorted(set(trace.updates))
 
 
 def test_every_decision_comes_from_the_thresholds() -> None:
-    model = talkative_model()
+    model = copy.deepcopy(talkative_model())
     for session, trace in zip(SESSIONS, traces_of(SESSIONS, model), strict=True):
         free = [frame for frame in range(len(session)) if not session.item(frame).user_text]
-        assert sorted(trace.spoken) == [f for f in free if trace.p_speak[f] >= model.config.speaking_threshold]
+        asked = [f for f in free if trace.p_speak[f] >= model.config.speaking_threshold]
+        assert set(trace.spoken) <= set(asked)  # white space alone is not said
         assert all(trace.p_update[frame] >= model.config.dst_update_threshold for frame in trace.updates)
         for frame in range(len(session)):
             before = trace.table[frame - 1] if frame else np.zeros(len(session.steps), int)
-            assert np.array_equal(trace.table[frame], trace.states[frame] if frame in trace.updates else before)
+            moved = trace.table[frame] != before
+            assert moved.any() == (frame in trace.updates)
+            assert np.array_equal(trace.table[frame][moved], trace.states[frame][moved])
     model.config.speaking_threshold = model.config.dst_update_threshold = 1.1
     for trace in traces_of(SESSIONS, model):
         assert not trace.spoken and not trace.updates and not trace.table.any()
@@ -155,7 +104,7 @@ def test_every_decision_comes_from_the_thresholds() -> None:
 
 def test_no_reference_enters() -> None:
     """Responses, labels and states replaced by garbage change nothing; the user's words and the frames do."""
-    model = talkative_model()
+    model = copy.deepcopy(talkative_model())
     garbled = [
         dataclasses.replace(
             session,

@@ -232,17 +232,20 @@ def test_a_name_of_nothing_is_refused_at_once(tmp_path: Path) -> None:
 def test_urls_and_cameras(
     monkeypatch: pytest.MonkeyPatch, spec: str, name: str, format: str | None, options: dict[str, str] | None
 ) -> None:
-    asked = []
+    asked, taken = [], []
 
     def fake(*args: Any, **kwargs: Any) -> Any:
         asked.append((args, kwargs))
-        yield from (VideoFrame(k / 4, numbered(k)) for k in range(8))
+        for k in range(8):
+            taken.append(k)
+            yield VideoFrame(k / 4, numbered(k))
 
     monkeypatch.setattr(sources, "sample_video", fake)
     monkeypatch.setattr(sys, "platform", "linux")
     frames = list(open_source(spec, 4.0, 0.5, 1.0))
     assert asked == [((name, 4.0), {"format": format, "options": options})]
     assert [(frame.index, frame.time, number(frame)) for frame in frames] == [(2, 0.5, 2), (3, 0.75, 3)]
+    assert taken == [0, 1, 2, 3]  # a live source would keep the caller waiting for the next one
 
 
 def test_cameras_of_other_systems(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -252,15 +252,16 @@ def test_without_pyav_the_error_says_what_to_install(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    "name, codec, container_options, match",
+    "name, first, codec, container_options, match",
     [
-        ("v.mp4", "libx264", {"movflags": "faststart"}, "breaks off in the middle of a picture"),
-        ("v.mkv", "libx264", {}, r"ends at .* but its header says 5\.00 s"),
-        ("v.avi", "mpeg4", {}, "breaks off in the middle of a picture"),
+        ("v.mp4", 0, "libx264", {"movflags": "faststart"}, "breaks off in the middle of a picture at {}"),
+        ("v.mkv", 0, "libx264", {}, r"ends at {}, but its header says 5\.00 s"),
+        ("v.mkv", 75, "libx264", {}, r"ends at {}, but its header says 5\.00 s"),
+        ("v.avi", 0, "mpeg4", {}, "breaks off in the middle of a picture at {}"),
     ],
 )
 def test_a_file_that_was_cut_off(
-    tmp_path: Path, name: str, codec: str, container_options: dict[str, str], match: str
+    tmp_path: Path, name: str, first: int, codec: str, container_options: dict[str, str], match: str
 ) -> None:
     """Every sound picture comes first; the numbers of the whole file's pictures tell that none is missing."""
     noise = np.random.default_rng(0)
@@ -270,7 +271,7 @@ def test_a_file_that_was_cut_off(
         pictures.append(Image.fromarray(picture.astype(np.uint8)))
     path = write_clip(
         tmp_path / name,
-        range(50),
+        range(first, first + 50),
         TENTH,
         rate=10,
         codec=codec,
@@ -284,7 +285,8 @@ def test_a_file_that_was_cut_off(
     path.write_bytes(data[: len(data) * 6 // 10])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the picture that was cut in two is counted too
-        found = until_error(sample_video(path, 10.0), match)
+        found = until_error(sample_video(path, 10.0), match.format(r"\d\.\d\d s"))
+        until_error(sample_video(path, 10.0), match.format(rf"{len(found) / 10:.2f} s"))
     assert found == whole[: len(found)] and 15 <= len(found) <= 35
 
 
@@ -348,19 +350,36 @@ def test_damaged_pictures_are_bridged_and_counted(tmp_path: Path, numbers: list[
 
 
 def test_too_many_damaged_pictures_are_an_error(tmp_path: Path) -> None:
-    path = write_clip(tmp_path / "v.mp4", range(DAMAGED_IN_A_ROW + 9), TENTH, rate=10, options=EACH_ITS_OWN)
+    path = write_clip(tmp_path / "v.mp4", range(DAMAGED_IN_A_ROW + 20), TENTH, rate=10, options=EACH_ITS_OWN)
     damage(path, list(range(5, 5 + DAMAGED_IN_A_ROW)))
     with pytest.warns(UserWarning, match=f"{DAMAGED_IN_A_ROW} damaged"):
-        assert len(seen(sample_video(path, 10.0))) == DAMAGED_IN_A_ROW + 9
+        assert len(seen(sample_video(path, 10.0))) == DAMAGED_IN_A_ROW + 20
+    damage(path, [6 + DAMAGED_IN_A_ROW])  # one more, but not in the same row
+    with pytest.warns(UserWarning, match=f"{DAMAGED_IN_A_ROW + 1} damaged"):
+        assert len(seen(sample_video(path, 10.0))) == DAMAGED_IN_A_ROW + 20
     damage(path, [5 + DAMAGED_IN_A_ROW])
     with pytest.warns(UserWarning):
         found = until_error(
             sample_video(path, 10.0), rf"{DAMAGED_IN_A_ROW + 1} damaged pictures in a row after 0\.50 s"
         )
     assert found == [(k / 10, k) for k in range(5)]
-    damage(path, list(range(DAMAGED_IN_A_ROW + 9)))
+    damage(path, list(range(DAMAGED_IN_A_ROW + 20)))
     with pytest.warns(UserWarning), pytest.raises(ValueError, match=r"damaged pictures in a row after 0\.00 s"):
         next(sample_video(path))
+
+
+def test_pictures_that_come_too_late_are_left_out(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "v.mkv", range(12), TENTH, rate=10, codec="mjpeg")
+    ticks = [0, 1, 2, 3, 1, 2, 4, 5, 6, 7, 8, 9]
+    with av.open(str(path)) as source, av.open(str(tmp_path / "w.mkv"), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        packets = [packet for packet in source.demux(video=0) if packet.dts is not None]
+        for number, (tick, packet) in enumerate(zip(ticks, packets, strict=True)):
+            packet.pts, packet.dts, packet.stream = tick * 100, number - 50, stream
+            target.mux(packet)
+    with pytest.warns(UserWarning, match=r"w\.mkv: 2 damaged"):
+        found = seen(sample_video(tmp_path / "w.mkv", 10.0))
+    assert found == [(k / 10, k if k < 4 else k + 2) for k in range(10)]
 
 
 def test_an_empty_packet_does_not_end_the_video(tmp_path: Path) -> None:
