@@ -39,22 +39,23 @@ def follow(batch: StreamBatch, frames: int, first: int = 0) -> list[StreamEvent]
 
 @pytest.mark.parametrize("strategy", SHRINKING)
 def test_fifty_overflows_leave_nothing_growing(strategy: str) -> None:
-    batch = batch_of(strategy)
+    window = 250
+    batch = batch_of(strategy, max_tokens=window)
     overflows: list[StreamEvent] = []
     frame, sizes = 0, []
     while len(overflows) < 50:
         (event,) = follow(batch, 1, frame)
-        assert event.cache_length <= WINDOW and batch.held(batch.rows[0]) <= WINDOW
+        assert event.cache_length <= window and batch.held(batch.rows[0]) <= window
         if event.context is not None:
             overflows.append(event)
             row = batch.rows[0]
             sizes.append((batch.cache.nbytes(), len(row.frame_starts)))
             assert event.context.strategy == strategy
-            assert event.context.tokens_after < event.context.tokens_before <= WINDOW
+            assert event.context.tokens_after < event.context.tokens_before <= window
         frame += 1
-        assert frame < 50 * WINDOW
+        assert frame < 50 * window
     assert len({nbytes for nbytes, _ in sizes[2:]}) == 1
-    assert max(starts for _, starts in sizes) <= WINDOW
+    assert max(starts for _, starts in sizes) <= window
     # At most the written tokens of one frame stand between the last overflow's size and the first's.
     after = [event.context.tokens_after for event in overflows if event.context]
     assert max(after[25:]) <= max(after[:25]) + batch.context.summary_tokens
