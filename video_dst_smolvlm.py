@@ -193,8 +193,9 @@ def _decode(container: Any, name: str, live: bool) -> Generator[tuple[Fraction, 
                     first = stamp if first is None else first
                     start = (stamp - first) * frame.time_base
                     if start >= last:
+                        # A last picture of unknown length lasts as long as is usual, or as the one before it.
+                        end = start + ((frame.duration or 0) * frame.time_base or usual or start - last)
                         last = start
-                        end = start + ((frame.duration or 0) * frame.time_base or usual)
                         in_a_row = 0
                         yield start, end - start, frame
                         continue
