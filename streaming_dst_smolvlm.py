@@ -123,6 +123,7 @@ class StreamRow:
     Args:
         number: its row in the cache.
         first_states: the states before the first frame.
+        most: tokens at most of a frame with its state text, and of an utterance.
         pending: ids that are not in the cache yet; ``features`` are those of the ``<image>`` places among them.
         user_turn: those of them that are the user's words, which no strategy may drop.
         head_length: tokens that ``drop_middle`` keeps at the beginning.
@@ -137,6 +138,7 @@ class StreamRow:
     table: StateTable
     generator: torch.Generator
     first_states: list[int]
+    most: tuple[int, int]
     pending: list[int] = field(default_factory=list)
     features: deque[torch.Tensor] = field(default_factory=deque)
     user_turn: list[int] = field(default_factory=list)
@@ -193,6 +195,7 @@ class StreamBatch:
                 'with attn_implementation="sdpa".'
             )
         self.model, self.processor, self.on_text = model, processor, on_text
+        self.device, self.dtype = model.device, model.dtype  # looked up once: each look-up walks all parameters
         self.context = Context(context) if isinstance(context, str) else context
         self.max_tokens = self.context.limit(text_config.max_position_embeddings)
         self.decoding, self.tracking = decoding or Decoding(), tracking or Tracking()
@@ -223,7 +226,7 @@ class StreamBatch:
         except ValueError as error:
             raise StreamError(str(error)) from error
         generator = torch.Generator(self.model.device).manual_seed(self.decoding.seed + number)
-        return StreamRow(number, task, table, generator, states)
+        return StreamRow(number, task, table, generator, states, self._most(len(states)))
 
     # -- room -----------------------------------------------------------------------------------------------------
 
@@ -239,16 +242,21 @@ class StreamBatch:
                 f"max_tokens={self.max_tokens}: raise it, or shorten the plan, the texts or keep_tokens."
             )
 
-    def _coming(self, row: StreamRow, user_turn: Sequence[int]) -> int:
-        """Tokens that a frame and what follows from it take at most."""
+    def _most(self, steps: int) -> tuple[int, int]:
+        """Tokens at most of a frame with its state text, for a plan of ``steps``, and of an utterance."""
         state, said = Stream(), Stream()
         longest = max(range(len(STATE_NAMES)), key=lambda number: len(STATE_NAMES[number]))
-        self.processor.add_turn(state, "State", state_text(dict.fromkeys(range(len(row.task.plan)), longest)))
+        self.processor.add_turn(state, "State", state_text(dict.fromkeys(range(steps), longest)))
         self.processor.open(said, "Assistant")
         self.processor.close(said)
         written = len(said.input_ids) + self.decoding.max_new_tokens
         states = len(state.input_ids) if self.tracking.source == "head" else max(len(state.input_ids), written)
-        return self.processor.tokens_per_frame + states + max(written, len(user_turn))
+        return self.processor.tokens_per_frame + states, written
+
+    def _coming(self, row: StreamRow, user_turn: Sequence[int]) -> int:
+        """Tokens that a frame and what follows from it take at most."""
+        frame, written = row.most
+        return frame + max(written, len(user_turn))
 
     # -- what goes in ---------------------------------------------------------------------------------------------
 
@@ -267,7 +275,7 @@ class StreamBatch:
         for index, prompt in enumerate(prompts.values()):
             positions[index, : len(prompt.step_positions)] = torch.tensor(prompt.step_positions)
         output = self._forward(
-            rows, [prompt.input_ids for prompt in prompts.values()], [], step_positions=positions.to(self.model.device)
+            rows, [prompt.input_ids for prompt in prompts.values()], [], step_positions=positions.to(self.device)
         )
         self.step_hidden[rows, :steps] = output.step_hidden_states
         for number, count in zip(prompts, counts, strict=True):
@@ -311,8 +319,8 @@ class StreamBatch:
                 pixels = torch.cat([self.processor.pixel_values([picture]) for picture in pictures.values()])
             except (AttributeError, TypeError, ValueError, OSError) as error:
                 raise StreamError(f"A frame of streams {sorted(pictures)} cannot be used: {error}") from error
-            features |= dict(zip(pictures, self.model.encode_frames(pixels.to(self.model.device)), strict=True))
-        return {number: part.to(self.model.device, self.model.dtype) for number, part in features.items()}
+            features |= dict(zip(pictures, self.model.encode_frames(pixels.to(self.device)), strict=True))
+        return {number: part.to(self.device, self.dtype) for number, part in features.items()}
 
     def _push(self, inputs: Mapping[int, StreamInput]) -> None:
         """Check the next frames of some streams, encode them, make room and queue them."""
@@ -358,12 +366,12 @@ class StreamBatch:
     ) -> Any:
         """One pass that feeds ``ids`` (one list a row, padded here) with ``features`` ``[hidden]`` at the frames."""
         counts = [len(part) for part in ids]
-        device, width = self.model.device, max(counts)
+        device, width = self.device, max(counts)
         pad = self.processor.tokenizer.pad_token_id
         padded = torch.tensor([[*part, *[pad] * (width - len(part))] for part in ids], device=device)
         positions, mask = self.cache.begin(rows, counts, device)
         if mask is not None and self.model.config.text_config._attn_implementation == "eager":
-            mask = torch.zeros(mask.shape, device=device, dtype=self.model.dtype).masked_fill(~mask, -torch.inf)
+            mask = torch.zeros(mask.shape, device=device, dtype=self.dtype).masked_fill(~mask, -torch.inf)
         reads.setdefault("logits_to_keep", torch.zeros(len(counts), 0, dtype=torch.long, device=device))
         output = self.model(
             input_ids=padded,
@@ -396,7 +404,7 @@ class StreamBatch:
         through = [bool(row.phase) and not row.pending for row in chosen]
         decides = [done and row.phase == "frame" for done, row in zip(through, chosen, strict=True)]
         writes = any(done and row.phase != "frame" for done, row in zip(through, chosen, strict=True))
-        last = torch.tensor([[max(len(ids) - 1, 0)] for ids in fed], device=self.model.device)
+        last = torch.tensor([[max(len(ids) - 1, 0)] for ids in fed], device=self.device)
         reads: dict[str, Any] = {"logits_to_keep": last} if writes else {}
         if any(decides):
             reads["frame_positions"] = last

@@ -208,6 +208,8 @@ def test_what_was_read_is_a_copy() -> None:
     held = cache.read(0)
     first = {name: tensor.clone() for name, tensor in held.items()}
     expected = extend(cache, slice(0, 1), [embeds(5, 7)[0]])
+    cache.truncate(0, 3)
+    extend(cache, slice(0, 1), [embeds(12, 8)[0]])
     assert all(torch.equal(tensor, held[name]) and tensor.shape[1] == 12 for name, tensor in first.items())
     fresh = new_cache(3)
     fresh.write(2, held)

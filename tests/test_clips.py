@@ -296,3 +296,39 @@ def test_a_clip_does_not_see_texts_beyond_its_frames() -> None:
     )
     assert Clip(session, 4, 10, 0).stream(processor) == Clip(other, 4, 10, 0).stream(processor)
     assert NoiseReader().read(session, 4, 10)[0].tobytes() == NoiseReader().read(other, 4, 10)[0].tobytes()
+
+
+# -- clips that begin late ------------------------------------------------------------------------------------------
+
+
+def test_a_late_clip_begins_in_the_state_reached_by_then() -> None:
+    """What it holds is the rest of the clip, under a prompt with the states before its first frame."""
+    sessions = [make_session(seed, 12, 3) for seed in range(12)]
+    dataset = ClipDataset(sessions, small_processor(), NoiseReader(), 2048, late_start=0.5)
+    late = 0
+    for epoch in range(3):
+        dataset.set_epoch(epoch)
+        for index, session in enumerate(sessions):
+            clip, item = dataset.clip(index), dataset[index]
+            assert clip == dataset.clip(index) and clip.end == 12
+            late += clip.begin > 0
+            items = [session.item(frame) for frame in range(clip.begin, 12)]
+            expected = small_processor().build(session.goal, session.steps, session.states_at(clip.begin), items)
+            assert item["input_ids"].tolist() == expected.input_ids
+            assert torch.equal(item["speaking_labels"], torch.from_numpy(session.speaking[clip.begin :]))
+            assert torch.equal(item["dst_state_labels"], torch.from_numpy(session.states_after[clip.begin :]))
+            assert len(item["pixel_values"]) == 12 - clip.begin == len(item["frame_positions"])
+    assert 10 <= late <= 26  # of 36
+    begins = {epoch: None for epoch in range(3)}
+    for epoch in begins:
+        dataset.set_epoch(epoch)
+        begins[epoch] = tuple(dataset.clip(index).begin for index in range(12))  # type: ignore[assignment]
+    assert len(set(begins.values())) == 3
+
+
+def test_without_late_starts_every_clip_is_whole() -> None:
+    sessions = [make_session(seed, 1 + seed, 3) for seed in range(4)]
+    for late_start in (0.0, 1.0):
+        dataset = ClipDataset(sessions, small_processor(), NoiseReader(), 2048, late_start=late_start)
+        for index in range(4):
+            assert (dataset.clip(index).begin > 0) == (late_start == 1.0 and index > 0)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch.utils.data import Dataset
@@ -86,6 +86,8 @@ class ClipDataset(Dataset[dict[str, torch.Tensor]]):
         text_dropout: each clip is built without a share of the model's own texts (state texts and responses), drawn
             between 0 and this, as if it had missed what they tell. Reference texts give the state away: with all of
             them in the stream the heads learn to read instead of to look. Labels of decisions stay. 0 for evaluation.
+        late_start: share of the clips, drawn anew in each epoch, that begin at a later frame of theirs, with the state
+            that the frames before left behind: so begins a stream whose context was full. 0 for evaluation.
         seed: of these draws.
     """
 
@@ -97,8 +99,9 @@ class ClipDataset(Dataset[dict[str, torch.Tensor]]):
         max_seq_len: int,
         text_dropout: float = 0.0,
         seed: int = 0,
+        late_start: float = 0.0,
     ) -> None:
-        self.processor, self.frames = processor, frames
+        self.processor, self.frames, self.late_start = processor, frames, late_start
         self.text_dropout, self.seed, self.epoch = text_dropout, seed, 0
         self.clips = [clip for session in sessions for clip in pack(session, processor, max_seq_len)]
 
@@ -106,12 +109,20 @@ class ClipDataset(Dataset[dict[str, torch.Tensor]]):
         return len(self.clips)
 
     def set_epoch(self, epoch: int) -> None:
-        """Leave out other texts than in another epoch; the trainer says when one begins."""
+        """Draw other texts and beginnings than in another epoch; the trainer says when one begins."""
         self.epoch = epoch
+
+    def clip(self, index: int) -> Clip:
+        """Clip ``index`` as this epoch shows it: whole, or from a later frame on."""
+        clip = self.clips[index]
+        rng = random.Random(f"late start {self.seed} {self.epoch} {index}")
+        if clip.end - clip.begin < 2 or rng.random() >= self.late_start:
+            return clip
+        return replace(clip, begin=rng.randrange(clip.begin + 1, clip.end))
 
     def stream(self, index: int) -> Stream:
         """The stream of clip ``index`` in this epoch."""
-        clip = self.clips[index]
+        clip = self.clip(index)
         if not self.text_dropout:
             return clip.stream(self.processor)
         # From seed, epoch and clip alone: a resumed run draws what an uninterrupted one would, although data loaders
@@ -121,7 +132,7 @@ class ClipDataset(Dataset[dict[str, torch.Tensor]]):
         return clip.stream(self.processor, lambda: rng.random() < share)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        clip = self.clips[index]
+        clip = self.clip(index)
         session, span = clip.session, slice(clip.begin, clip.end)
         stream = self.stream(index)
         return {

@@ -135,6 +135,7 @@ class DataArguments:
         cache_dir: where the frame rows are kept.
         max_seq_len: tokens of a training clip at most.
         text_dropout: the largest share of the model's own texts that is left out of a training clip (``ClipDataset``).
+        late_start: the share of training clips that begin at a later frame, in the state reached by then.
         recordings: simulated recordings a source: train, val, test.
         seed: of the simulated corpus.
         scene: settings of the simulator (``prospect_hf.simulator.script.SceneConfig``) that differ from its defaults.
@@ -152,6 +153,7 @@ class DataArguments:
     cache_dir: str = "outputs/cache"
     max_seq_len: int = 2048
     text_dropout: float = 0.0
+    late_start: float = 0.0
     recordings: dict[str, int] = field(default_factory=dict)
     seed: int = 0
     scene: dict[str, Any] = field(default_factory=dict)
@@ -174,3 +176,5 @@ class DataArguments:
             raise UsageError("data.sources and data.forms must each name at least one.")
         if not 0.0 <= self.text_dropout <= 1.0:
             raise UsageError(f"data.text_dropout must lie in [0, 1], not {self.text_dropout}.")
+        if not 0.0 <= self.late_start <= 1.0:
+            raise UsageError(f"data.late_start must lie in [0, 1], not {self.late_start}.")

@@ -99,7 +99,7 @@ def run(overrides: Sequence[str]) -> dict[str, Any]:
     collator = ClipCollator(processor.tokenizer.pad_token_id)
     # Packed before anything is trained: a stream that does not fit is found at once.
     clips = ClipDataset(
-        train, processor, reader, data_args.max_seq_len, text_dropout=data_args.text_dropout, seed=args.seed
+        train, processor, reader, data_args.max_seq_len, data_args.text_dropout, args.seed, data_args.late_start
     )
     check_clips = ClipDataset(held_out["validation"], processor, reader, data_args.max_seq_len)
     results: dict[str, Any] = {}
