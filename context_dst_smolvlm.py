@@ -115,6 +115,7 @@ def make_room(batch: StreamBatch, row: StreamRow, coming: int) -> ContextEvent |
         if context.strategy == "summarize_and_drop":
             summary = batch.write_summary(row, context.summary_tokens)
             prompt = batch.prompt(row, row.first_states, summary)
+            batch.check_room(len(prompt.input_ids) + len(row.user_turn), coming)
         elif context.strategy == "summarize_with_dst":
             # The plan with its states is the summary: what is completed, what goes on, what is still to come.
             summary = state_text(dict(enumerate(row.table.states)))

@@ -54,6 +54,7 @@ def test_fifty_overflows_leave_nothing_growing(strategy: str) -> None:
             assert event.context.tokens_after < event.context.tokens_before <= window
         frame += 1
         assert frame < 50 * window
+    assert max(batch.positions[0]) < window  # while a summary is written, too
     assert len({nbytes for nbytes, _ in sizes[2:]}) == 1
     assert max(starts for _, starts in sizes) <= window
     # At most the written tokens of one frame stand between the last overflow's size and the first's.
@@ -215,6 +216,34 @@ def test_words_of_the_user_that_were_not_heard_survive(strategy: str) -> None:
             assert fed[at + len(turn.input_ids)] == small_processor().image_id  # then the frame, in the new context
             return
     raise AssertionError("the context was never full")
+
+
+def test_words_of_the_user_that_were_heard_are_not_said_again() -> None:
+    turn = Stream()
+    small_processor().add_turn(turn, "User", "where does the two")
+    batch = batch_of("drop_all")
+    batch.step([picture("v", 0)])
+    batch.step([picture("v", 1)], ["where does the two"])
+    for frame in range(2, 500):
+        (event,) = follow(batch, 1, frame)
+        if event.context is not None:
+            break
+    fed = batch.fed[0]
+    assert sum(fed[n : n + len(turn.input_ids)] == turn.input_ids for n in range(len(fed))) == 1
+
+
+def test_writing_a_summary_leaves_the_stream_as_it_was() -> None:
+    batch = batch_of("summarize_and_drop")
+    follow(batch, 6)
+    row = batch.rows[0]
+    held, user_turn = batch.held(row), list(row.user_turn)
+    with torch.inference_mode():
+        batch.write_summary(row, 12)
+    assert batch.cache.lengths[0] == batch.held(row) == held and row.user_turn == user_turn and row.phase == ""
+    untouched = batch_of("summarize_and_drop")
+    follow(untouched, 6)
+    for ours, theirs in zip(follow(batch, 6, 6), follow(untouched, 6, 6), strict=True):
+        assert ours.p_speak == pytest.approx(theirs.p_speak, abs=1e-5) and ours.states == theirs.states
 
 
 def test_none_says_so_and_the_stream_is_as_it_was() -> None:

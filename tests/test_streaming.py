@@ -343,6 +343,40 @@ def test_the_table_takes_legal_moves_only() -> None:
         assert rejected or policy == "reopen"  # the head says "in progress" of a completed step
 
 
+class StateWriter(SpiedBatch):
+    """Writes given state texts."""
+
+    texts: tuple[str, ...] = ()
+
+    def _write(self, row: Any, logits: torch.Tensor) -> None:
+        if row.phase == "State":
+            wanted = self.processor._ids(f" {self.texts[row.frame]}")
+            token = wanted[len(row.words)] if len(row.words) < len(wanted) else self.processor.end_id
+            logits = torch.nn.functional.one_hot(torch.tensor(token), logits.shape[-1]).float()
+        super()._write(row, logits)
+
+
+def test_a_state_text_stays_in_the_stream_as_far_as_the_table_takes_it() -> None:
+    """What was refused is not to be read by the model later; what was taken is fed as training lays it out."""
+    model, processor = talkative_model(), small_processor()
+    batch = StateWriter(
+        model, processor, [Task(PLAN)], tracking=Tracking("monotone", "text"), decoding=Decoding(max_new_tokens=60)
+    )
+    batch.texts = ("1 in progress", "1 not started", "1 completed, 1 in progress", "1 completed, 2 completed, 3 done")
+    batch.texts += ("1 not started, 2 in progress", "hello", "1 completed, 3 in progress", "2 in progress")
+    taken = ({0: 1}, {}, {}, {}, {1: 1}, {}, {0: 2, 2: 1}, {})
+    batch.speaking_threshold, batch.dst_update_threshold = 2.0, 0.0
+    for frame in range(len(taken)):
+        (event,) = batch.step([picture("v", frame)])
+        assert event is not None
+        assert {move.step: move.after for move in event.transitions} == taken[frame], frame
+    table = batch.rows[0].table
+    assert table.rejected == 2 and table.malformed == 3 and table.states == [2, 1, 1]
+    expected = processor.build("", PLAN, [0, 0, 0], [FrameItem(changes) for changes in taken]).input_ids
+    ids = [*_without_withdrawn(batch, 0)[0], *batch.rows[0].pending]
+    assert ids == expected
+
+
 # -- bad input ----------------------------------------------------------------------------------------------------
 
 
