@@ -10,10 +10,16 @@ import pytest
 from model_fixtures import make_session, new_model, picture, small_processor
 from stream_fixtures import PLAN, assert_same_events, inputs_of, talkative_model
 
+from processing_dst_smolvlm import FrameItem
+from prospect_hf.data.rows import SessionRows
 from prospect_hf.errors import DataError, UsageError
 from prospect_hf.streaming import Context, Decoding, DSTStream, Tracking, restore_stream, save_stream
 
 SESSION = make_session(5, 60, 3, turn_rate=0.4)
+SESSION.items[0] = FrameItem({}, "where does the wheel")
+# The user talks all the time, so that words wait whenever the context is emptied.
+TALK = make_session(6, 40, 3, turn_rate=0.0)
+TALK.items |= {frame: FrameItem({}, "where does the two") for frame in range(40)}
 
 
 def new_stream(**options: Any) -> DSTStream:
@@ -28,22 +34,24 @@ def new_stream(**options: Any) -> DSTStream:
 
 @pytest.mark.parametrize("strategy", ["drop_middle", "summarize_with_dst", "summarize_and_drop"])
 @pytest.mark.parametrize("source", ["head", "text"])
-def test_a_restored_stream_is_the_uninterrupted_one(strategy: str, source: str, tmp_path: Path) -> None:
-    """Stopped after every few frames: before the first, on a frame with words, in and after an overflow."""
+@pytest.mark.parametrize("session", [SESSION, TALK], ids=["some", "talk"])
+def test_a_restored_stream_is_the_uninterrupted_one(
+    strategy: str, source: str, session: SessionRows, tmp_path: Path
+) -> None:
+    """Stopped before every frame: before the first, on a frame with words, in and after an overflow."""
     options: dict[str, Any] = {
         "context": Context(strategy, 330, 60, 20),
         "tracking": Tracking(source=source, debounce=1 if source == "text" else 2),
     }
     stream = new_stream(**options)
     stream.batch.dst_update_threshold -= 0.01
-    uninterrupted = list(stream.run(inputs_of(SESSION)))
-    assert any(event.text for event in uninterrupted) and any(event.context for event in uninterrupted)
+    uninterrupted = list(stream.run(inputs_of(session)))
+    assert any(event.text or event.user_text for event in uninterrupted) and any(event.context for event in uninterrupted)
     stream = new_stream(**options)
     stream.batch.dst_update_threshold -= 0.01
-    for frame, item in enumerate(inputs_of(SESSION)):
-        if frame % 3 == 0:
-            save_stream(stream, tmp_path / "stream")
-            stream = restore_stream(tmp_path / "stream", talkative_model(), small_processor())
+    for frame, item in enumerate(inputs_of(session)):
+        save_stream(stream, tmp_path / "stream")
+        stream = restore_stream(tmp_path / "stream", talkative_model(), small_processor())
         assert_same_events([stream.step(item.frame, item.user_text)], [uninterrupted[frame]], 0.0)
     assert {path.name for path in tmp_path.iterdir()} == {"stream"}
     assert {path.name for path in (tmp_path / "stream").iterdir()} == {"stream.json", "stream.safetensors"}

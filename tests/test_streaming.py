@@ -375,6 +375,27 @@ def test_a_state_text_stays_in_the_stream_as_far_as_the_table_takes_it() -> None
     expected = processor.build("", PLAN, [0, 0, 0], [FrameItem(changes) for changes in taken]).input_ids
     ids = [*_without_withdrawn(batch, 0)[0], *batch.rows[0].pending]
     assert ids == expected
+    batch.texts += ("3 completed",)
+    batch.dst_update_threshold = 2.0  # nothing changed: no state text is begun
+    (event,) = batch.step([picture("v", len(taken))])
+    assert event is not None and not event.transitions and batch.fed[0][-1] == processor.image_id
+
+
+def test_a_character_is_handed_on_when_all_its_bytes_are_there() -> None:
+    session = make_session(0, 3, 1, event_rate=0.0, turn_rate=0.0)
+    session.items[1] = FrameItem({}, "", "é wheel 🛠")
+    pieces: list[str] = []
+    batch = ForcedBatch(
+        talkative_model(),
+        small_processor(),
+        [session],
+        decoding=Decoding(max_new_tokens=60),
+        on_text=lambda row, frame, piece: pieces.append(piece),
+    )
+    batch.speaking_threshold = 0.5
+    (events,) = events_of(batch, [session])
+    assert events[1].text == "é wheel 🛠" == "".join(pieces).strip()
+    assert len(pieces) > 2 and not any("\ufffd" in piece for piece in pieces)
 
 
 # -- bad input ----------------------------------------------------------------------------------------------------
@@ -393,6 +414,7 @@ def bad_inputs() -> list[tuple[str, Any]]:
         ("features are", {"frame": torch.zeros(1, 32, dtype=torch.long)}),
         ("not finite", {"frame": torch.full((1, 32), torch.nan)}),
         ("order of time", {"frame": grey, "time": 0.2}),
+        ("order of time", {"frame": grey, "time": 1.0}),
         ("order of time", {"frame": grey, "time": float("nan")}),
         ("100000 characters", {"frame": grey, "user_text": "x" * 100_000}),
     ]
