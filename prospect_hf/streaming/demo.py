@@ -49,8 +49,6 @@ except ImportError as error:
 
 VIDEO, CAMERA = "Video file", "Camera"
 VIDEO_FILES = [".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif", ".m4v", ".mpg", ".ts"]
-# FFmpeg tells formats by content: an upload that is a list of addresses must not make the server fetch them.
-UPLOAD_OPTIONS = {"protocol_whitelist": "file"}
 MOST_UPLOAD = "1gb"
 CAMERA_S = 30.0  # seconds without a picture after which a camera counts as lost
 SHOW_EVERY_S = 0.15  # seconds between two views of a running stream
@@ -243,7 +241,7 @@ class Visitor:
             frames: Iterable[SourceFrame] = self._camera()
             pace: LivePace | None = None
             if not asked.camera:
-                frames = stored = video_frames(str(asked.video), self.model.config.fps, options=UPLOAD_OPTIONS)
+                frames = stored = video_frames(str(asked.video), self.model.config.fps)
                 if asked.realtime:
                     frames = pace = stack.enter_context(LivePace(stored, realtime=True))
             try:
@@ -315,66 +313,66 @@ class Visitor:
 # -- the page ---------------------------------------------------------------------------------------------------------
 
 STYLE = """
-.gradio-container { max-width: 1240px !important; margin: 0 auto !important; }
+.gradio-container { width: 100% !important; max-width: 1240px !important; margin: 0 auto !important; }
+.gradio-container .html-container { padding: 0 !important; }
 .dst { --s0: #d9dde4; --s0ink: #576070; --s1: #f0a92e; --s1ink: #8a5800; --s2: #35a58a; --s2ink: #14705a;
-  --speak: #1f5fd0; --update: #8a3fb5; --bad: #b3261e;
+  --speak: #1f5fd0; --update: #8a3fb5; --bad: #b3261e; --soft: #576070; --line: var(--border-color-primary);
   font-size: 14px; line-height: 1.45; color: var(--body-text-color); font-variant-numeric: tabular-nums; }
 .dark .dst { --s0: #3a4250; --s0ink: #a3adbd; --s1: #d18f1c; --s1ink: #f5bf5b; --s2: #2a9a7c; --s2ink: #63d3b5;
-  --speak: #7db2ff; --update: #d79bf5; --bad: #ff8f85; }
-.dst h2 { font-size: 13px; font-weight: 600; margin: 0 0 6px; color: var(--body-text-color-subdued); }
-.dst .card { border: 1px solid var(--border-color-primary); border-radius: 8px; padding: 12px 14px;
-  background: var(--block-background-fill); }
-.dst .soft { color: var(--body-text-color-subdued); }
-.dst.head h1 { font-size: 22px; line-height: 1.25; margin: 4px 0 2px; font-weight: 650; }
-.dst.head p { margin: 0; }
-.dst.status { padding: 8px 14px; border-radius: 8px; border: 1px solid var(--border-color-primary);
-  border-left: 4px solid var(--speak); background: var(--block-background-fill); overflow-wrap: anywhere; }
-.dst.status.bad { border-left-color: var(--bad); color: var(--bad); }
-.dst .now { display: grid; grid-template-columns: 200px minmax(0, 1fr); gap: 18px; align-items: center; }
-.dst .now .picture { aspect-ratio: 4 / 3; border-radius: 6px; overflow: hidden; display: grid; place-items: center;
-  background: var(--background-fill-secondary); text-align: center; }
-.dst .now img { width: 100%; height: 100%; object-fit: contain; margin: 0; }
-.dst .meter { display: grid; grid-template-columns: 64px minmax(0, 1fr) 96px; gap: 10px; align-items: center;
+  --speak: #7db2ff; --update: #d79bf5; --bad: #ff8f85; --soft: #a3adbd; }
+.dst .soft, .dst h2, .dst dt, .dst .number { color: var(--soft); }
+.dst h1 { font-size: 22px; line-height: 1.25; margin: 4px 0 2px; font-weight: 650; text-wrap: balance; }
+.dst h2 { font-size: 13px; font-weight: 600; margin: 0 0 6px; overflow-wrap: anywhere; }
+.dst p { margin: 0; }
+.dst .card { border: 1px solid var(--line); border-radius: 6px; padding: 12px 14px;
+  background: var(--block-background-fill); overflow-wrap: anywhere; }
+.dst .status { border-left: 4px solid var(--speak); padding: 8px 12px; }
+.dst .status.bad { border-left-color: var(--bad); color: var(--bad); }
+.dst .now { display: grid; grid-template-columns: 176px minmax(0, 1fr); gap: 20px; align-items: center; }
+.dst .picture { position: relative; aspect-ratio: 4 / 3; border-radius: 6px; overflow: hidden; display: grid;
+  place-items: center; background: var(--background-fill-secondary); text-align: center; }
+.dst .picture img { position: absolute; inset: 0; width: 100%; height: 100%; object-fit: contain; margin: 0; }
+.dst .meter { display: grid; grid-template-columns: 72px minmax(0, 1fr) 92px; gap: 10px; align-items: center;
   margin-bottom: 8px; }
 .dst .meter .bar { position: relative; height: 12px; border-radius: 6px; background: var(--background-fill-secondary);
-  border: 1px solid var(--border-color-primary); }
+  border: 1px solid var(--line); }
 .dst .meter .bar i { position: absolute; inset: 0 auto 0 0; border-radius: 5px; opacity: .45; }
-.dst .meter .over i { opacity: 1; }
+.dst .meter.over .bar i { opacity: 1; }
 .dst .meter .bar b { position: absolute; top: -4px; bottom: -4px; width: 2px; background: var(--body-text-color); }
 .dst .meter > :last-child { text-align: right; white-space: nowrap; }
-.dst dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(104px, 1fr)); gap: 6px 14px;
+.dst dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(96px, 1fr)); gap: 6px 12px;
   margin: 14px 0 0; }
 .dst dl div { display: flex; flex-direction: column-reverse; }
-.dst dt { font-size: 12px; color: var(--body-text-color-subdued); }
+.dst dt { font-size: 12px; }
 .dst dd { margin: 0; font-weight: 600; }
-.dst .steps { list-style: none; margin: 0; padding: 0; max-height: 380px; overflow-y: auto; }
-.dst .steps li { display: grid; grid-template-columns: 22px 18px minmax(0, 1fr) 92px 150px 40px; gap: 8px;
-  align-items: center; padding: 6px 4px; margin: 0; border-top: 1px solid var(--border-color-primary); }
+.dst .steps { list-style: none; margin: 0; padding: 0; }
+.dst .steps li { display: grid; grid-template-columns: 20px 16px minmax(0, 1fr) 84px 130px 34px; gap: 8px;
+  align-items: center; padding: 6px 0; margin: 0; border-top: 1px solid var(--line); }
 .dst .steps li:first-child { border-top: 0; }
-.dst .steps .number { text-align: right; color: var(--body-text-color-subdued); }
-.dst .steps .text { overflow-wrap: anywhere; }
-.dst .steps .state1 .text { font-weight: 600; }
-.dst .state0 .ink { color: var(--s0ink); } .dst .state1 .ink { color: var(--s1ink); }
+.dst .number, .dst .sure { text-align: right; }
+.dst .state1 .text { font-weight: 600; }
+.dst .state0 .ink { color: var(--s0ink); }
+.dst .state1 .ink { color: var(--s1ink); }
 .dst .state2 .ink { color: var(--s2ink); }
 .dst .split { display: flex; height: 10px; border-radius: 5px; overflow: hidden; background: var(--s0); }
-.dst .split i:nth-child(1) { background: var(--s0); } .dst .split i:nth-child(2) { background: var(--s1); }
+.dst .split i:nth-child(1) { background: var(--s0); }
+.dst .split i:nth-child(2) { background: var(--s1); }
 .dst .split i:nth-child(3) { background: var(--s2); }
-.dst .sure { text-align: right; }
-.dst .talk { list-style: none; margin: 0; padding: 0; display: flex; flex-direction: column-reverse; max-height: 220px;
-  overflow-y: auto; }
-.dst .talk li { display: grid; grid-template-columns: 52px 76px minmax(0, 1fr); gap: 8px; padding: 4px 0; margin: 0; }
-.dst .talk li > :last-child { overflow-wrap: anywhere; }
-.dst .talk .assistant .who { color: var(--speak); font-weight: 600; } .dst .talk .user .who { font-weight: 600; }
+.dst .talk { list-style: none; margin: 0; padding: 0; display: flex; flex-direction: column-reverse;
+  max-height: 172px; overflow-y: auto; }
+.dst .talk li { display: grid; grid-template-columns: 52px 76px minmax(0, 1fr); gap: 8px; padding: 3px 0; margin: 0; }
+.dst .talk .who { font-weight: 600; white-space: nowrap; }
+.dst .talk .assistant .who { color: var(--speak); }
 .dst .talk .note { color: var(--bad); }
-.dst p { margin: 0; }
 @media (max-width: 640px) {
-  .dst .now { grid-template-columns: 104px minmax(0, 1fr); gap: 12px; }
-  .dst .meter { grid-template-columns: minmax(0, 1fr) auto; gap: 2px 8px; }
-  .dst .meter .bar { grid-row: 2; grid-column: 1 / 3; }
-  .dst .steps li { grid-template-columns: 18px 16px minmax(0, 1fr) 40px; gap: 2px 8px; }
-  .dst .steps .name { grid-column: 3; }
-  .dst .steps .split { grid-column: 3; }
+  .dst .now { grid-template-columns: minmax(0, 1fr); gap: 12px; }
+  .dst .picture { aspect-ratio: 16 / 9; }
+  .dst .steps li { grid-template-columns: 16px 16px minmax(0, 1fr) 34px; gap: 3px 8px; }
+  .dst .steps .name, .dst .steps .split { grid-column: 3; }
   .dst .steps .sure { grid-column: 4; grid-row: 1; }
+  .dst .talk { max-height: 260px; }
+  .dst .talk li { grid-template-columns: 52px minmax(0, 1fr); gap: 0 8px; }
+  .dst .talk li > :last-child { grid-column: 1 / 3; }
 }
 """
 SYMBOLS = ("○", "◐", "●")
@@ -395,7 +393,8 @@ def clock(seconds: float) -> str:
 
 def status_html(message: str, failed: bool = False) -> str:
     """The line that says what goes on or what went wrong."""
-    return f'<div class="dst status{" bad" if failed else ""}" role="status">{escaped(message)}</div>'
+    kind = "card status bad" if failed else "card status"
+    return f'<div class="dst"><div class="{kind}" role="status">{escaped(message)}</div></div>'
 
 
 def now_html(shown: Shown | None) -> str:
@@ -428,7 +427,7 @@ def _meter(name: str, value: float | None = None, threshold: float = 0.0) -> str
     """A probability as a bar with its threshold."""
     bar, told, over = "", '<span class="soft">–</span>', False
     if value is not None:
-        bar = f'<i style="width:{value:.1%};background:var(--{name})"></i><b style="left:calc({threshold:.1%} - 1px)"></b>'
+        bar = f'<i style="width:{value:.1%};background:var(--{name})"></i><b style="left:{threshold:.1%}"></b>'
         told, over = f'<span>{value:.2f} <span class="soft">of {threshold:.2f}</span></span>', value >= threshold
     return f'<div class="meter{" over" if over else ""}"><span>p({name})</span><div class="bar">{bar}</div>{told}</div>'
 
@@ -517,12 +516,16 @@ class Demo:
         )
         off, on = gr.update(interactive=False), gr.update(interactive=True)
         buttons: tuple[Any, ...] = off, on, off, off
+        before = ("", "", "")
         try:
             for shown in self.visitor(request).follow(asked):
                 if shown.files is not None:
                     buttons = on, off, *(gr.update(value=str(path), interactive=True) for path in shown.files)
-                yield (status_html(shown.message, shown.failed), *views(shown), *buttons)
-                buttons = (gr.skip(),) * 4
+                parts = views(shown)
+                # What stays the same is left alone: a list that is drawn anew loses its place.
+                fresh = (part if part != old else gr.skip() for part, old in zip(parts, before, strict=True))
+                yield (status_html(shown.message, shown.failed), *fresh, *buttons)
+                buttons, before = (gr.skip(),) * 4, parts
         except (UsageError, DataError, StreamError) as error:
             yield (status_html(str(error), failed=True), *(gr.skip(),) * 7)
 
@@ -571,7 +574,7 @@ def build_app(folder: str) -> gr.Blocks:
     config = demo.model.config
     with gr.Blocks(title="DST-SmolVLM2", analytics_enabled=False, delete_cache=(3600, KEPT_S)) as app:
         gr.HTML(
-            '<div class="dst head"><h1>A task, followed step by step</h1><p class="soft">'
+            '<div class="dst"><h1>A task, followed step by step</h1><p class="soft">'
             f"At {config.fps:g} frames a second, {escaped(demo.name)} decides whether to speak and which steps have "
             "moved.</p></div>"
         )
@@ -598,18 +601,12 @@ def build_app(folder: str) -> gr.Blocks:
                 with gr.Row():
                     start = gr.Button("Start", variant="primary")
                     stop = gr.Button("Stop", interactive=False)
-            with gr.Column(scale=3, min_width=320):
                 status = gr.HTML(status_html("Choose a video, then press Start."))
+            with gr.Column(scale=3, min_width=320):
                 shown = [gr.HTML(part) for part in views(None)]
-                with gr.Row():
-                    question = gr.Textbox(
-                        label="Ask while it runs",
-                        placeholder="What comes next?",
-                        max_length=1000,
-                        scale=4,
-                        min_width=200,
-                    )
-                    ask = gr.Button("Ask", scale=1, min_width=80)
+                question = gr.Textbox(
+                    label="Ask while it runs", placeholder="What comes next?", max_length=1000, submit_btn="Ask"
+                )
                 with gr.Row():
                     trace = gr.DownloadButton("Download the trace", interactive=False)
                     page = gr.DownloadButton("Download the timeline page", interactive=False)
@@ -618,14 +615,21 @@ def build_app(folder: str) -> gr.Blocks:
         quick: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
         settings = [source, video, realtime, goal, plan, strategy, speak, update]
         source.change(choose, source, [video, realtime, camera], **quick)
-        run = start.click(
+        # Told at once, since all places may be taken.
+        clicked = start.click(
+            lambda: (status_html("Waiting for a free place."), gr.update(interactive=False)),
+            None,
+            [status, start],
+            **quick,
+        )
+        run = clicked.then(
             demo.start, settings, [status, *shown, start, stop, trace, page],
             **quick | {"concurrency_limit": STREAMS},
         )  # fmt: skip
         # Whatever happened: the page can be used again.
         run.then(lambda: (gr.update(interactive=True), gr.update(interactive=False)), None, [start, stop], **quick)
         stop.click(demo.stop, None, None, **quick)
-        gr.on([ask.click, question.submit], demo.ask, question, [question, status], **quick)
+        question.submit(demo.ask, question, [question, status], **quick)
         camera.stream(demo.look, camera, None, stream_every=0.5, **quick)
         app.unload(demo.leave)
     return app
@@ -638,7 +642,13 @@ def launch(app: gr.Blocks, host: str, port: int, wait: bool = True) -> None:
         UsageError: the port is taken.
     """
     # Fonts of the visitor's system: nothing is fetched from elsewhere.
-    theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+    theme = gr.themes.Default(
+        primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
+    ).set(  # the default ones are too pale to read
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_400",
+        input_placeholder_color="*neutral_500",
+    )
     try:
         app.queue(default_concurrency_limit=None).launch(
             server_name=host,
