@@ -161,6 +161,7 @@ def test_a_session_is_compared_with_its_labels(model: str, output: str, tmp_path
         ("temperature", ["stream.source=SOURCE", PLAN, "decoding.temperature=-1"]),
         ("leave those settings out", ["stream.session=wtag.x", "stream.root=.", PLAN]),
         ("stream.root", ["stream.session=wtag.x"]),
+        ("stream.frames must be", ["stream.session=wtag.x", "stream.root=.", "stream.frames=drawn"]),
         ("none of the sources", ["stream.session=x.y", "stream.root=."]),
         ("number of seconds", ["stream.source=SOURCE", PLAN, "stream.user_texts=[soon hello]"]),
         ("stream.live drops some", ["stream.source=SOURCE", PLAN, "stream.live=true", "stream.annotate=true"]),

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from context_dst_smolvlm import Context
 from modeling_dst_smolvlm import Decoding
+from prospect_hf.data.reader import FRAME_SOURCES
 from prospect_hf.errors import UsageError
 from tracking_dst_smolvlm import Tracking
 
@@ -21,6 +22,8 @@ class StreamArguments:
         root: folder that holds ``processed_data``, for ``session``.
         session: a session of that corpus (``wtag.<video>.talk_some_0``); its goal, plan, frames and user's words are
             followed, and its labels go into the trace to compare with.
+        frames: the session's pictures: ``store`` (the corpus' frame files), ``rendered`` (drawn from the labels, where the
+            videos are not at hand) or ``blank``.
         dst: where the session's labels come from: ``files``, ``align`` or ``none``.
         cache_dir: where the corpus' frame rows are kept.
         goal: what the user is after.
@@ -40,6 +43,7 @@ class StreamArguments:
     source: str | None = None
     root: str | None = None
     session: str | None = None
+    frames: str = "store"
     dst: str = "files"
     cache_dir: str = "outputs/cache"
     goal: str = ""
@@ -70,6 +74,8 @@ class StreamArguments:
                 raise UsageError("A session is followed whole: leave stream.start_s and stream.end_s out.")
         if self.annotate and self.live:
             raise UsageError("stream.annotate needs every frame and stream.live drops some: set one of them to false.")
+        if self.frames not in FRAME_SOURCES:
+            raise UsageError(f"stream.frames must be one of {', '.join(FRAME_SOURCES)}, not {self.frames!r}.")
         if self.dst not in ("files", "align", "none"):
             raise UsageError(f"stream.dst must be files, align or none, not {self.dst!r}.")
         self.said()

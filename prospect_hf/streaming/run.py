@@ -268,7 +268,7 @@ def session_job(args: StreamArguments, processor: DSTSmolVLMProcessor, fps: floa
         raise UsageError(
             f"{root} has no session {args.session} among the {len(sessions)} of {source}; near: {near[0]}."
         )
-    reader = FrameReader(root, "store", processor)
+    reader = FrameReader(root, args.frames, processor)
 
     def frames(start_s: float) -> SourceFrames:
         for frame in range(max(math.ceil(start_s * fps - 1e-6), 0), len(session)):
