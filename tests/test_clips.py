@@ -319,7 +319,7 @@ def test_a_late_clip_begins_in_the_state_reached_by_then() -> None:
             assert torch.equal(item["dst_state_labels"], torch.from_numpy(session.states_after[clip.begin :]))
             assert len(item["pixel_values"]) == 12 - clip.begin == len(item["frame_positions"])
     assert 10 <= late <= 26  # of 36
-    begins = {epoch: None for epoch in range(3)}
+    begins = dict.fromkeys(range(3))
     for epoch in begins:
         dataset.set_epoch(epoch)
         begins[epoch] = tuple(dataset.clip(index).begin for index in range(12))  # type: ignore[assignment]

@@ -46,7 +46,9 @@ def test_a_restored_stream_is_the_uninterrupted_one(
     stream = new_stream(**options)
     stream.batch.dst_update_threshold -= 0.01
     uninterrupted = list(stream.run(inputs_of(session)))
-    assert any(event.text or event.user_text for event in uninterrupted) and any(event.context for event in uninterrupted)
+    assert any(event.text or event.user_text for event in uninterrupted) and any(
+        event.context for event in uninterrupted
+    )
     stream = new_stream(**options)
     stream.batch.dst_update_threshold -= 0.01
     for frame, item in enumerate(inputs_of(session)):

@@ -79,7 +79,9 @@ def run_script(repository: Path, cwd: Path, *arguments: str) -> subprocess.Compl
 def in_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """``main`` here, with logging put back after it and without the free run, which the script's own test pays for."""
     verbosity, level = transformers.logging.get_verbosity(), logging.getLogger().level
-    monkeypatch.setattr(run_module, "follow", lambda model, processor, reader, sessions, context: silent_traces(sessions))
+    monkeypatch.setattr(
+        run_module, "follow", lambda model, processor, reader, sessions, context: silent_traces(sessions)
+    )
     yield
     transformers.logging.set_verbosity(verbosity)
     logging.getLogger().setLevel(level)

@@ -22,8 +22,8 @@ class StreamArguments:
         root: folder that holds ``processed_data``, for ``session``.
         session: a session of that corpus (``wtag.<video>.talk_some_0``); its goal, plan, frames and user's words are
             followed, and its labels go into the trace to compare with.
-        frames: the session's pictures: ``store`` (the corpus' frame files), ``rendered`` (drawn from the labels, where the
-            videos are not at hand) or ``blank``.
+        frames: the session's pictures: ``store`` (the corpus' frame files), ``rendered`` (drawn from the labels, where
+            the videos are not at hand) or ``blank``.
         dst: where the session's labels come from: ``files``, ``align`` or ``none``.
         cache_dir: where the corpus' frame rows are kept.
         goal: what the user is after.
