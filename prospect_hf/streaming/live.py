@@ -170,4 +170,5 @@ def bar(value: float, threshold: float) -> Text:
 
 def clock(seconds: float) -> str:
     """12.5 to 0:12.5."""
-    return f"{int(seconds // 60)}:{seconds % 60:04.1f}"
+    tenths = round(seconds * 10)
+    return f"{tenths // 600}:{tenths % 600 // 10:02d}.{tenths % 10}"
