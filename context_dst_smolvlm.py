@@ -16,7 +16,8 @@ except ImportError:  # imported as a top-level module of the installed package
     from processing_dst_smolvlm import SUMMARY_REQUEST, Stream, state_text
 
 if TYPE_CHECKING:
-    from .streaming_dst_smolvlm import StreamBatch, StreamRow
+    from .events_dst_smolvlm import StreamRow
+    from .streaming_dst_smolvlm import StreamBatch
 
 STRATEGIES = ("none", "drop_all", "drop_middle", "summarize_and_drop", "summarize_with_dst")
 # Tokens of a context where neither the strategy's settings nor the model say less.

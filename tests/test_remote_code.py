@@ -30,6 +30,7 @@ REMOTE = (
     "cache",
     "configuration",
     "context",
+    "events",
     "modeling",
     "pipeline",
     "processing",

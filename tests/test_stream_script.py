@@ -199,7 +199,9 @@ def test_the_live_view_on_a_terminal() -> None:
             view.show(stream.step(picture("v", frame), hostile if frame == 1 else None), dropped=2)
     shown = console.export_text()
     assert "[red]not markup[/red]" in shown and "steps 1 to 20 of 40" in shown and "2 frames dropped" in shown
-    assert view.fps > 0 and clock(75.25) == "1:15.2" and clock(59.96) == "1:00.0" and str(bar(0.5, 1.0)).count("█") == 10
+    assert (
+        view.fps > 0 and clock(75.25) == "1:15.2" and clock(59.96) == "1:00.0" and str(bar(0.5, 1.0)).count("█") == 10
+    )
 
 
 def test_pictures_of_the_strip_stay_few() -> None:
