@@ -13,12 +13,14 @@ from model_fixtures import (
     NoiseReader,
     clip_dataset,
     collate,
+    make_loud,
     make_session,
     model_inputs,
     new_model,
     picture,
     small_model,
     small_processor,
+    small_shape,
 )
 from PIL import Image
 from stream_fixtures import (
@@ -34,6 +36,7 @@ from stream_fixtures import (
 )
 
 from processing_dst_smolvlm import FrameItem, Stream
+from prospect_hf.training.tiny import tiny_model
 from streaming_dst_smolvlm import Context, Decoding, DSTStream, StreamBatch, StreamError, StreamInput, Task
 from tracking_dst_smolvlm import Tracking
 
@@ -471,11 +474,16 @@ def test_streams_that_cannot_begin() -> None:
 
 
 def test_two_hundred_steps() -> None:
-    model = talkative_model()
-    shorter = Context(max_tokens=2048)
-    stream = DSTStream(model, small_processor(), ["two"] * 60, context=shorter, decoding=FIVE)
+    shape = dataclasses.replace(small_shape(), max_positions=8192)
+    model = make_loud(tiny_model(small_processor(), shape).eval(), 0)
+    plan = [f"attach wheel {number}" for number in range(200)]
+    with pytest.raises(StreamError, match="max_tokens=2048"):
+        DSTStream(model, small_processor(), plan, context=Context(max_tokens=2048))
+    stream = DSTStream(model, small_processor(), plan, context=Context(max_tokens=8192), decoding=FIVE)
+    stream.batch.dst_update_threshold = 0.0
     event = stream.step(picture("v", 0))
-    assert len(event.states) == len(event.probabilities) == 60
+    assert len(event.states) == len(event.probabilities) == 200 and len(event.transitions) > 20
+    assert stream.step(picture("v", 1)).cache_length > event.cache_length
 
 
 def test_words_of_the_user_and_the_plan_enter_as_text() -> None:
