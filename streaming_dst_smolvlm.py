@@ -46,6 +46,7 @@ except ImportError:  # imported as a top-level module of the installed package
 
 # Tokens that one stream of a batch feeds in a joint pass at most: the others are padded to the longest.
 JOINT_TOKENS = 8
+END = object()  # of a source; a frame that is None is an error and not the end
 
 
 class StreamBatch:
@@ -74,6 +75,8 @@ class StreamBatch:
         decoding: Decoding | None = None,
         on_text: Callable[[int, int, str], None] | None = None,
     ) -> None:
+        if not tasks:
+            raise StreamError("There are no tasks: give one for each stream.")
         if model.training:
             raise StreamError("The model is in training mode; call model.eval() before it follows a video.")
         if processor.tokens_per_frame != model.config.stream_tokens:
@@ -482,8 +485,8 @@ class StreamBatch:
         while True:
             inputs = {}
             for number in [number for number in waiting if not self.rows[number].phase]:
-                item = next(waiting[number], None)
-                if item is None:
+                item = next(waiting[number], END)
+                if item is END:
                     del waiting[number]
                 else:
                     inputs[number] = item if isinstance(item, StreamInput) else StreamInput(item)

@@ -193,6 +193,10 @@ def test_a_batch_takes_one_of_everything_for_each_stream() -> None:
         batch.step([picture("v", 0)])
     with pytest.raises(StreamError, match="1 sources for 2 streams"):
         list(batch.run([[picture("v", 0)]]))
+    with pytest.raises(StreamError, match="cannot be used"):  # and not the end of a source
+        list(batch.run([[picture("v", 0), None, picture("v", 1)], []]))
+    with pytest.raises(StreamError, match="no tasks"):
+        StreamBatch(small_model(), small_processor(), [])
 
 
 # -- texts --------------------------------------------------------------------------------------------------------
