@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import warnings
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
@@ -88,7 +89,8 @@ def sample_video(
     name = os.fspath(path_or_url)
     live = format is not None or "://" in name
     shown: tuple[Any, Image.Image] | None = None  # a decoded frame and its picture: a repeated one is converted once
-    with _open(name, live, format, options) as container, closing(_decode(container, name, live)) as pictures:
+    told = without_secrets(name)
+    with _open(name, told, live, format, options) as container, closing(_decode(container, told, live)) as pictures:
         for index, frame in on_show(pictures, fps):
             if shown is None or shown[0] is not frame:
                 shown = frame, _rgb(frame)
@@ -129,21 +131,31 @@ def on_show(
         raise failure
 
 
-def _open(name: str, live: bool, format: str | None, options: dict[str, str] | None) -> Any:
+def without_secrets(source: str) -> str:
+    """A source's name as messages, logs and traces may hold it: a URL without user, password, query and fragment."""
+    if "://" not in source:
+        return source
+    scheme, _, rest = source.partition("://")
+    address, slash, path = rest.partition("/")
+    host = re.split(r"[?#]", address.rpartition("@")[2])[0]
+    return f"{scheme}://{host}{slash}{re.split(r'[?#]', path)[0]}"
+
+
+def _open(name: str, told: str, live: bool, format: str | None, options: dict[str, str] | None) -> Any:
     # "file:" keeps FFmpeg from reading a colon in a file's name as a protocol.
     source, timeout = (name, SILENCE_S) if live else (f"file:{name}", None)
     try:
         container = av.open(source, format=format, options=options, timeout=timeout)
     except av.error.FileNotFoundError:
-        raise ValueError(f"{name}: no such video file or device; check the path.") from None
+        raise ValueError(f"{told}: no such video file or device; check the path.") from None
     except (av.error.InvalidDataError, av.error.EOFError) as error:
-        raise ValueError(f"{name}: not a video, or cut off before its header; check or copy the file again.") from error
+        raise ValueError(f"{told}: not a video, or cut off before its header; check or copy the file again.") from error
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise ValueError(f"{name}: cannot be opened as a video ({_reason(error)}).") from error
+        raise ValueError(f"{told}: cannot be opened as a video ({_reason(error)}).") from error
     # FFmpeg takes any text for the drawings of a terminal; a cover picture of a song is no video either.
     if container.format.name == "tty" or not _moving(container):
         container.close()
-        raise ValueError(f"{name}: no video stream in it (text or sound only?); give a video file.")
+        raise ValueError(f"{told}: no video stream in it (text or sound only?); give a video file.")
     return container
 
 

@@ -21,7 +21,7 @@ from prospect_hf.data.frames import write_frames
 from prospect_hf.errors import DataError, UsageError
 from prospect_hf.streaming import sources
 from prospect_hf.streaming.sources import SourceFrame, _camera, open_source
-from video_dst_smolvlm import VideoFrame
+from video_dst_smolvlm import VideoFrame, without_secrets
 
 pytest.importorskip("av", reason="PyAV is not installed")
 from video_fixtures import number_of, numbered, write_clip
@@ -285,3 +285,23 @@ def test_closing_a_source_closes_its_file(tmp_path: Path, monkeypatch: pytest.Mo
     assert not closed
     frames.close()
     assert closed
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("rtsp://user:secret@camera.local:554/live/1?token=secret", "rtsp://camera.local:554/live/1"),
+        ("http://h?key=secret", "http://h"),
+        ("rtsp://h/a@b#secret", "rtsp://h/a@b"),
+        ("clip@2x?.mp4", "clip@2x?.mp4"),
+        ("webcam:0", "webcam:0"),
+    ],
+)
+def test_passwords_of_a_url_are_told_to_nobody(source: str, told: str) -> None:
+    assert without_secrets(source) == told
+
+
+def test_a_url_that_cannot_be_opened_keeps_its_password() -> None:
+    with pytest.raises(DataError) as refused:
+        next(iter(open_source("rtsp://user:secret@127.0.0.1:1/live?token=secret")))
+    assert "rtsp://127.0.0.1:1/live" in str(refused.value) and "secret" not in str(refused.value)

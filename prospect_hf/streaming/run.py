@@ -38,6 +38,7 @@ from prospect_hf.streaming.trace import KIND, VERSION, TraceWriter, read_trace
 from prospect_hf.timeline import frame_at
 from streaming_dst_smolvlm import DSTStream
 from tracking_dst_smolvlm import Tracking
+from video_dst_smolvlm import without_secrets
 
 THUMBNAILS = 200  # pictures in the page's strip at most
 NEEDED = 'this needs the packages of `pip install "prospect-hf[stream]"`'
@@ -245,9 +246,11 @@ def video_job(args: StreamArguments, fps: float) -> Job:
         plan = [line.strip() for line in lines if line.strip()]
     source, end_s = str(args.source), math.inf if args.end_s is None else args.end_s
     texts = [(frame_at(second, fps) - 1, text) for second, text in args.said()]
-    return Job(
-        args.goal, plan, source, lambda start_s: open_source(source, fps, max(start_s, 0.0), end_s), deque(texts)
-    )
+
+    def frames(start_s: float) -> SourceFrames:
+        return open_source(source, fps, max(start_s, 0.0), end_s)
+
+    return Job(args.goal, plan, without_secrets(source), frames, deque(texts))
 
 
 def session_job(args: StreamArguments, processor: DSTSmolVLMProcessor, fps: float) -> Job:

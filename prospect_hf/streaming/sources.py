@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 
 from prospect_hf.data.frames import FrameStore
 from prospect_hf.errors import DataError, UsageError
-from video_dst_smolvlm import TOLERANCE_S, sample_video
+from video_dst_smolvlm import TOLERANCE_S, sample_video, without_secrets
 
 URLS = ("rtsp://", "rtsps://", "http://", "https://")
 
@@ -103,7 +103,7 @@ def video_frames(
     except ValueError as error:
         raise DataError(str(error)) from error
     if index < wanted.start:
-        raise _out_of_range(name, 0, index + 1, fps, start_s, end_s)
+        raise _out_of_range(without_secrets(name), 0, index + 1, fps, start_s, end_s)
 
 
 def webcam_frames(spec: str, fps: float, start_s: float = 0.0, end_s: float = math.inf) -> SourceFrames:
