@@ -181,6 +181,10 @@ class StreamBatch:
     def _check(self, row: StreamRow, item: StreamInput) -> list[int]:
         """The ids of the user's turn; raises ``StreamError`` for an input that cannot be used."""
         where = f"stream {row.number}, frame {row.frame + 1}"
+        if row.phase:
+            raise StreamError(
+                f"stream {row.number} broke off in the middle of frame {row.frame}; begin anew, or restore a saved one."
+            )
         if item.time is not None and not (math.isfinite(item.time) and item.time > row.time):
             raise StreamError(
                 f"{where}: time is {item.time} s after {row.time} s; the frames of a stream come in order of time."
@@ -236,7 +240,7 @@ class StreamBatch:
             if row.frame == 0 and row.facts["talked"]:
                 row.head_length = self.held(row)
             row.frame += 1
-            row.time = row.frame / self.model.config.fps if item.time is None else float(item.time)
+            row.time = self._time(row) if item.time is None else float(item.time)
             context, seconds = room[number]
             row.facts = {
                 "text": None,
@@ -254,6 +258,11 @@ class StreamBatch:
             row.pending.extend(frame.input_ids)
             row.features.extend(features[number])
             row.phase = "frame"
+
+    def _time(self, row: StreamRow) -> float:
+        """Seconds of a frame that brings no time: its index tells them, unless earlier frames were told later ones."""
+        fps = self.model.config.fps
+        return row.frame / fps if row.frame / fps > row.time else row.time + 1 / fps
 
     # -- passes ---------------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ from prospect_hf.simulator.scene import SceneConfig
 from prospect_hf.streaming import run as run_module
 from prospect_hf.streaming.run import main
 from prospect_hf.streaming.trace import read_trace
-from streaming_dst_smolvlm import DSTStream, StreamError
+from streaming_dst_smolvlm import DSTStream, StreamBatch, StreamError
 
 pytest.importorskip("rich", reason="rich is not installed (extra stream)")
 PLAN = "stream.plan=[attach the wheel,tighten the bolt,two]"
@@ -99,6 +100,43 @@ def test_a_stopped_stream_goes_on(
         assert {**ours, "latency": None} == {**theirs, "latency": None}
     assert main([model, f"stream.source={pictures}", "stream.plan=[two]", part, "stream.restore=true"]) == 2
     assert "another plan" in capsys.readouterr().err
+
+
+def test_ctrl_c_waits_for_the_frame(
+    model: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """In the middle of a frame it is heard at its end, and the stream goes on as if it had never stopped."""
+    arguments = [model, f"stream.source={pictures}", PLAN]
+    assert main([*arguments, f"stream.output_dir={tmp_path / 'whole'}"]) == 0
+    decide = StreamBatch._decide
+    asked = []
+
+    def signalled(self: Any, row: Any, *answers: Any) -> None:
+        if row.frame == 7 and not asked:
+            asked.append(row.phase)
+            signal.raise_signal(signal.SIGINT)
+        decide(self, row, *answers)
+
+    monkeypatch.setattr(StreamBatch, "_decide", signalled)
+    before = signal.getsignal(signal.SIGINT)
+    part = f"stream.output_dir={tmp_path / 'part'}"
+    assert main([*arguments, part]) == 1 and asked == ["frame"]
+    assert "stream.restore=true" in capsys.readouterr().err and signal.getsignal(signal.SIGINT) == before
+    assert main([*arguments, part, "stream.restore=true"]) == 0
+    parts = [*read_trace(tmp_path / "part" / "trace.jsonl").events]
+    assert len(parts) == 8
+    parts += read_trace(tmp_path / "part" / "trace-8.jsonl").events
+    for ours, theirs in zip(parts, read_trace(tmp_path / "whole" / "trace.jsonl").events, strict=True):
+        assert {**ours, "latency": None} == {**theirs, "latency": None}
+
+
+def test_ctrl_c_twice_ends_at_once() -> None:
+    with run_module.Interrupt() as interrupt, pytest.raises(KeyboardInterrupt), interrupt.after_this():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("it was not heard")
+    with run_module.Interrupt(), pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
 
 
 def test_a_source_that_breaks_off_keeps_what_was_seen(

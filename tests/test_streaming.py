@@ -445,6 +445,24 @@ def test_bad_input_is_refused_and_the_stream_goes_on(message: str, given: dict[s
         assert_same_events([stream.step(picture("v", frame))], [untouched.step(picture("v", frame))], 0.0)
 
 
+def test_a_stream_that_broke_off_in_a_frame_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = stream_of(talkative_model())
+    stream.step(picture("v", 0))
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="out of memory"):
+        patch.setattr(
+            stream.batch, "_forward", lambda *args, **kwargs: (_ for _ in ()).throw(RuntimeError("out of memory"))
+        )
+        stream.step(picture("v", 1))
+    with pytest.raises(StreamError, match="middle of frame 1"):
+        stream.step(picture("v", 2))
+
+
+def test_times_go_on_from_those_that_were_told() -> None:
+    stream = stream_of(talkative_model())
+    told = [stream.step(picture("v", frame), None, at).time for frame, at in enumerate([None, None, 7.25, None, 9.0])]
+    assert told == [0.0, 0.5, 7.25, 7.75, 9.0]
+
+
 def test_pictures_of_any_size_and_mode() -> None:
     stream = stream_of(talkative_model())
     noise = Image.fromarray(picture("v", 0, 100))

@@ -5,13 +5,15 @@ from __future__ import annotations
 import difflib
 import logging
 import math
+import signal
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any, cast
 
 import torch
@@ -126,13 +128,15 @@ def run(overrides: Sequence[str]) -> int:
     with ExitStack() as stack:
         if args.live:
             frames = stack.enter_context(LivePace(frames, realtime=is_stored(job.source)))
+        interrupt = stack.enter_context(Interrupt())
         trace = stack.enter_context(TraceWriter(path, header))
         stack.enter_context(view)
         began = time.perf_counter()
         try:
             for frame in frames:
-                event = stream.step(frame.frame, job.said_until(frame_at(frame.time, fps)), frame.time)
-                trace.write(event)
+                with interrupt.after_this():
+                    event = stream.step(frame.frame, job.said_until(frame_at(frame.time, fps)), frame.time)
+                    trace.write(event)
                 dropped = frames.dropped if args.live else 0
                 view.show(event, dropped)
                 strip.add(event.frame, frame.frame)
@@ -144,12 +148,14 @@ def run(overrides: Sequence[str]) -> int:
         if failure is None or isinstance(failure, KeyboardInterrupt):
             raise DataError(f"{job.source}: no frame was followed.")
         raise failure
-    save_stream(stream, output / "state")
+    if not batch.rows[0].phase:
+        save_stream(stream, output / "state")
     written = [path, *write_outputs(path, args, job, strip)]
     lost = f", {dropped} dropped" if args.live else ""
     print(f"{count} frames, {count / seconds:.1f} a second{lost}: {', '.join(map(str, written))}")
     if isinstance(failure, KeyboardInterrupt):
-        print("stopped; stream.restore=true goes on from here", file=sys.stderr)
+        goes_on = "in the middle of a frame" if batch.rows[0].phase else "stream.restore=true goes on from here"
+        print(f"stopped; {goes_on}", file=sys.stderr)
     elif failure is not None:
         print(f"error: {' '.join(str(failure).split())}", file=sys.stderr)
     return 0 if failure is None else 1
@@ -215,6 +221,36 @@ def pictures(frames: Iterable[SourceFrame], source: str) -> Iterator[Image.Image
         if isinstance(frame.frame, torch.Tensor):
             raise UsageError(f"{source} holds features and no pictures: leave stream.annotate out.")
         yield frame.frame
+
+
+class Interrupt:
+    """Ctrl-C between two frames and not in the middle of one, so that the stream can be saved; a context manager."""
+
+    def __init__(self) -> None:
+        self._busy = self._asked = False
+
+    def __enter__(self) -> Interrupt:
+        self._before = signal.signal(signal.SIGINT, self._stop)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        if self._asked or not self._busy:  # asked for twice, it ends at once
+            raise KeyboardInterrupt
+        self._asked = True
+
+    @contextmanager
+    def after_this(self) -> Iterator[None]:
+        """What must not be broken off."""
+        self._busy = True
+        try:
+            yield
+        finally:
+            self._busy = False
+        if self._asked:
+            raise KeyboardInterrupt
 
 
 class Strip:

@@ -33,8 +33,12 @@ def save_stream(stream: DSTStream, folder: Path) -> None:
     """Write a stream to ``folder``, in place of a stream that is there; written beside it, then renamed.
 
     Raises:
-        UsageError: the folder holds something that is no stream.
+        UsageError: the folder holds something that is no stream, or the stream was broken off in the middle of a frame.
     """
+    if stream.batch.rows[0].phase:
+        raise UsageError(
+            f"The stream broke off in the middle of frame {stream.batch.rows[0].frame} and cannot be saved."
+        )
     if folder.exists() and not (folder / FACTS).is_file():
         raise UsageError(f"{folder} is there and holds no stream; give another folder.")
     batch = stream.batch
