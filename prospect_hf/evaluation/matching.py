@@ -1,0 +1,185 @@
+"""Stream matching: which predicted utterance stands for which reference, by content and time (the ProAssist paper's).
+
+A prediction on frame i and a frame j may be matched where ``l <= j - i <= r`` (the source's window). A pair costs
+``1 - |cos|`` of the two texts' embeddings (1 where frame j is silent) plus ``0.3 |i - j|^1.5 / max(|l|, r)^1.5``.
+Predictions are matched with frames so that the sum is least. One given to a silent frame is redundant, a reference that
+nobody is given to is missed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import min_weight_full_bipartite_matching
+
+from prospect_hf.errors import DataError
+
+# Seconds (l, r) that a reference may lie before and after a prediction: j - i.
+WINDOWS_S = {
+    "ego4d": (-4.0, 8.5),
+    "epickitchens": (-1.5, 3.0),
+    "holoassist": (-1.5, 2.5),
+    "egoexolearn": (-2.0, 3.5),
+    "assembly101": (-2.0, 4.0),
+    "wtag": (-3.0, 6.0),
+}
+DISTANCE_WEIGHT = 0.3
+DISTANCE_POWER = 1.5
+# A matched pair is correct where its cosine is over this.
+CORRECT_COSINE = 0.5
+
+
+@dataclass(frozen=True)
+class StreamMatch:
+    """The matching of one session.
+
+    Args:
+        matched: ``[pairs, 2]``, indices of prediction and reference, by prediction.
+        cosines: ``[pairs]``, of the pairs' embeddings.
+        offsets: ``[pairs]``, frames from the prediction to its reference.
+        missed: indices of the references that nobody was given to.
+        redundant: indices of the predictions that were given to a silent frame.
+        cost: of the whole assignment.
+    """
+
+    matched: NDArray[np.int64]
+    cosines: NDArray[np.float64]
+    offsets: NDArray[np.int64]
+    missed: NDArray[np.int64]
+    redundant: NDArray[np.int64]
+    cost: float
+
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        """``[pairs]``, which pairs say the same."""
+        return self.cosines > CORRECT_COSINE
+
+
+def window_frames(source: str, fps: float) -> tuple[int, int]:
+    """The window (l, r) of a source in frames: ``int(seconds * fps)``.
+
+    Raises:
+        DataError: the source has no window.
+    """
+    if source not in WINDOWS_S:
+        raise DataError(f"{source!r} has no matching window; known are {', '.join(WINDOWS_S)}.")
+    left, right = WINDOWS_S[source]
+    return int(left * fps), int(right * fps)
+
+
+def match_stream(
+    predicted: Sequence[int],
+    reference: Sequence[int],
+    predicted_embeddings: ArrayLike,
+    reference_embeddings: ArrayLike,
+    frames: int,
+    window: tuple[int, int],
+) -> StreamMatch:
+    """Match the predicted utterances of a session with its references, in time linear in their number.
+
+    Only pairs inside the window exist, so the costs are a sparse matrix, predictions x frames; the assignment over it
+    is exact. Every prediction can take its own frame, so an assignment always exists.
+
+    Args:
+        predicted, reference: frames of the utterances, in order, each frame once.
+        predicted_embeddings, reference_embeddings: ``[utterances, size]``, of any length but 0.
+        frames: of the session.
+        window: ``(l, r)`` in frames, ``l <= 0 <= r``.
+
+    Raises:
+        DataError: frames out of order or outside of the session, embeddings that do not fit, a window without 0.
+    """
+    guess, truth = _frames(predicted, frames, "predicted"), _frames(reference, frames, "reference")
+    left, right = window
+    if not left <= 0 <= right:
+        raise DataError(f"The window ({left}, {right}) must hold 0: a prediction may always stand for its own frame.")
+    ours = _unit(predicted_embeddings, len(guess), "predicted")
+    theirs = _unit(reference_embeddings, len(truth), "reference")
+    if len(guess) and len(truth) and ours.shape[1] != theirs.shape[1]:
+        raise DataError(f"Embeddings have {ours.shape[1]} and {theirs.shape[1]} numbers: take both from one encoder.")
+    if not len(guess):
+        nothing = np.zeros(0, np.int64)
+        return StreamMatch(np.zeros((0, 2), np.int64), np.zeros(0), nothing, np.arange(len(truth)), nothing, 0.0)
+
+    offsets = np.arange(left, right + 1)
+    row = np.repeat(np.arange(len(guess)), len(offsets))
+    column = (guess[:, None] + offsets).ravel()
+    inside = (column >= 0) & (column < frames)
+    row, column = row[inside], column[inside]
+    which = np.full(frames, -1)
+    which[truth] = np.arange(len(truth))
+    spoken = which[column] >= 0
+    cosine = np.zeros(len(row))
+    cosine[spoken] = np.einsum("ij,ij->i", ours[row[spoken]], theirs[which[column[spoken]]])
+    furthest = max(-left, right)
+    distance = np.abs(column - guess[row]) / furthest if furthest else np.zeros(len(row))
+    cost = 1 - np.abs(cosine) + DISTANCE_WEIGHT * distance**DISTANCE_POWER
+    # Every prediction takes one frame, so a constant changes nothing, but an edge of cost 0 would be no edge.
+    used, place = np.unique(column, return_inverse=True)
+    costs = csr_array((cost + 1.0, (row, place)), shape=(len(guess), len(used)))
+    taken = min_weight_full_bipartite_matching(costs)[1]
+    chosen = used[taken]
+    found = which[chosen]
+    hit = np.flatnonzero(found >= 0)
+    pairs = np.stack([hit, found[hit]], axis=1)
+    return StreamMatch(
+        matched=pairs,
+        cosines=np.einsum("ij,ij->i", ours[pairs[:, 0]], theirs[pairs[:, 1]]),
+        offsets=truth[pairs[:, 1]] - guess[pairs[:, 0]],
+        missed=np.setdiff1d(np.arange(len(truth)), pairs[:, 1]),
+        redundant=np.flatnonzero(found < 0),
+        cost=float(costs[np.arange(len(guess)), taken].sum()) - len(guess),
+    )
+
+
+def matching_scores(matches: Sequence[StreamMatch], fps: float) -> dict[str, float | None]:
+    """Scores of a source, pooled over its sessions.
+
+    With M matched, C correct, X missed and R redundant utterances: precision C / (M + R), recall C / (M + X), their F1,
+    Jaccard C / (M + X + R), missing rate X / (M + X), redundant rate R / (M + R), and over correct pairs the mean
+    distance in seconds. A ratio without a denominator is None: undefined, and not 0.
+    """
+    pairs = sum(len(match.matched) for match in matches)
+    correct = sum(int(match.correct.sum()) for match in matches)
+    missed = sum(len(match.missed) for match in matches)
+    redundant = sum(len(match.redundant) for match in matches)
+    precision, recall = _ratio(correct, pairs + redundant), _ratio(correct, pairs + missed)
+    f1 = _ratio(2 * correct, 2 * pairs + missed + redundant)
+    apart = sum(float(np.abs(match.offsets[match.correct]).sum()) for match in matches)
+    return {
+        "precision": precision,
+        "recall": recall,
+        "f1": f1,
+        "jaccard": _ratio(correct, pairs + missed + redundant),
+        "missing_rate": _ratio(missed, pairs + missed),
+        "redundant_rate": _ratio(redundant, pairs + redundant),
+        "time_diff_s": _ratio(apart / fps, correct),
+        "matched": pairs,
+        "correct": correct,
+        "missed": missed,
+        "redundant": redundant,
+    }
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return part / whole if whole else None
+
+
+def _frames(given: Sequence[int], frames: int, name: str) -> NDArray[np.int64]:
+    places = np.asarray(given, np.int64)
+    if len(places) and (places[0] < 0 or places[-1] >= frames or (np.diff(places) <= 0).any()):
+        raise DataError(f"{name} frames must rise, each once, between 0 and {frames - 1}.")
+    return places
+
+
+def _unit(given: ArrayLike, count: int, name: str) -> NDArray[np.float64]:
+    """Embeddings of length 1, so that a product is a cosine."""
+    vectors = np.asarray(given, np.float64).reshape(count, -1) if count else np.zeros((0, 1))
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    if not np.isfinite(lengths).all() or (lengths == 0).any():
+        raise DataError(f"{name} embeddings hold a vector that is 0 or not finite: it has no direction.")
+    return vectors / lengths

@@ -1,0 +1,161 @@
+"""Stream matching: the linear way gives what the dense formula gives, the oracle scores 1 and silence 0."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from prospect_hf.errors import DataError
+from prospect_hf.evaluation.matching import (
+    WINDOWS_S,
+    StreamMatch,
+    match_stream,
+    matching_scores,
+    window_frames,
+)
+
+
+def dense(
+    predicted: list[int],
+    reference: list[int],
+    ours: NDArray[Any],
+    theirs: NDArray[Any],
+    frames: int,
+    window: tuple[int, int],
+) -> tuple[float, NDArray[Any]]:
+    """The formula as it is written, over all frames: the least cost, and the frame of each prediction."""
+    left, right = window
+    costs = np.full((len(predicted), frames), 1e6)
+    for row, i in enumerate(predicted):
+        for j in range(frames):
+            if left <= j - i <= right:
+                content = 1.0
+                if j in reference:
+                    a, b = ours[row], theirs[reference.index(j)]
+                    content = 1 - abs(float(a @ b) / float(np.linalg.norm(a) * np.linalg.norm(b)))
+                furthest = max(abs(left), right)
+                costs[row, j] = content + (0.3 * abs(i - j) ** 1.5 / furthest**1.5 if furthest else 0.0)
+    rows, columns = linear_sum_assignment(costs)
+    return float(costs[rows, columns].sum()), columns
+
+
+@given(st.data())
+def test_the_linear_way_is_the_dense_formula(data: st.DataObject) -> None:
+    frames = data.draw(st.integers(1, 25))
+    places = st.lists(st.integers(0, frames - 1), unique=True, max_size=10).map(sorted)
+    predicted, reference = data.draw(places), data.draw(places)
+    window = data.draw(st.tuples(st.integers(-6, 0), st.integers(0, 8)))
+    rng = np.random.default_rng(data.draw(st.integers(0, 10_000)))
+    ours, theirs = rng.normal(size=(len(predicted), 4)), rng.normal(size=(len(reference), 4))
+    found = match_stream(predicted, reference, ours, theirs, frames, window)
+    cost, columns = dense(predicted, reference, ours, theirs, frames, window)
+    assert found.cost == pytest.approx(cost, abs=1e-9)
+    assert found.matched.tolist() == [[p, reference.index(j)] for p, j in enumerate(columns) if j in reference]
+    assert found.redundant.tolist() == [p for p, j in enumerate(columns) if j not in reference]
+    assert found.missed.tolist() == [r for r, j in enumerate(reference) if j not in columns]
+    assert found.offsets.tolist() == [int(columns[p]) - predicted[p] for p in found.matched[:, 0]]
+
+
+@pytest.mark.parametrize("source", sorted(WINDOWS_S))
+def test_the_oracle_scores_one_and_silence_zero(source: str) -> None:
+    window = window_frames(source, 2.0)
+    reference = [3, 4, 5, 20, 60, 61]
+    embeddings = np.random.default_rng(0).normal(size=(6, 8))
+    embeddings[1] = embeddings[0]  # the same words again
+    oracle = match_stream(reference, reference, embeddings, embeddings, 70, window)
+    scores = matching_scores([oracle], 2.0)
+    assert scores["precision"] == scores["recall"] == scores["f1"] == scores["jaccard"] == 1.0
+    assert scores["missing_rate"] == scores["redundant_rate"] == scores["time_diff_s"] == 0.0
+    silence = match_stream([], reference, np.zeros((0, 8)), embeddings, 70, window)
+    scores = matching_scores([silence], 2.0)
+    assert scores["recall"] == scores["f1"] == scores["jaccard"] == 0.0 and scores["missing_rate"] == 1.0
+    assert scores["precision"] is None and scores["redundant_rate"] is None and scores["time_diff_s"] is None
+    talk = match_stream(reference, [], embeddings, np.zeros((0, 8)), 70, window)
+    scores = matching_scores([talk], 2.0)
+    assert scores["precision"] == 0.0 and scores["recall"] is None and scores["redundant_rate"] == 1.0
+    nothing = matching_scores([match_stream([], [], np.zeros((0, 8)), np.zeros((0, 8)), 70, window)], 2.0)
+    assert nothing["f1"] is None and nothing["matched"] == 0
+
+
+def test_windows_are_those_of_the_sources() -> None:
+    assert window_frames("ego4d", 2.0) == (-8, 17) and window_frames("holoassist", 2.0) == (-3, 5)
+    assert window_frames("egoexolearn", 1.0) == (-2, 3)
+    with pytest.raises(DataError, match="no matching window"):
+        window_frames("narration", 2.0)
+
+
+def one(offset: int, window: tuple[int, int], cosine: float = 1.0) -> StreamMatch:
+    """One prediction on frame 20, one reference ``offset`` frames later."""
+    words = np.array([[1.0, 0.0]])
+    others = np.array([[cosine, (1 - cosine**2) ** 0.5]])
+    return match_stream([20], [20 + offset], words, others, 40, window)
+
+
+def test_pairs_at_the_windows_border() -> None:
+    for offset, inside in ((-3, True), (-4, False), (5, True), (6, False)):
+        found = one(offset, (-3, 5))
+        assert len(found.matched) == inside == 1 - len(found.missed) == 1 - len(found.redundant)
+        assert found.offsets.tolist() == ([offset] if inside else [])
+
+
+def test_a_pair_is_correct_over_a_cosine_of_one_half() -> None:
+    assert one(0, (-3, 5), 0.51).correct.tolist() == [True]
+    assert one(0, (-3, 5), 0.49).correct.tolist() == [False]
+    assert not (StreamMatch(np.zeros((1, 2), int), np.array([0.5]), *[np.zeros(0, int)] * 3, 0.0).correct).any()
+    assert one(0, (-3, 5), -0.9).correct.tolist() == [False]  # |cos| in the cost, cos in the judgement
+    assert len(one(0, (-3, 5), -0.9).matched) == 1
+
+
+def test_of_two_predictions_for_one_reference_the_better_is_taken() -> None:
+    words = np.eye(3)
+    found = match_stream([10, 12], [11], words[:2], words[1:2], 30, (-3, 5))
+    assert found.matched.tolist() == [[1, 0]] and found.redundant.tolist() == [0]
+
+
+def test_sessions_are_pooled() -> None:
+    right, wrong = one(1, (-3, 5)), one(0, (-3, 5), 0.1)
+    scores = matching_scores([right, right, wrong, one(9, (-3, 5))], 2.0)
+    assert (scores["matched"], scores["correct"], scores["missed"], scores["redundant"]) == (3, 2, 1, 1)
+    assert scores["precision"] == scores["recall"] == 2 / 4 and scores["jaccard"] == 2 / 5
+    assert scores["time_diff_s"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("message", "change"),
+    [
+        ("predicted frames must rise", {"predicted": [4, 4]}),
+        ("predicted frames must rise", {"predicted": [-1, 4]}),
+        ("reference frames must rise", {"reference": [5, 40]}),
+        ("must hold 0", {"window": (1, 3)}),
+        ("one encoder", {"reference_embeddings": np.ones((2, 3))}),
+        ("predicted embeddings hold", {"predicted_embeddings": np.zeros((2, 2))}),
+        ("reference embeddings hold", {"reference_embeddings": np.full((2, 2), np.nan)}),
+    ],
+)
+def test_what_cannot_be_matched(message: str, change: dict[str, Any]) -> None:
+    given: dict[str, Any] = {
+        "predicted": [3, 9],
+        "reference": [4, 8],
+        "predicted_embeddings": np.eye(2),
+        "reference_embeddings": np.eye(2),
+        "frames": 20,
+        "window": (-3, 5),
+    }
+    with pytest.raises(DataError, match=message):
+        match_stream(**given | change)
+
+
+def test_ten_hours_take_no_matrix_of_frames() -> None:
+    """72,000 frames and 8,000 utterances a side; dense, the costs alone would take 4.6 GB."""
+    rng = np.random.default_rng(0)
+    predicted, reference = (np.sort(rng.choice(72_000, 8_000, replace=False)).tolist() for _ in range(2))
+    embeddings = rng.normal(size=(2, 8_000, 16))
+    found = match_stream(predicted, reference, embeddings[0], embeddings[1], 72_000, window_frames("ego4d", 2.0))
+    assert len(found.matched) + len(found.missed) == len(found.matched) + len(found.redundant) == 8_000
+    assert len(found.matched) > 4_000
