@@ -19,6 +19,7 @@ from prospect_hf.simulator.corpus import write_corpus
 from prospect_hf.simulator.scene import SceneConfig
 from prospect_hf.streaming import run as run_module
 from prospect_hf.streaming.run import main
+from prospect_hf.streaming.sources import SourceFrame
 from prospect_hf.streaming.trace import read_trace
 from streaming_dst_smolvlm import DSTStream, StreamBatch, StreamError
 
@@ -77,7 +78,8 @@ def test_a_folder_of_pictures(model: str, pictures: Path, output: str, tmp_path:
 def test_a_stopped_stream_goes_on(
     model: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    arguments = [model, f"stream.source={pictures}", PLAN, "decoding.temperature=1.1"]
+    words = "stream.user_texts=['2 where','9 where does the wheel']"
+    arguments = [model, f"stream.source={pictures}", PLAN, "decoding.temperature=1.1", words]
     assert main([*arguments, f"stream.output_dir={tmp_path / 'whole'}"]) == 0
     step = DSTStream.step
 
@@ -100,6 +102,24 @@ def test_a_stopped_stream_goes_on(
         assert {**ours, "latency": None} == {**theirs, "latency": None}
     assert main([model, f"stream.source={pictures}", "stream.plan=[two]", part, "stream.restore=true"]) == 2
     assert "another plan" in capsys.readouterr().err
+
+
+def test_a_camera_goes_on_in_time(model: str, output: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own time begins anew with every run, the stream's goes on."""
+
+    def camera(spec: str, fps: float, start_s: float, end_s: float) -> Any:
+        assert spec == "webcam:0" and start_s == 0.0
+        for index in range(4):
+            yield SourceFrame(index, index / fps, Image.fromarray(picture("camera", index)))
+
+    monkeypatch.setattr(run_module, "open_source", camera)
+    arguments = [model, "stream.source=webcam:0", PLAN, output]
+    assert main(arguments) == 0 and main([*arguments, "stream.restore=true"]) == 0
+    events = [
+        *read_trace(tmp_path / "out" / "trace.jsonl").events,
+        *read_trace(tmp_path / "out" / "trace-4.jsonl").events,
+    ]
+    assert [event["time"] for event in events] == [frame / 2 for frame in range(8)]
 
 
 def test_ctrl_c_waits_for_the_frame(

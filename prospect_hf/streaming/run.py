@@ -124,7 +124,13 @@ def run(overrides: Sequence[str]) -> int:
     strip = Strip()
     failure: BaseException | None = None
     dropped = 0
-    frames: Any = job.frames(batch.rows[0].time + 0.5 / fps if first else args.start_s)
+    begin_s, later = args.start_s, 0.0
+    if first and is_stored(job.source):
+        begin_s = batch.rows[0].time + 0.5 / fps
+        job.said_until(frame_at(batch.rows[0].time, fps))  # was said before the stop
+    elif first:
+        later = batch.rows[0].time + 1 / fps  # a camera's own time begins anew
+    frames: Any = job.frames(begin_s)
     with ExitStack() as stack:
         if args.live:
             frames = stack.enter_context(LivePace(frames, realtime=is_stored(job.source)))
@@ -135,7 +141,8 @@ def run(overrides: Sequence[str]) -> int:
         try:
             for frame in frames:
                 with interrupt.after_this():
-                    event = stream.step(frame.frame, job.said_until(frame_at(frame.time, fps)), frame.time)
+                    text = job.said_until(frame_at(frame.time, fps))
+                    event = stream.step(frame.frame, text, frame.time + later)
                     trace.write(event)
                 dropped = frames.dropped if args.live else 0
                 view.show(event, dropped)
