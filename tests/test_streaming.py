@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import io
 from typing import Any
@@ -542,6 +543,21 @@ def test_eager_attention_gives_the_same() -> None:
         strict=True,
     ):
         assert_same_events(ours, theirs)
+
+
+@pytest.mark.parametrize("float_heads", [False, True])
+def test_a_bfloat16_model_streams(float_heads: bool) -> None:
+    """Its heads may stay in float32, as training on one card keeps them; overflows and batches included."""
+    model = copy.deepcopy(talkative_model()).to(torch.bfloat16)
+    if float_heads:
+        for name, module in model.named_children():
+            if name.startswith(("speaking_", "dst_")):
+                module.float()
+    context = Context("drop_middle", 330, 60)
+    batch = StreamBatch(model, small_processor(), [Task(PLAN), Task(PLAN[:2])], context, decoding=FIVE)
+    events = [event for _, event in batch.run([[picture("v", frame) for frame in range(60)]] * 2)]
+    assert len(events) == 120 and any(event.context for event in events) and any(event.text for event in events)
+    assert batch.cache.layers[0].keys.dtype == torch.bfloat16 and np.isfinite([event.p_speak for event in events]).all()
 
 
 def test_the_models_own_door() -> None:
