@@ -69,6 +69,20 @@ def test_a_saved_stream_does_not_follow_the_live_one(tmp_path: Path) -> None:
     assert_same_events([restored.step(picture("v", frame)) for frame in range(5, 12)], live, 0.0)
 
 
+def test_a_stream_that_broke_off_in_a_frame_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: Any, **kwargs: Any) -> Any:
+        raise RuntimeError("out of memory")
+
+    stream = new_stream()
+    stream.step(picture("v", 0))
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="out of memory"):
+        patch.setattr(stream.batch, "_forward", broken)
+        stream.step(picture("v", 1))
+    with pytest.raises(UsageError, match="middle of frame 1"):
+        save_stream(stream, tmp_path / "stream")
+    assert not (tmp_path / "stream").exists()
+
+
 def test_what_cannot_be_restored(tmp_path: Path) -> None:
     folder = tmp_path / "stream"
     with pytest.raises(DataError, match="no stream can be read"):

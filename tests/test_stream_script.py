@@ -122,6 +122,17 @@ def test_a_camera_goes_on_in_time(model: str, output: str, tmp_path: Path, monke
     assert [event["time"] for event in events] == [frame / 2 for frame in range(8)]
 
 
+def test_a_trace_holds_no_password(model: str, output: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stream(spec: str, *times: float) -> Any:
+        assert spec == "rtsp://me:secret@host/live"
+        yield SourceFrame(0, 0.0, Image.fromarray(picture("camera", 0)))
+
+    monkeypatch.setattr(run_module, "open_source", stream)
+    assert main([model, "stream.source='rtsp://me:secret@host/live'", PLAN, output]) == 0
+    assert read_trace(tmp_path / "out" / "trace.jsonl").header["source"] == "rtsp://host/live"
+    assert not any(b"secret" in path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file())
+
+
 def test_ctrl_c_waits_for_the_frame(
     model: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
