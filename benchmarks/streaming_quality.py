@@ -25,7 +25,8 @@ from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration as Model
 from processing_dst_smolvlm import DSTSmolVLMProcessor
 from prospect_hf.data.reader import FrameReader
 from prospect_hf.data.rows import SessionRows
-from prospect_hf.evaluation.free_run import Trace, score, trace_of
+from prospect_hf.evaluation.predictions import Prediction, prediction_of
+from prospect_hf.evaluation.tally import score
 from streaming_dst_smolvlm import DSTStream, StreamBatch, StreamEvent, StreamInput, Task
 
 # The window of the quality part, in tokens: a session takes 245 to 560, its prompt 80 to 110, what may follow from a
@@ -116,8 +117,8 @@ def load_trained(
 ) -> tuple[Model, DSTSmolVLMProcessor, list[Session]]:
     """The model in a folder that ``scripts/train.py`` wrote, and the held-out sessions of its data."""
     # Imported after main() has silenced logging: bitsandbytes, which comes with it, warns of a kernel nobody needs.
-    from prospect_hf.training.arguments import DataArguments
-    from prospect_hf.training.prepare import prepare_rows, split_sessions
+    from prospect_hf.data.arguments import DataArguments
+    from prospect_hf.data.corpus import prepare_rows, split_sessions
 
     data = DataArguments(**json.loads((folder / "results.json").read_text())["settings"]["data"])
     model = Model.from_pretrained(folder).eval()
@@ -308,13 +309,13 @@ def quality(model: Model, processor: DSTSmolVLMProcessor, sessions: Sequence[Ses
             "of the table",
             "transition F1",
             "BLEU",
-            "delay, frames",
+            "distance, s",
             "ms a frame",
             "ms an overflow",
         ]
     ]
     contexts = {name: Context(name) if name == "none" else Context(name, **WINDOW) for name in STRATEGIES}
-    traces: dict[str, list[Trace]] = {name: [] for name in STRATEGIES}
+    traces: dict[str, list[Prediction]] = {name: [] for name in STRATEGIES}
     overflows: dict[str, list[float]] = {name: [] for name in STRATEGIES}
     seconds = dict.fromkeys(STRATEGIES, 0.0)
     # In turn, and each first in every fifth session, so that none has the quieter machine.
@@ -325,23 +326,24 @@ def quality(model: Model, processor: DSTSmolVLMProcessor, sessions: Sequence[Ses
             events = [event for _, event in batch.run([session.inputs()])]
             seconds[name] += time.perf_counter() - started
             overflows[name].extend(event.latency["context"] for event in events if event.context is not None)
-            traces[name].append(trace_of(events))
+            traces[name].append(prediction_of(events))
     frames = sum(len(session.user_texts) for session in sessions)
     labels = [session.rows for session in sessions if session.rows is not None]
+    thresholds = (model.config.speaking_threshold, model.config.dst_update_threshold)
     for name in STRATEGIES:
-        metrics, times = score(traces[name], labels, model.config.fps), overflows[name]
+        metrics, times = score(traces[name], labels, model.config.fps, thresholds), overflows[name]
         rows.append(
             [
                 name,
                 "no limit" if name == "none" else f"{WINDOW['max_tokens']}",
                 f"{len(times) / len(sessions):.1f}",
-                f"{metrics['speaking_f1']:.3f}",
-                f"{metrics['dst_update_f1']:.3f}",
+                f"{metrics['speaking_f1_1s']:.3f}",
+                f"{metrics['dst_update_f1_1s']:.3f}",
                 f"{metrics['joint_state_accuracy']:.3f}",
                 f"{metrics['table_joint_state_accuracy']:.3f}",
-                f"{metrics['transition_f1']:.3f}",
+                f"{metrics['transition_f1_1s']:.3f}",
                 f"{metrics['response_bleu']:.1f}",
-                f"{metrics['speaking_mean_abs_delay_frames']:.2f}",
+                f"{metrics['speaking_abs_delay_s']:.2f}",
                 f"{1000 * seconds[name] / frames:.2f}",
                 f"{1000 * statistics.median(times):.1f}" if times else "",
             ]

@@ -23,6 +23,7 @@ from model_fixtures import (
 )
 from PIL import Image
 
+from modeling_dst_smolvlm import Decoding
 from prospect_hf.data import features as features_module
 from prospect_hf.data.clips import ClipDataset
 from prospect_hf.data.features import FrameFeatures, encode_sessions, fingerprint
@@ -30,7 +31,7 @@ from prospect_hf.data.frames import write_frames
 from prospect_hf.data.reader import FrameReader
 from prospect_hf.data.rows import SessionRows
 from prospect_hf.errors import DataError
-from prospect_hf.evaluation.free_run import follow
+from prospect_hf.evaluation.stream import follow
 from prospect_hf.simulator.render import encode_jpeg
 
 SESSIONS = [make_session(0, 12, 3), make_session(1, 30, 2, first_frame=90), make_session(2, 1, 4)]
@@ -66,7 +67,7 @@ def test_following_features_is_following_pixels(tmp_path: Path) -> None:
     model, processor = small_model(), small_processor()
     features = encode(SESSIONS, tmp_path)
     a, b = (
-        follow(model, processor, frames, SESSIONS, max_new_tokens=4, progress=False)
+        follow(model, processor, frames, SESSIONS, decoding=Decoding(max_new_tokens=4), progress=False)
         for frames in (NoiseReader(), features)
     )
     for one, other in zip(a, b, strict=True):

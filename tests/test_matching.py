@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,24 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from prospect_hf.errors import DataError
+from prospect_hf.evaluation import matching
 from prospect_hf.evaluation.matching import (
+    ROWS_PER_CALL,
     WINDOWS_S,
     StreamMatch,
+    match_counts,
+    match_figures,
     match_stream,
-    matching_scores,
     window_frames,
 )
+from prospect_hf.evaluation.sums import plain, total
+
+
+def scores_of(matches: Sequence[StreamMatch], fps: float) -> dict[str, float | None]:
+    """The figures pooled over sessions, and the counts behind them."""
+    counts = total(match_counts(match, fps) for match in matches)
+    named = plain(match_figures(counts)) | counts
+    return {name.removeprefix("matching_"): value for name, value in named.items()}
 
 
 def dense(
@@ -69,17 +81,17 @@ def test_the_oracle_scores_one_and_silence_zero(source: str) -> None:
     embeddings = np.random.default_rng(0).normal(size=(6, 8))
     embeddings[1] = embeddings[0]  # the same words again
     oracle = match_stream(reference, reference, embeddings, embeddings, 70, window)
-    scores = matching_scores([oracle], 2.0)
+    scores = scores_of([oracle], 2.0)
     assert scores["precision"] == scores["recall"] == scores["f1"] == scores["jaccard"] == 1.0
     assert scores["missing_rate"] == scores["redundant_rate"] == scores["time_diff_s"] == 0.0
     silence = match_stream([], reference, np.zeros((0, 8)), embeddings, 70, window)
-    scores = matching_scores([silence], 2.0)
+    scores = scores_of([silence], 2.0)
     assert scores["recall"] == scores["f1"] == scores["jaccard"] == 0.0 and scores["missing_rate"] == 1.0
     assert scores["precision"] is None and scores["redundant_rate"] is None and scores["time_diff_s"] is None
     talk = match_stream(reference, [], embeddings, np.zeros((0, 8)), 70, window)
-    scores = matching_scores([talk], 2.0)
+    scores = scores_of([talk], 2.0)
     assert scores["precision"] == 0.0 and scores["recall"] is None and scores["redundant_rate"] == 1.0
-    nothing = matching_scores([match_stream([], [], np.zeros((0, 8)), np.zeros((0, 8)), 70, window)], 2.0)
+    nothing = scores_of([match_stream([], [], np.zeros((0, 8)), np.zeros((0, 8)), 70, window)], 2.0)
     assert nothing["f1"] is None and nothing["matched"] == 0
 
 
@@ -120,7 +132,7 @@ def test_of_two_predictions_for_one_reference_the_better_is_taken() -> None:
 
 def test_sessions_are_pooled() -> None:
     right, wrong = one(1, (-3, 5)), one(0, (-3, 5), 0.1)
-    scores = matching_scores([right, right, wrong, one(9, (-3, 5))], 2.0)
+    scores = scores_of([right, right, wrong, one(9, (-3, 5))], 2.0)
     assert (scores["matched"], scores["correct"], scores["missed"], scores["redundant"]) == (3, 2, 1, 1)
     assert scores["precision"] == scores["recall"] == 2 / 4 and scores["jaccard"] == 2 / 5
     assert scores["time_diff_s"] == 0.5
@@ -159,3 +171,32 @@ def test_ten_hours_take_no_matrix_of_frames() -> None:
     found = match_stream(predicted, reference, embeddings[0], embeddings[1], 72_000, window_frames("ego4d", 2.0))
     assert len(found.matched) + len(found.missed) == len(found.matched) + len(found.redundant) == 8_000
     assert len(found.matched) > 4_000
+
+
+@given(st.integers(0, 10_000))
+def test_blocks_change_nothing(seed: int) -> None:
+    """Many runs of utterances, matched some at a time, are matched as all at once are, wherever the cuts fall."""
+    rng = np.random.default_rng(seed)
+    starts = np.cumsum(rng.integers(1, 60, 40))
+    sides = [np.unique(starts + rng.integers(0, 5, 40)) for _ in range(2)]
+    ours, theirs = (rng.normal(size=(len(side), 3)) for side in sides)
+    frames, window = int(starts[-1]) + 10, (-3, 5)
+    whole = match_stream(sides[0].tolist(), sides[1].tolist(), ours, theirs, frames, window)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(matching, "ROWS_PER_CALL", 1)
+        parts = match_stream(sides[0].tolist(), sides[1].tolist(), ours, theirs, frames, window)
+    assert len(sides[0]) < ROWS_PER_CALL
+    assert whole.matched.tolist() == parts.matched.tolist() and whole.redundant.tolist() == parts.redundant.tolist()
+    assert whole.missed.tolist() == parts.missed.tolist() and whole.cost == pytest.approx(parts.cost)
+
+
+def test_the_oracle_decays_as_the_windows_say() -> None:
+    """The reference, spoken later: correct while it is inside of the window's past, and never beyond."""
+    reference = [20, 80, 140]
+    embeddings = np.eye(3)
+    for late in range(-12, 13):
+        said = [frame + late for frame in reference]
+        scores = scores_of([match_stream(said, reference, embeddings, embeddings, 200, (-3, 5))], 2.0)
+        # j - i = -late must lie in [-3, 5].
+        assert scores["f1"] == (1.0 if -3 <= -late <= 5 else 0.0), late
+        assert scores["time_diff_s"] == (abs(late) / 2.0 if -3 <= -late <= 5 else None)

@@ -21,7 +21,7 @@ from transformers import LlamaConfig, SmolVLMConfig, SmolVLMForConditionalGenera
 
 from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
 from processing_dst_smolvlm import DSTSmolVLMProcessor
-from prospect_hf.evaluation.free_run import silent_traces
+from prospect_hf.evaluation.baselines import silent
 from prospect_hf.settings import CONFIGS, compose, parse
 from prospect_hf.training import run as run_module
 from prospect_hf.training.run import main
@@ -80,7 +80,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """``main`` here, with logging put back after it and without the free run, which the script's own test pays for."""
     verbosity, level = transformers.logging.get_verbosity(), logging.getLogger().level
     monkeypatch.setattr(
-        run_module, "follow", lambda model, processor, reader, sessions, context: silent_traces(sessions)
+        run_module, "follow", lambda model, processor, reader, sessions, context: [silent(one) for one in sessions]
     )
     yield
     transformers.logging.set_verbosity(verbosity)
@@ -120,8 +120,9 @@ def test_a_run_ends_with_a_finished_folder(finished: tuple[Path, subprocess.Comp
     assert results["steps"] == 3 and results["seconds"] > results["train_seconds"] > 0
     assert results["free_run"]["split"] == "test" and results["free_run"]["sessions"] == 2
     assert {"eval_loss", "eval_speaking_f1", "eval_joint_state_accuracy"} <= results["validation"].keys()
-    assert {"joint_state_accuracy", "speaking_f1", "dst_update_f1", "response_bleu"} <= results["free_run"].keys()
-    assert results["majority"]["response_texts"] == results["free_run"]["response_texts"] > 0
+    assert {"joint_state_accuracy", "speaking_f1_1s", "dst_update_f1_1s", "response_bleu"} <= results["free_run"].keys()
+    assert set(results["majority"]) == {"joint_state_accuracy", "response_exact_match", "response_bleu"}
+    assert 0 <= results["majority"]["response_bleu"] <= 100 and results["free_run"]["response_bleu"] is not None
     assert facts["settings"]["model"]["hidden_size"] == 32 and facts["settings"]["data"]["sources"] == ["wtag", "ego4d"]
     for split in ("train", "validation", "test"):
         parts = [facts["balance"][f"{source} dialogs {split}"] for source in ("wtag", "ego4d")]

@@ -365,6 +365,18 @@ def test_a_model_that_is_always_right_scores_one() -> None:
     assert metrics["perplexity"] == pytest.approx(np.exp(2.0))
 
 
+def test_what_is_undefined_is_left_out_of_the_log() -> None:
+    """A split without a positive has no recall and no average precision; trackers take numbers alone."""
+    row = records(make_session(9, 6, 1, turn_rate=0.0, event_rate=0.0))
+    row["speaking"] = np.zeros(6)
+    metrics = head_metrics([row], dict.fromkeys(LOSSES, 1.0))
+    assert all(isinstance(value, float) for value in metrics.values())
+    for name in ("recall", "f1", "average_precision", "best_f1"):
+        assert f"speaking_{name}" not in metrics
+    assert metrics["speaking_best_threshold"] == 0.5 and metrics["joint_state_accuracy"] == 1.0
+    assert "joint_state_accuracy_at_updates" not in metrics
+
+
 def test_one_wrong_state_is_seen() -> None:
     rows = [records(session) for session in SESSIONS]
     rows[3]["states"] = rows[3]["states"].copy()

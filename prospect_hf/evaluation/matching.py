@@ -17,6 +17,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 
 from prospect_hf.errors import DataError
+from prospect_hf.evaluation.sums import Counts, Figures, Sums, precision_recall, ratio
 
 # Seconds (l, r) that a reference may lie before and after a prediction: j - i.
 WINDOWS_S = {
@@ -31,6 +32,8 @@ DISTANCE_WEIGHT = 0.3
 DISTANCE_POWER = 1.5
 # A matched pair is correct where its cosine is over this.
 CORRECT_COSINE = 0.5
+# Predictions that are assigned in one call, where runs of them can be told apart.
+ROWS_PER_CALL = 256
 
 
 @dataclass(frozen=True)
@@ -81,8 +84,8 @@ def match_stream(
 ) -> StreamMatch:
     """Match the predicted utterances of a session with its references, in time linear in their number.
 
-    Only pairs inside the window exist, so the costs are a sparse matrix, predictions x frames; the assignment over it
-    is exact. Every prediction can take its own frame, so an assignment always exists.
+    Only pairs inside the window exist, so the costs are a sparse matrix, predictions x frames, in blocks that do not
+    touch; the assignment over each is exact. Every prediction can take its own frame, so one always exists.
 
     Args:
         predicted, reference: frames of the utterances, in order, each frame once.
@@ -105,25 +108,19 @@ def match_stream(
         nothing = np.zeros(0, np.int64)
         return StreamMatch(np.zeros((0, 2), np.int64), np.zeros(0), nothing, np.arange(len(truth)), nothing, 0.0)
 
-    offsets = np.arange(left, right + 1)
-    row = np.repeat(np.arange(len(guess)), len(offsets))
-    column = (guess[:, None] + offsets).ravel()
-    inside = (column >= 0) & (column < frames)
-    row, column = row[inside], column[inside]
-    which = np.full(frames, -1)
-    which[truth] = np.arange(len(truth))
-    spoken = which[column] >= 0
-    cosine = np.zeros(len(row))
-    cosine[spoken] = np.einsum("ij,ij->i", ours[row[spoken]], theirs[which[column[spoken]]])
-    furthest = max(-left, right)
-    distance = np.abs(column - guess[row]) / furthest if furthest else np.zeros(len(row))
-    cost = 1 - np.abs(cosine) + DISTANCE_WEIGHT * distance**DISTANCE_POWER
-    # Every prediction takes one frame, so a constant changes nothing, but an edge of cost 0 would be no edge.
-    used, place = np.unique(column, return_inverse=True)
-    costs = csr_array((cost + 1.0, (row, place)), shape=(len(guess), len(used)))
-    taken = min_weight_full_bipartite_matching(costs)[1]
-    chosen = used[taken]
-    found = which[chosen]
+    # Predictions whose windows do not meet share no frame: runs of them are matched one after the other. Short runs
+    # are taken together, since each call has a price of its own.
+    cuts = np.flatnonzero(np.diff(guess) > right - left) + 1
+    starts = np.concatenate([[0], cuts, [len(guess)]])
+    chosen = np.zeros(len(guess), np.int64)
+    begin, cost = 0, 0.0
+    for end in starts[1:]:
+        if end - begin >= ROWS_PER_CALL or end == len(guess):
+            rows = slice(begin, end)
+            chosen[rows], part = _assign(guess[rows], truth, ours[rows], theirs, frames, window)
+            begin, cost = end, cost + part
+    place = np.searchsorted(truth, chosen)
+    found = np.where(np.append(truth, -1)[place] == chosen, place, -1)
     hit = np.flatnonzero(found >= 0)
     pairs = np.stack([hit, found[hit]], axis=1)
     return StreamMatch(
@@ -132,41 +129,66 @@ def match_stream(
         offsets=truth[pairs[:, 1]] - guess[pairs[:, 0]],
         missed=np.setdiff1d(np.arange(len(truth)), pairs[:, 1]),
         redundant=np.flatnonzero(found < 0),
-        cost=float(costs[np.arange(len(guess)), taken].sum()) - len(guess),
+        cost=cost,
     )
 
 
-def matching_scores(matches: Sequence[StreamMatch], fps: float) -> dict[str, float | None]:
+def _assign(
+    guess: NDArray[np.int64],
+    truth: NDArray[np.int64],
+    ours: NDArray[np.float64],
+    theirs: NDArray[np.float64],
+    frames: int,
+    window: tuple[int, int],
+) -> tuple[NDArray[np.int64], float]:
+    """The frame of each of ``guess`` in the assignment of least cost, and that cost."""
+    left, right = window
+    offsets = np.arange(left, right + 1)
+    row = np.repeat(np.arange(len(guess)), len(offsets))
+    column = (guess[:, None] + offsets).ravel()
+    inside = (column >= 0) & (column < frames)
+    row, column = row[inside], column[inside]
+    place = np.searchsorted(truth, column)
+    spoken = np.append(truth, -1)[place] == column
+    cosine = np.zeros(len(row))
+    cosine[spoken] = np.einsum("ij,ij->i", ours[row[spoken]], theirs[place[spoken]])
+    furthest = max(-left, right)
+    distance = np.abs(column - guess[row]) / furthest if furthest else np.zeros(len(row))
+    cost = 1 - np.abs(cosine) + DISTANCE_WEIGHT * distance**DISTANCE_POWER
+    # Every prediction takes one frame, so a constant changes nothing, but an edge of cost 0 would be no edge.
+    used, index = np.unique(column, return_inverse=True)
+    costs = csr_array((cost + 1.0, (row, index)), shape=(len(guess), len(used)))
+    taken = min_weight_full_bipartite_matching(costs)[1]
+    return used[taken], float(costs[np.arange(len(guess)), taken].sum()) - len(guess)
+
+
+def match_counts(match: StreamMatch, fps: float) -> Counts:
+    """``matching_matched``, ``_correct``, ``_missed``, ``_redundant``, ``_distance_sum`` (seconds, correct pairs)."""
+    return {
+        "matching_matched": float(len(match.matched)),
+        "matching_correct": float(match.correct.sum()),
+        "matching_missed": float(len(match.missed)),
+        "matching_redundant": float(len(match.redundant)),
+        "matching_distance_sum": float(np.abs(match.offsets[match.correct]).sum() / fps),
+    }
+
+
+def match_figures(sums: Sums) -> Figures:
     """Scores of a source, pooled over its sessions.
 
     With M matched, C correct, X missed and R redundant utterances: precision C / (M + R), recall C / (M + X), their F1,
     Jaccard C / (M + X + R), missing rate X / (M + X), redundant rate R / (M + R), and over correct pairs the mean
-    distance in seconds. A ratio without a denominator is None: undefined, and not 0.
+    distance in seconds; each after ``matching_``. A ratio without a denominator is NaN: undefined, and not 0.
     """
-    pairs = sum(len(match.matched) for match in matches)
-    correct = sum(int(match.correct.sum()) for match in matches)
-    missed = sum(len(match.missed) for match in matches)
-    redundant = sum(len(match.redundant) for match in matches)
-    precision, recall = _ratio(correct, pairs + redundant), _ratio(correct, pairs + missed)
-    f1 = _ratio(2 * correct, 2 * pairs + missed + redundant)
-    apart = sum(float(np.abs(match.offsets[match.correct]).sum()) for match in matches)
-    return {
-        "precision": precision,
-        "recall": recall,
-        "f1": f1,
-        "jaccard": _ratio(correct, pairs + missed + redundant),
-        "missing_rate": _ratio(missed, pairs + missed),
-        "redundant_rate": _ratio(redundant, pairs + redundant),
-        "time_diff_s": _ratio(apart / fps, correct),
-        "matched": pairs,
-        "correct": correct,
-        "missed": missed,
-        "redundant": redundant,
+    pairs, correct, missed, redundant = (
+        np.asarray(sums[f"matching_{name}"], np.float64) for name in ("matched", "correct", "missed", "redundant")
+    )
+    return precision_recall("matching", correct, pairs + redundant, pairs + missed) | {
+        "matching_jaccard": ratio(correct, pairs + missed + redundant),
+        "matching_missing_rate": ratio(missed, pairs + missed),
+        "matching_redundant_rate": ratio(redundant, pairs + redundant),
+        "matching_time_diff_s": ratio(sums["matching_distance_sum"], correct),
     }
-
-
-def _ratio(part: float, whole: float) -> float | None:
-    return part / whole if whole else None
 
 
 def _frames(given: Sequence[int], frames: int, name: str) -> NDArray[np.int64]:

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
+
+from prospect_hf.tables import table
 
 FREE_RUN = (
     ("joint state accuracy (all steps right, all frames)", "joint_state_accuracy"),
     ("  of the tracked table", "table_joint_state_accuracy"),
-    ("speaking F1, within 1 s", "speaking_f1"),
-    ("DST-update F1, within 1 s", "dst_update_f1"),
-    ("transition F1 (right step and state), within 1 s", "transition_f1"),
+    ("speaking F1, within 1 s", "speaking_f1_1s"),
+    ("DST-update F1, within 1 s", "dst_update_f1_1s"),
+    ("transition F1 (right step and state), within 1 s", "transition_f1_1s"),
     ("response exact match", "response_exact_match"),
     ("response BLEU", "response_bleu"),
 )
-
-
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells as aligned text; the first row is the head, the first column is set left, the others right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join(cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in cells)
-        for cells in (list(enumerate(zip(row, widths, strict=True))) for row in rows)
-    ]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
 def balance_table(balance: Mapping[str, Mapping[str, int]]) -> str:
@@ -59,8 +51,12 @@ def result_table(results: Mapping[str, Any]) -> str:
         ]
         for label, key in FREE_RUN:
             if key in free:
-                rows.append([label, f"{free[key]:.3f}", f"{majority[key]:.3f}" if key in majority else ""])
+                rows.append([label, _told(free[key]), _told(majority[key]) if key in majority else ""])
         lines.append(table(rows))
     else:
         lines.append("There are no held-out sessions: nothing was evaluated.")
     return "\n".join(lines)
+
+
+def _told(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3f}"

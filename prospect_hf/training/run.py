@@ -18,26 +18,21 @@ from transformers.trainer_utils import SaveStrategy, get_last_checkpoint
 
 from context_dst_smolvlm import Context
 from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
+from prospect_hf.data.arguments import DataArguments
 from prospect_hf.data.clips import ClipCollator, ClipDataset
+from prospect_hf.data.corpus import LoadedRows, prepare_rows, split_sessions
 from prospect_hf.data.dst_frames import balance_by_source, label_balance
 from prospect_hf.data.features import FrameFeatures, encode_sessions
 from prospect_hf.data.glimpses import GlimpseDataset
 from prospect_hf.data.reader import FrameReader
-from prospect_hf.data.rows import SessionRows
 from prospect_hf.errors import DataError, UsageError
-from prospect_hf.evaluation.free_run import follow, majority_response, matched_texts, score, silent_traces
-from prospect_hf.evaluation.metrics import state_metrics
+from prospect_hf.evaluation.baselines import majority, majority_response
+from prospect_hf.evaluation.stream import follow
+from prospect_hf.evaluation.tally import score
 from prospect_hf.hub.card import write_card
 from prospect_hf.settings import compose, parse
-from prospect_hf.training.arguments import DataArguments, DSTTrainingArguments, ModelArguments
-from prospect_hf.training.prepare import (
-    LoadedRows,
-    build_model,
-    build_processor,
-    freeze_vision,
-    prepare_rows,
-    split_sessions,
-)
+from prospect_hf.training.arguments import DSTTrainingArguments, ModelArguments
+from prospect_hf.training.prepare import build_model, build_processor, freeze_vision
 from prospect_hf.training.report import balance_table, result_table
 from prospect_hf.training.trainer import DSTTrainer
 
@@ -144,13 +139,22 @@ def run(overrides: Sequence[str]) -> dict[str, Any]:
         model.config.dst_update_threshold = validation["eval_dst_update_best_threshold"]
     for split, sessions in held_out.items():
         if sessions and (split == "test" or not held_out["test"]):
-            traces = follow(model, processor, frames, sessions, context=context)
+            predictions = follow(model, processor, frames, sessions, context=context)
+            thresholds = (model.config.speaking_threshold, model.config.dst_update_threshold)
             results["free_run"] = {
                 "split": split,
                 "sessions": len(sessions),
-                **score(traces, sessions, model.config.fps),
+                **score(predictions, sessions, model.config.fps, thresholds),
             }
-            results["majority"] = majority_baseline(train, sessions, model.config.fps)
+            text = majority_response(train)
+            guessed = [majority(session, text) for session in sessions]
+            # Its times are the reference's, so only what it says and which states it tells can be compared.
+            of_majority = score(guessed, sessions, model.config.fps, thresholds)
+            results["majority"] = {
+                name: of_majority[name]
+                for name in ("joint_state_accuracy", "response_exact_match", "response_bleu")
+                if name in of_majority
+            }
 
     output = Path(str(args.output_dir))
     trainer.save_model(str(output))
@@ -195,17 +199,6 @@ def label_balance_by_source(loaded: Sequence[LoadedRows]) -> dict[str, dict[str,
                 balance[f"{source} {part.form} {split}"] = counts
             balance[f"all {part.form} {split}"] = label_balance(rows)
     return balance
-
-
-def majority_baseline(train: Sequence[SessionRows], sessions: Sequence[SessionRows], fps: float) -> dict[str, float]:
-    """What a model scores that never looks: no step is ever started, the most frequent response at the right times."""
-    text = majority_response(train)
-    traces = silent_traces(sessions)
-    for trace, session in zip(traces, sessions, strict=True):
-        trace.spoken = dict.fromkeys((session.speaking == 1).nonzero()[0].tolist(), text)
-    pairs = [(trace.states, session.states_after) for trace, session in zip(traces, sessions, strict=True)]
-    states = state_metrics(*zip(*pairs, strict=True))
-    return matched_texts(traces, sessions, int(fps)) | {"joint_state_accuracy": states["joint_state_accuracy"]}
 
 
 def last_checkpoint(args: DSTTrainingArguments) -> str | None:

@@ -23,7 +23,8 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from prospect_hf.data.clips import ClipDataset
 from prospect_hf.data.glimpses import GlimpseDataset
-from prospect_hf.evaluation.metrics import best_threshold, binary_metrics, state_metrics
+from prospect_hf.evaluation.decisions import binary_metrics
+from prospect_hf.evaluation.states import state_metrics
 from prospect_hf.sessions import IGNORE
 from prospect_hf.training.arguments import LOSSES, DSTTrainingArguments
 from prospect_hf.training.losses import focal_loss, masked_cross_entropy
@@ -36,7 +37,7 @@ class DSTTrainer(Trainer):
     """``transformers.Trainer`` for batches of ``ClipCollator``; logs each loss by name and evaluates each head.
 
     The evaluation is teacher-forced: it reads the decisions on streams whose texts are the reference's. What the model
-    does when it hears only itself is measured by ``prospect_hf.evaluation.free_run``.
+    does when it hears only itself is measured by ``prospect_hf.evaluation.stream``.
     """
 
     args: DSTTrainingArguments
@@ -225,15 +226,20 @@ def clip_decisions(
 
 
 def head_metrics(rows: list[dict[str, np.ndarray]], weights: dict[str, float]) -> dict[str, float]:
-    """Each head's figures over all clips: decisions at threshold 0.5 and the best one, states, losses, perplexity."""
+    """Each head's figures over all clips: decisions at threshold 0.5 and the best one, states, losses, perplexity.
+
+    A figure that is undefined (no label of its kind in the split) is left out: trackers take numbers alone, and
+    ``metric_for_best_model`` then says that it is missing.
+    """
     means = np.sum([row["loss_sums"] for row in rows], 0) / np.maximum(np.sum([r["loss_counts"] for r in rows], 0), 1)
-    metrics = {f"{name}_loss": float(mean) for name, mean in zip(LOSSES, means, strict=True)}
-    metrics["loss"] = sum(weights[name] * metrics[f"{name}_loss"] for name in LOSSES)
-    metrics["perplexity"] = math.exp(min(metrics["response_loss"], 700.0))
+    losses = {name: float(mean) for name, mean in zip(LOSSES, means, strict=True)}
+    metrics: dict[str, float | None] = {f"{name}_loss": loss for name, loss in losses.items()}
+    metrics["loss"] = sum(weights[name] * loss for name, loss in losses.items())
+    metrics["perplexity"] = math.exp(min(losses["response"], 700.0))
     for head in ("speaking", "dst_update"):
         scores = np.concatenate([row[head] for row in rows])
         labels = np.concatenate([row[f"{head}_labels"] for row in rows])
-        metrics |= {f"{head}_{name}": value for name, value in binary_metrics(scores, labels).items()}
-        metrics[f"{head}_best_threshold"], metrics[f"{head}_best_f1"] = best_threshold(scores, labels)
+        metrics |= binary_metrics(scores, labels, name=head)
     predicted, reference = [row["states"] for row in rows], [row["dst_state_labels"] for row in rows]
-    return metrics | state_metrics(predicted, reference)
+    metrics |= state_metrics(predicted, reference)
+    return {name: value for name, value in metrics.items() if value is not None}

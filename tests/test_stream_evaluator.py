@@ -10,22 +10,14 @@ import numpy as np
 import pytest
 import torch
 from model_fixtures import NoiseReader, make_session, new_model, small_model, small_processor
-from stream_fixtures import talkative_model
+from stream_fixtures import FIVE, talkative_model
 
 from context_dst_smolvlm import Context
 from modeling_dst_smolvlm import Decoding, DSTSmolVLMForConditionalGeneration
 from processing_dst_smolvlm import FrameItem
 from prospect_hf.data.rows import SessionRows
-from prospect_hf.evaluation.free_run import (
-    Trace,
-    follow,
-    majority_response,
-    matched_texts,
-    score,
-    silent_traces,
-    transitions,
-)
-from prospect_hf.sessions import IGNORE
+from prospect_hf.evaluation.predictions import Prediction
+from prospect_hf.evaluation.stream import follow, without_labels
 from streaming_dst_smolvlm import DSTStream
 
 SESSIONS = [make_session(0, 14, 3), make_session(1, 22, 5), make_session(2, 1, 1), make_session(3, 9, 2, turn_rate=0.8)]
@@ -36,12 +28,12 @@ def traces_of(
     model: DSTSmolVLMForConditionalGeneration,
     tokens_per_frame: int = 1,
     batch_size: int = 32,
-) -> list[Trace]:
+) -> list[Prediction]:
     processor = small_processor(tokens_per_frame)
-    return follow(model, processor, NoiseReader(), sessions, batch_size, max_new_tokens=5, progress=False)
+    return follow(model, processor, NoiseReader(), sessions, batch_size, decoding=FIVE, progress=False)
 
 
-def assert_same(a: Trace, b: Trace, tolerance: float = 1e-4) -> None:
+def assert_same(a: Prediction, b: Prediction, tolerance: float = 1e-4) -> None:
     assert np.abs(a.p_speak - b.p_speak).max() <= tolerance and np.abs(a.p_update - b.p_update).max() <= tolerance
     assert np.array_equal(a.states, b.states) and np.array_equal(a.table, b.table)
     assert a.spoken == b.spoken and a.updates == b.updates
@@ -66,7 +58,7 @@ def test_a_trace_is_what_the_stream_told() -> None:
     model, context = talkative_model(), Context("summarize_with_dst", max_tokens=330)
     session = make_session(5, 60, 3)
     (trace,) = follow(
-        model, small_processor(), NoiseReader(), [session], max_new_tokens=5, progress=False, context=context
+        model, small_processor(), NoiseReader(), [session], decoding=FIVE, progress=False, context=context
     )
     stream = DSTStream(
         model, small_processor(), session.steps, session.goal, context=context, decoding=Decoding(max_new_tokens=5)
@@ -83,6 +75,8 @@ def test_a_trace_is_what_the_stream_told() -> None:
         assert trace.table[frame].tolist() == list(event.states)
         assert trace.spoken.get(frame) == event.text and (frame in trace.updates) == bool(event.transitions)
     assert set(trace.spoken) <= set(range(60)) and trace.updates == sorted(set(trace.updates))
+    assert trace.overflows == [frame for frame, event in enumerate(events) if event.context]
+    assert trace.rejected == sum(event.rejected for event in events)
 
 
 def test_every_decision_comes_from_the_thresholds() -> None:
@@ -130,113 +124,54 @@ def test_no_reference_enters() -> None:
     assert np.abs(traces_of([unseen], model)[0].p_speak - traces[3].p_speak).max() > 1e-3
 
 
+def test_nothing_of_the_future_enters() -> None:
+    """Frames, words and labels after a frame replaced: nothing up to it changes, and what comes later does."""
+    model, session = talkative_model(), make_session(5, 40, 3)
+    cut = 24
+    other = make_session(7, len(session), len(session.steps), turn_rate=0.9)
+    items = {at: item for at, item in session.items.items() if at <= cut}
+    changed = dataclasses.replace(
+        session,
+        speaking=np.concatenate([session.speaking[: cut + 1], other.speaking[cut + 1 :]]),
+        states_after=np.concatenate([session.states_after[: cut + 1], other.states_after[cut + 1 :]]),
+        items=items | {at: item for at, item in other.items.items() if at > cut},
+    )
+
+    class OtherFuture(NoiseReader):
+        def read(self, session: SessionRows, begin: int, end: int) -> list[np.ndarray]:
+            """The session's frames up to the cut, another video's after it."""
+            theirs = super().read(dataclasses.replace(session, video_uid="another"), begin, end)
+            ours = super().read(session, begin, end)
+            return [ours[at - begin] if at <= cut else theirs[at - begin] for at in range(begin, end)]
+
+    (before,) = traces_of([session], model)
+    (after,) = follow(model, small_processor(), OtherFuture(), [changed], decoding=FIVE, progress=False)
+    until = slice(0, cut + 1)
+    assert np.array_equal(before.p_speak[until], after.p_speak[until])
+    assert np.array_equal(before.p_update[until], after.p_update[until])
+    assert np.array_equal(before.states[until], after.states[until])
+    assert before.table is not None and after.table is not None
+    assert np.array_equal(before.table[until], after.table[until])
+    said = [{at: text for at, text in made.spoken.items() if at <= cut} for made in (before, after)]
+    assert said[0] == said[1] and said[0]
+    assert np.abs(before.p_speak[cut + 1 :] - after.p_speak[cut + 1 :]).max() > 1e-3
+
+
+def test_what_the_assistant_may_know_holds_no_label() -> None:
+    for session in [*SESSIONS, make_session(4, 12, 3, labelled=False)]:
+        known = without_labels(session)
+        assert known.labelled == session.labelled and known.steps == session.steps
+        assert not known.speaking.any() and not known.dst_update.any()
+        assert len(np.unique(known.states_before)) == len(np.unique(known.states_after)) == 1
+        for frame in range(len(session)):
+            assert known.item(frame) == FrameItem(user_text=session.item(frame).user_text)
+
+
 def test_the_models_mode_is_put_back() -> None:
     for training in (True, False):
         model = new_model().train(training)
         traces_of(SESSIONS[2:3], model)
         assert model.training == training
-
-
-# -- scores -------------------------------------------------------------------------------------------------------
-
-SCORED = [*SESSIONS, make_session(4, 12, 3, labelled=False)]
-
-
-def oracle(session: SessionRows) -> Trace:
-    """The trace of a follower that is always right."""
-    return Trace(
-        p_speak=(session.speaking == 1).astype(float),
-        p_update=(session.dst_update == 1).astype(float),
-        states=np.maximum(session.states_after, 0),
-        table=np.maximum(session.states_after, 0),
-        spoken={frame: session.item(frame).response for frame in np.flatnonzero(session.speaking == 1).tolist()},
-        updates=np.flatnonzero(session.dst_update == 1).tolist(),
-    )
-
-
-SHARES = [
-    *(
-        f"{event}_{name}"
-        for event in ("speaking", "dst_update", "transition")
-        for name in ("precision", "recall", "f1")
-    ),
-    "joint_state_accuracy",
-    "joint_state_accuracy_at_updates",
-    "step_accuracy",
-    "state_macro_f1",
-    "table_joint_state_accuracy",
-    "response_exact_match",
-]
-
-
-def test_the_oracle_scores_one() -> None:
-    metrics = score([oracle(session) for session in SCORED], SCORED, fps=2.0)
-    for name in SHARES:
-        assert metrics[name] == 1.0, name
-    assert metrics["response_bleu"] == 100.0
-    for event in ("speaking", "dst_update", "transition"):
-        assert metrics[f"{event}_references"] > 0 and metrics[f"{event}_mean_abs_delay_frames"] == 0.0
-    labelled = [session for session in SCORED if session.labelled]
-    assert metrics["state_frames"] == sum(map(len, labelled))
-    assert metrics["transition_references"] == sum(len(transitions(session.states_after)) for session in labelled)
-    assert metrics["speaking_references"] == sum(int((session.speaking == 1).sum()) for session in SCORED)
-
-
-def test_silence_scores_zero() -> None:
-    traces = silent_traces(SCORED)
-    metrics = score(traces, SCORED, fps=2.0)
-    for event in ("speaking", "dst_update", "transition"):
-        assert metrics[f"{event}_f1"] == metrics[f"{event}_precision"] == metrics[f"{event}_recall"] == 0.0
-    assert metrics["response_exact_match"] == 0.0 and metrics["response_bleu"] == 0.0
-    # A table in which nothing ever starts is right until something does, and at no update.
-    labelled = [session for session in SCORED if session.labelled]
-    still = sum(int((session.states_after == 0).all(1).sum()) for session in labelled) / sum(map(len, labelled))
-    assert metrics["joint_state_accuracy"] == metrics["table_joint_state_accuracy"] == pytest.approx(still)
-    assert metrics["joint_state_accuracy_at_updates"] == 0.0
-    assert all(np.isfinite(value) for value in metrics.values())
-
-
-def test_a_tolerance_is_in_seconds() -> None:
-    session = make_session(8, 40, 2, event_rate=0.1, turn_rate=0.0)
-    session.speaking[[4, 20]] = 1
-    session.items |= {4: FrameItem({}, "", "one two"), 20: FrameItem({}, "", "three four")}
-    late = silent_traces([session])[0]
-    late.spoken = {6: "one two", 18: "three four"}
-    assert score([late], [session], fps=2.0)["speaking_f1"] == 1.0
-    assert score([late], [session], fps=2.0)["response_exact_match"] == 1.0
-    assert score([late], [session], fps=1.0)["speaking_f1"] == 0.0
-    assert score([late], [session], fps=2.0, tolerance_s=0.5)["speaking_f1"] == 0.0
-    assert score([late], [session], fps=2.0, tolerance_s=0.5)["response_exact_match"] == 0.0
-
-
-def test_sessions_without_state_labels_count_for_speech_alone() -> None:
-    session = SCORED[4]
-    assert not session.labelled
-    metrics = score([oracle(session)], [session], fps=2.0)
-    assert metrics["speaking_f1"] == 1.0 and metrics["response_exact_match"] == 1.0
-    assert not any(name.startswith(("dst_update", "transition", "joint", "table")) for name in metrics)
-
-
-def test_transitions() -> None:
-    table = np.array([[0, 1], [0, 1], [1, 2], [2, 1]])
-    assert transitions(table) == [(0, 1, 1), (2, 0, 1), (2, 1, 2), (3, 0, 2), (3, 1, 1)]
-
-
-def test_the_majority_response() -> None:
-    session = make_session(9, 6, 1, turn_rate=0.0)
-    session.items = {frame: FrameItem({}, "hello", text) for frame, text in enumerate(["a", "b", "b", ""])}
-    session.speaking[:3] = 1
-    assert majority_response([session]) == "b"
-    assert majority_response([make_session(9, 6, 1, turn_rate=0.0)]) == ""
-    trace = silent_traces([session])[0]
-    trace.spoken = dict.fromkeys(range(3), "b")
-    assert matched_texts([trace], [session], 2)["response_exact_match"] == pytest.approx(2 / 3)
-
-
-def test_labels_that_are_ignored_are_no_references() -> None:
-    session = make_session(3, 9, 2, turn_rate=0.8)
-    assert (session.speaking == IGNORE).any()
-    assert score([oracle(session)], [session], 2.0)["speaking_references"] == int((session.speaking == 1).sum())
 
 
 def test_a_shared_model_is_left_as_it_was() -> None:

@@ -1,0 +1,67 @@
+"""From the settings of a run to its sessions: the rows of every form and source, made on the first call."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from datasets import DatasetDict
+
+from prospect_hf.data.arguments import DataArguments
+from prospect_hf.data.dst_frames import Form, load_dst_frames
+from prospect_hf.data.rows import SessionRows, iter_sessions
+from prospect_hf.errors import UsageError
+from prospect_hf.settings import parse
+from prospect_hf.simulator.corpus import corpus_is_current, write_corpus
+from prospect_hf.simulator.scene import SceneConfig
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LoadedRows:
+    """The frame rows of one form ("dialogs" or "prepared"), by split."""
+
+    form: str
+    rows: DatasetDict
+
+
+def prepare_rows(data: DataArguments) -> list[LoadedRows]:
+    """The frame rows of each form; a simulated corpus is written first if it is not there.
+
+    Raises:
+        UsageError: a folder is missing, or the settings do not fit together.
+        DataError: a record cannot be used, or none is left.
+    """
+    root = Path(str(data.root))
+    if data.name == "simulated":
+        ranges = {name: tuple(value) if isinstance(value, list) else value for name, value in data.scene.items()}
+        scene = parse(SceneConfig, ranges, "data.scene")
+        if not corpus_is_current(root, data.sources, data.recordings, data.seed, scene):
+            write_corpus(root, data.sources, data.recordings, data.seed, scene)
+    elif not (root / "processed_data").is_dir():
+        raise UsageError(f"data.root={root} holds no folder processed_data; give ProAssist's root folder.")
+    settings: dict[str, Any] = {
+        "sources": data.sources,
+        "dst": data.dst,
+        "dst_root": None if data.dst_root is None else Path(data.dst_root),
+        "suffix": data.suffix,
+        "on_error": data.on_error,
+        "cache_dir": Path(data.cache_dir),
+    }
+    loaded = []
+    for form in data.forms:
+        # Asked for together, a form that is not there is named and left out; asked for alone, it is an error.
+        if form == "prepared" and len(data.forms) > 1 and not any(root.glob("processed_data/*/prepared/*.jsonl")):
+            logger.info("%s holds no prepared rows: dialogs only.", root)
+            continue
+        loaded.append(LoadedRows(form, load_dst_frames("all", root, form=cast(Form, form), **settings)))
+    return loaded
+
+
+def split_sessions(loaded: Iterable[LoadedRows], split: str) -> list[SessionRows]:
+    """The sessions of one split over all forms and sources, in order."""
+    return [session for form in loaded if split in form.rows for session in iter_sessions(form.rows[split])]

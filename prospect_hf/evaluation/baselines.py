@@ -1,0 +1,118 @@
+"""What can be had without looking: predictions that a model must beat, and the one that it cannot.
+
+They know the training split and the length of time that has passed, and, where their name says so, the reference.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prospect_hf.data.rows import SessionRows
+from prospect_hf.evaluation.predictions import Prediction
+from prospect_hf.sessions import COMPLETED, IN_PROGRESS
+
+
+def silent(session: SessionRows) -> Prediction:
+    """Never speaks, never starts a step."""
+    frames, steps = session.states_after.shape
+    empty = np.zeros((frames, steps), np.int64)
+    return Prediction(np.zeros(frames), np.zeros(frames), empty, empty.copy())
+
+
+def majority(session: SessionRows, text: str) -> Prediction:
+    """Says the training split's most frequent response, at the reference's times; never starts a step."""
+    prediction = silent(session)
+    prediction.p_speak = (session.speaking == 1).astype(float)
+    if text:
+        prediction.spoken = dict.fromkeys(np.flatnonzero(session.speaking == 1).tolist(), text)
+    return prediction
+
+
+def oracle(session: SessionRows) -> Prediction:
+    """The reference itself: 1 on every figure."""
+    return Prediction(
+        p_speak=(session.speaking == 1).astype(float),
+        p_update=(session.dst_update == 1).astype(float),
+        states=np.maximum(session.states_after, 0),
+        table=np.maximum(session.states_after, 0),
+        spoken={frame: session.item(frame).response for frame in np.flatnonzero(session.speaking == 1).tolist()},
+        updates=np.flatnonzero(session.dst_update == 1).tolist(),
+    )
+
+
+def shifted(prediction: Prediction, frames: int) -> Prediction:
+    """The same, ``frames`` later; what falls past the end is not said."""
+    count = len(prediction)
+
+    def later(values: NDArray[np.generic]) -> NDArray[np.generic]:
+        return np.concatenate([np.zeros_like(values[:frames]), values[: max(count - frames, 0)]])[:count]
+
+    return Prediction(
+        p_speak=later(prediction.p_speak),
+        p_update=later(prediction.p_update),
+        states=later(prediction.states),
+        table=None if prediction.table is None else later(prediction.table),
+        spoken={frame + frames: text for frame, text in prediction.spoken.items() if frame + frames < count},
+        updates=[frame + frames for frame in prediction.updates if frame + frames < count],
+    )
+
+
+class Schedule:
+    """Talks and moves by the clock: what the training split does on average, whatever the video shows.
+
+    It says the most frequent response every so many frames, as often as the training split's assistants speak, and goes
+    through the plan in order, each step as long as a step took on average in training.
+
+    Args:
+        train: sessions of the training split.
+    """
+
+    def __init__(self, train: Sequence[SessionRows]) -> None:
+        turns = sum(int((session.speaking == 1).sum()) for session in train)
+        self.text = majority_response(train)
+        self.every = max(round(sum(map(len, train)) / turns), 1) if turns else 0
+        labelled = [session for session in train if session.labelled]
+        starts = [_first(session, IN_PROGRESS) for session in labelled]
+        ends = [_first(session, COMPLETED) for session in labelled]
+        begun = [np.nanmin(frames) for frames in starts if not np.isnan(frames).all()]
+        self.start = float(np.mean(begun)) if begun else np.nan
+        spans = [
+            (np.nanmax(end) - np.nanmin(start)) / len(start)
+            for start, end in zip(starts, ends, strict=True)
+            if not (np.isnan(end).all() or np.isnan(start).all())
+        ]
+        self.step = float(np.mean(spans)) if spans else np.nan
+
+    def __call__(self, session: SessionRows) -> Prediction:
+        """The prediction for a session, of which only the plan, the user's turns and the length are read."""
+        prediction = silent(session)
+        frames, steps = session.states_after.shape
+        if self.every and self.text:
+            times = [frame for frame in range(self.every - 1, frames, self.every) if not session.item(frame).user_text]
+            prediction.spoken = dict.fromkeys(times, self.text)
+            prediction.p_speak[times] = 1.0
+        if not np.isnan(self.step):
+            done = (np.arange(frames) - self.start) / max(self.step, 1.0)
+            number = np.arange(steps)
+            table = (done[:, None] >= number).astype(np.int64) + (done[:, None] >= number + 1)
+            moved = np.any(np.diff(table, axis=0, prepend=0) != 0, axis=1)
+            prediction.states, prediction.table = table, table.copy()
+            prediction.updates = np.flatnonzero(moved).tolist()
+            prediction.p_update[moved] = 1.0
+        return prediction
+
+
+def _first(session: SessionRows, state: int) -> NDArray[np.float64]:
+    """``[steps]``, the first frame on which each step has come to ``state``, NaN where it never does."""
+    reached = session.states_after >= state
+    return np.where(reached.any(0), reached.argmax(0), np.nan)
+
+
+def majority_response(sessions: Sequence[SessionRows]) -> str:
+    """The most frequent response: the text that a model which never looks would do best to say; "" if there is none."""
+    counts = Counter(item.response for session in sessions for item in session.items.values() if item.response)
+    return counts.most_common(1)[0][0] if counts else ""

@@ -1,0 +1,185 @@
+"""What an evaluation works on: the sessions of a split, the model's revision, and the stamp that tells them apart."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
+from processing_dst_smolvlm import DSTSmolVLMProcessor
+from prospect_hf import __version__
+from prospect_hf.data.arguments import DataArguments
+from prospect_hf.data.corpus import prepare_rows, split_sessions
+from prospect_hf.data.reader import FrameReader
+from prospect_hf.data.rows import SessionRows
+from prospect_hf.errors import DataError, UsageError
+from prospect_hf.evaluation import baselines
+from prospect_hf.evaluation.arguments import EvaluateArguments
+from prospect_hf.evaluation.encoders import SentenceEncoder
+from prospect_hf.evaluation.predictions import Prediction, session_fingerprint
+from prospect_hf.evaluation.tally import Embeddings
+from prospect_hf.evaluation.texts import DocumentFrequencies, document_frequencies
+from prospect_hf.settings import parse
+
+logger = logging.getLogger(__name__)
+
+# The files of a model's folder that decide what it answers.
+REVISED = ("*.safetensors", "config.json", "*processor*.json", "token*.json", "vocab.json", "merges.txt")
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What is evaluated on.
+
+    Args:
+        data: the settings.
+        sessions: of the split; ``train`` those of the training split, for the baselines.
+        reader: their pictures.
+        fingerprints: of each session, by its id.
+    """
+
+    data: DataArguments
+    sessions: list[SessionRows]
+    train: list[SessionRows]
+    reader: FrameReader
+    fingerprints: dict[str, str]
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits of all sessions."""
+        parts = " ".join(f"{name} {value}" for name, value in sorted(self.fingerprints.items()))
+        return hashlib.sha256(parts.encode()).hexdigest()[:16]
+
+
+def data_of(model: Path, given: Mapping[str, Any]) -> DataArguments:
+    """The data settings: those of a chosen file, or those that the model was trained with and what is given over them.
+
+    Raises:
+        UsageError: the model's folder does not say what it was trained on.
+    """
+    if "name" in given:
+        return parse(DataArguments, given, "data")
+    path = model / "results.json"
+    try:
+        trained: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["settings"]["data"]
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"{path} does not say what the model was trained on ({error}); choose data=proassist data.root=FOLDER."
+        ) from error
+    return parse(DataArguments, {**trained, **given}, "data")
+
+
+def load_corpus(args: EvaluateArguments, data: DataArguments, processor: DSTSmolVLMProcessor) -> Corpus:
+    """The sessions of the split.
+
+    Raises:
+        UsageError: the settings do not fit the corpus.
+        DataError: there are no sessions, or one cannot be read.
+    """
+    loaded = prepare_rows(data)
+    sessions = split_sessions(loaded, args.split)
+    if not sessions:
+        raise DataError(f"data.root={data.root} has no {args.split} sessions in {', '.join(data.sources)}.")
+    if args.limit is not None:
+        seen: Counter[str] = Counter()
+        kept = []
+        for session in sessions:
+            seen[session.source] += 1
+            if seen[session.source] <= args.limit:
+                kept.append(session)
+        logger.info("%d of %d sessions (evaluate.limit).", len(kept), len(sessions))
+        sessions = kept
+    name, times = Counter(session.session_id for session in sessions).most_common(1)[0]
+    if times > 1:
+        raise DataError(f"session {name} occurs in {times} forms; choose one, data.forms=[dialogs].")
+    reader = FrameReader(Path(str(data.root)), data.frames, processor)
+    if data.frames != "store":
+        logger.info("Frames are %s, not the videos': the figures say nothing about seeing.", data.frames)
+    fingerprints = {session.session_id: session_fingerprint(session, reader) for session in sessions}
+    train = split_sessions(loaded, "train") if args.baselines else []
+    return Corpus(data, sessions, train, reader, fingerprints)
+
+
+def model_revision(folder: Path) -> str:
+    """16 hex digits of a model folder's weights and settings."""
+    digest = hashlib.sha256()
+    for path in sorted(path for pattern in REVISED for path in folder.glob(pattern)):
+        digest.update(path.name.encode())
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()[:16]
+
+
+def common_stamp(
+    args: EvaluateArguments,
+    corpus: Corpus,
+    model: DSTSmolVLMForConditionalGeneration,
+    encoder: SentenceEncoder | None,
+) -> dict[str, Any]:
+    """What every run of this evaluation has in common."""
+    speaking, update = args.speaking_threshold, args.dst_update_threshold
+    return {
+        "mode": "",
+        "model": args.model,
+        "model_revision": model_revision(Path(args.model)),
+        "data": str(corpus.data.root),
+        "data_fingerprint": corpus.fingerprint,
+        "split": args.split,
+        "sources": list(dict.fromkeys(session.source for session in corpus.sessions)),
+        "frames": corpus.data.frames,
+        "dst": corpus.data.dst,
+        "fps": model.config.fps,
+        "speaking_threshold": model.config.speaking_threshold if speaking is None else speaking,
+        "dst_update_threshold": model.config.dst_update_threshold if update is None else update,
+        "context": None,
+        "tracking": None,
+        "decoding": None,
+        "encoder": None if encoder is None else encoder.identity,
+        "prospect_hf": __version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "draws": args.draws,
+    }
+
+
+def baseline_predictions(corpus: Corpus) -> dict[str, list[Prediction]]:
+    """The baselines by name; those that learn from a training split are left out, and that is said, without one."""
+    made = {
+        "baseline, silent": [baselines.silent(session) for session in corpus.sessions],
+        "baseline, oracle": [baselines.oracle(session) for session in corpus.sessions],
+    }
+    if corpus.train:
+        text = baselines.majority_response(corpus.train)
+        schedule = baselines.Schedule(corpus.train)
+        made["baseline, majority at the right times"] = [baselines.majority(s, text) for s in corpus.sessions]
+        made["baseline, schedule"] = [schedule(session) for session in corpus.sessions]
+    else:
+        logger.info("There is no training split: the baselines that learn from one are left out.")
+    return made
+
+
+def embed(
+    encoder: SentenceEncoder, sessions: Sequence[SessionRows], predictions: Mapping[str, Sequence[Prediction]]
+) -> Embeddings:
+    """The embeddings of all utterances, said and to be said."""
+    said = {text for made in predictions.values() for prediction in made for text in prediction.spoken.values()}
+    wanted = {item.response for session in sessions for item in session.items.values() if item.response}
+    return encoder(said | wanted, progress=True)
+
+
+def source_frequencies(sessions: Sequence[SessionRows]) -> dict[str, DocumentFrequencies]:
+    """How common n-grams are among the references of each source: its figures do not depend on other sources."""
+    texts: dict[str, list[str]] = {}
+    for session in sessions:
+        texts.setdefault(session.source, []).extend(i.response for i in session.items.values() if i.response)
+    return {source: document_frequencies(of_source) for source, of_source in texts.items()}

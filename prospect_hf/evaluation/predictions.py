@@ -1,0 +1,210 @@
+"""What a model did on one session, and where it is kept: metrics and reports read this and never the model.
+
+One safetensors file a session, written beside its place and then renamed, with a key of all that decides what is in it.
+A run that was stopped goes on with the sessions that are missing; a file of another model, threshold or corpus is not
+taken for this one's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from prospect_hf.data.reader import FrameReader
+from prospect_hf.data.rows import SessionRows
+from prospect_hf.errors import DataError
+from streaming_dst_smolvlm import StreamEvent
+
+
+@dataclass
+class ForcedTexts:
+    """How well the LM head foretells the reference's texts, one number a text (``[texts]`` each).
+
+    Args:
+        frame: on which it is written.
+        is_state: a state text, and not a response.
+        tokens: its labels, end token included.
+        nll: sum of the negative log-likelihoods, in nats.
+        right: tokens that are the likeliest at their place.
+        prefix: such tokens before the first that is not.
+    """
+
+    frame: NDArray[np.int64]
+    is_state: NDArray[np.bool_]
+    tokens: NDArray[np.int64]
+    nll: NDArray[np.float64]
+    right: NDArray[np.int64]
+    prefix: NDArray[np.int64]
+
+
+@dataclass
+class Prediction:
+    """What the model did on one session.
+
+    Args:
+        p_speak, p_update: ``[frames]``, the decisions' probabilities.
+        states: ``[frames, steps]``, the state head's answer after each frame.
+        table: ``[frames, steps]``, the tracked table after each frame: it changes only where the model says so; None
+            where nothing was tracked (teacher-forced).
+        spoken: frame -> what the assistant said.
+        updates: frames on which the table changed.
+        rejected: proposals that the table refused.
+        overflows: frames before which room was made in the context.
+        forced: the LM head on the reference's texts, teacher-forced only.
+    """
+
+    p_speak: NDArray[Any]
+    p_update: NDArray[Any]
+    states: NDArray[Any]
+    table: NDArray[Any] | None
+    spoken: dict[int, str] = field(default_factory=dict)
+    updates: list[int] = field(default_factory=list)
+    rejected: int = 0
+    overflows: list[int] = field(default_factory=list)
+    forced: ForcedTexts | None = None
+
+    def __len__(self) -> int:
+        return len(self.p_speak)
+
+
+def prediction_of(events: Sequence[StreamEvent]) -> Prediction:
+    """The events of a whole stream as arrays."""
+    return Prediction(
+        p_speak=np.array([event.p_speak for event in events]),
+        p_update=np.array([event.p_update for event in events]),
+        states=np.array([event.probabilities for event in events]).argmax(-1),
+        table=np.array([event.states for event in events]),
+        spoken={event.frame: event.text for event in events if event.text is not None},
+        updates=[event.frame for event in events if event.transitions],
+        rejected=sum(event.rejected for event in events),
+        overflows=[event.frame for event in events if event.context is not None],
+    )
+
+
+def session_fingerprint(session: SessionRows, reader: FrameReader) -> str:
+    """16 hex digits of a session's rows (plan, words, labels, which frames) and of where its pictures come from.
+
+    Of a frame file only the size enters: reading the pictures of a whole corpus would take hours.
+
+    Raises:
+        DataError: the frame file is not there.
+    """
+    digest = hashlib.sha256(reader.frames.encode())
+    if reader.frames == "store":
+        path = reader.path(session)
+        if not path.is_file():
+            raise DataError(f"{path}: no such frame file; check data.root, or render frames instead.")
+        digest.update(str(path.stat().st_size).encode())
+    facts = [session.session_id, session.source, session.video_uid, session.goal, session.steps, session.first_frame]
+    items = [[at, sorted(item.changes.items()), item.user_text, item.response] for at, item in session.items.items()]
+    digest.update(json.dumps([*facts, sorted(items)], ensure_ascii=True).encode())
+    for labels in (session.speaking, session.dst_update, session.states_before, session.states_after):
+        digest.update(np.ascontiguousarray(labels, "<i8").tobytes())
+    return digest.hexdigest()[:16]
+
+
+class PredictionStore:
+    """The predictions of one run, one file a session.
+
+    Args:
+        folder: of the run.
+        facts: all that decides a prediction but for the session itself (model, thresholds, context, ...).
+        fingerprints: of each session, by its id.
+    """
+
+    def __init__(self, folder: Path, facts: Mapping[str, Any], fingerprints: Mapping[str, str]) -> None:
+        self.folder, self.fingerprints = folder, dict(fingerprints)
+        self.facts = json.dumps(facts, sort_keys=True)
+
+    def path(self, session: SessionRows) -> Path:
+        """The session's file."""
+        return self.folder / f"{session.session_id}.safetensors"
+
+    def key(self, session: SessionRows) -> str:
+        """Of all that decides the session's prediction."""
+        return hashlib.sha256(f"{self.facts} {self.fingerprints[session.session_id]}".encode()).hexdigest()
+
+    def has(self, session: SessionRows) -> bool:
+        """Whether the session was done by this very run.
+
+        Raises:
+            DataError: the file cannot be read.
+        """
+        path = self.path(session)
+        if not path.is_file():
+            return False
+        return self._open(path)[1]["key"] == self.key(session)
+
+    def save(self, session: SessionRows, prediction: Prediction) -> None:
+        """Write a session's prediction.
+
+        Raises:
+            DataError: it does not cover the session.
+        """
+        shapes = [(session.states_after.shape, prediction.states.shape), ((len(session),), prediction.p_speak.shape)]
+        if prediction.table is not None:
+            shapes.append((session.states_after.shape, prediction.table.shape))
+        for wanted, found in shapes:
+            if wanted != found:
+                raise DataError(f"session {session.session_id}: the prediction has shape {found}, not {wanted}.")
+        arrays = {
+            "p_speak": np.asarray(prediction.p_speak, np.float64),
+            "p_update": np.asarray(prediction.p_update, np.float64),
+            "states": np.asarray(prediction.states, np.int8),
+        }
+        if prediction.table is not None:
+            arrays["table"] = np.asarray(prediction.table, np.int8)
+        if prediction.forced is not None:
+            arrays |= {f"forced_{name}": value for name, value in vars(prediction.forced).items()}
+        facts = {
+            "key": self.key(session),
+            "spoken": json.dumps(prediction.spoken),
+            "updates": json.dumps(prediction.updates),
+            "rejected": str(prediction.rejected),
+            "overflows": json.dumps(prediction.overflows),
+        }
+        path = self.path(session)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(path.name + ".partial")
+        save_file({name: np.ascontiguousarray(value) for name, value in arrays.items()}, partial, facts)
+        partial.replace(path)
+
+    def load(self, session: SessionRows) -> Prediction:
+        """The session's prediction.
+
+        Raises:
+            DataError: it is not there, is another run's, or cannot be read.
+        """
+        path = self.path(session)
+        arrays, facts = self._open(path)
+        if facts["key"] != self.key(session):
+            raise DataError(f"{path}: made with another model, setting or corpus; evaluate again.")
+        forced = {name.removeprefix("forced_"): value for name, value in arrays.items() if name.startswith("forced_")}
+        return Prediction(
+            p_speak=arrays["p_speak"],
+            p_update=arrays["p_update"],
+            states=arrays["states"].astype(np.int64),
+            table=arrays["table"].astype(np.int64) if "table" in arrays else None,
+            spoken={int(frame): text for frame, text in json.loads(facts["spoken"]).items()},
+            updates=json.loads(facts["updates"]),
+            rejected=int(facts["rejected"]),
+            overflows=json.loads(facts["overflows"]),
+            forced=ForcedTexts(**forced) if forced else None,
+        )
+
+    @staticmethod
+    def _open(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+        try:
+            with safe_open(path, "np") as file:
+                return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {"key": ""}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise DataError(f"{path}: not a file of predictions ({error}); remove it and evaluate again.") from error

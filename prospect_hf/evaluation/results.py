@@ -1,0 +1,344 @@
+"""One evaluated run as it stands in ``results.json``: its stamp, figures with intervals, curves, and what is shown.
+
+A run is the predictions of one model in one mode on one set of sessions. Its counts of every session go along, so that
+results can be compared, pooled and resampled without the model or the corpus.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from prospect_hf.data.rows import SessionRows
+from prospect_hf.errors import DataError, UsageError
+from prospect_hf.evaluation.bootstrap import draw_weights, drawn_sums, interval
+from prospect_hf.evaluation.decisions import (
+    average_precision,
+    best_threshold,
+    labelled_scores,
+    precision_recall_curve,
+)
+from prospect_hf.evaluation.events import match_events, match_transitions
+from prospect_hf.evaluation.figures import FIGURES, TOLERANCES_S
+from prospect_hf.evaluation.page import KIND, VERSION, check_results
+from prospect_hf.evaluation.predictions import Prediction
+from prospect_hf.evaluation.states import STATES, transitions
+from prospect_hf.evaluation.sums import Counts, plain, ratio, total
+from prospect_hf.evaluation.tally import Embeddings, figures, match_session
+from prospect_hf.evaluation.texts import distinct
+from prospect_hf.sessions import recording_id
+
+SHOWN = 10
+# Average precision is resampled on so many thresholds at most, at quantiles of the positives' scores.
+THRESHOLDS = 2000
+DELAYS = 2000
+DRAWS_AT_A_TIME = 100
+
+Shown = dict[str, dict[str, float | None]]
+
+
+class Evaluated:
+    """The predictions of one run beside their sessions.
+
+    Args:
+        sessions, predictions, counts: one each.
+        fps: frames a second.
+        embeddings: of all utterances, None without a sentence encoder.
+    """
+
+    def __init__(
+        self,
+        sessions: Sequence[SessionRows],
+        predictions: Sequence[Prediction],
+        counts: Sequence[Counts],
+        fps: float,
+        embeddings: Embeddings | None,
+    ) -> None:
+        self.sessions, self.predictions, self.counts = list(sessions), list(predictions), list(counts)
+        self.fps, self.embeddings = fps, embeddings
+        self.recordings = [f"{one.source} {recording_id(one.source, one.video_uid)}" for one in self.sessions]
+
+    def of_source(self, source: str) -> Evaluated:
+        """The part of one source."""
+        chosen = [index for index, session in enumerate(self.sessions) if session.source == source]
+        return Evaluated(
+            [self.sessions[index] for index in chosen],
+            [self.predictions[index] for index in chosen],
+            [self.counts[index] for index in chosen],
+            self.fps,
+            self.embeddings,
+        )
+
+
+def run_result(
+    name: str,
+    stamp: Mapping[str, Any],
+    evaluated: Evaluated,
+    fingerprints: Mapping[str, str],
+    draws: int,
+    agreement: float | None = None,
+) -> dict[str, Any]:
+    """One run of ``results.json``.
+
+    Args:
+        name: of the run.
+        stamp: what was evaluated, and how.
+        evaluated: the predictions and their counts.
+        fingerprints: of each session, by its id.
+        draws: of the bootstrap; 0: no intervals.
+        agreement: of an LLM judge's votes (Krippendorff's alpha), where there was one.
+    """
+    sources = list(dict.fromkeys(session.source for session in evaluated.sessions))
+    scopes = {"all": evaluated, **{source: evaluated.of_source(source) for source in sources}}
+    scores = {scope: scope_scores(part, draws) for scope, part in scopes.items()}
+    if "judge_sessions" in total(evaluated.counts):
+        scores["all"]["judge_agreement"] = {"value": agreement, "low": None, "high": None}
+    best, worst, ranked_by = shown_sessions(evaluated)
+    return {
+        "name": name,
+        "stamp": dict(stamp),
+        "scores": scores,
+        "sessions": [
+            {
+                "id": session.session_id,
+                "source": session.source,
+                "recording": recording,
+                "frames": len(session),
+                "fingerprint": fingerprints[session.session_id],
+                "tally": dict(counts),
+            }
+            for session, recording, counts in zip(
+                evaluated.sessions, evaluated.recordings, evaluated.counts, strict=True
+            )
+        ],
+        "curves": {
+            "speaking": precision_recall_curve(*_pooled(evaluated, "speaking")),
+            "dst_update": precision_recall_curve(*_pooled(evaluated, "dst_update")),
+        },
+        "confusion": _confusions(total(evaluated.counts)),
+        "delays_s": delays(evaluated),
+        "shown": {"best": best, "worst": worst},
+        "ranked_by": ranked_by,
+    }
+
+
+def scope_scores(part: Evaluated, draws: int) -> Shown:
+    """figure -> value, low, high: pooled over the sessions, with the bootstrap's interval."""
+    values: dict[str, float | None] = plain(figures(total(part.counts)))
+    for name in ("speaking", "dst_update"):
+        scores, labels = _pooled(part, name)
+        values[f"{name}_average_precision"] = average_precision(scores, labels)
+        values[f"{name}_best_threshold"], values[f"{name}_best_f1"] = best_threshold(scores, labels)
+        if values[f"{name}_best_f1"] is None:
+            values[f"{name}_best_threshold"] = None  # there was nothing to find one by
+    judged = total(part.counts).get("judge_sessions", 0.0)
+    if judged:
+        sums = total(part.counts)
+        for mark in ("correctness", "promptness", "efficiency", "overall"):
+            values[f"judge_{mark}"] = sums[f"judge_{mark}_sum"] / judged
+    if part.predictions[0].table is not None:
+        said = [text for prediction in part.predictions for text in prediction.spoken.values()]
+        values |= {"distinct_1": distinct(said, 1), "distinct_2": distinct(said, 2)}
+    intervals = _intervals(part, draws) if draws else {}
+    return {
+        name: {
+            "value": _finite(values[name]),
+            "low": intervals[name][0] if name in intervals else None,
+            "high": intervals[name][1] if name in intervals else None,
+        }
+        for name in FIGURES
+        if name in values
+    }
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _intervals(part: Evaluated, draws: int) -> dict[str, tuple[float, float]]:
+    recordings = len(set(part.recordings))
+    weights = draw_weights(part.recordings, draws)
+    sums = drawn_sums(part.counts, weights)
+    drawn = dict(figures(sums))
+    for name in ("speaking", "dst_update"):
+        drawn[f"{name}_average_precision"] = drawn_average_precision(part, name, weights)
+    if "judge_sessions" in sums:
+        for mark in ("correctness", "promptness", "efficiency", "overall"):
+            drawn[f"judge_{mark}"] = ratio(sums[f"judge_{mark}_sum"], sums["judge_sessions"])
+    found = {name: interval(np.where(np.isinf(values), np.nan, values), recordings) for name, values in drawn.items()}
+    return {name: bounds for name, bounds in found.items() if bounds is not None}
+
+
+def drawn_average_precision(part: Evaluated, name: str, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """``[draws]``, the average precision of each draw, exact up to ``THRESHOLDS`` distinct scores of positives.
+
+    Args:
+        part: the sessions.
+        name: of the decision.
+        weights: ``[draws, sessions]``.
+    """
+    pairs = [
+        labelled_scores(scores, labels)
+        for scores, labels in (_of_session(part, index, name) for index in range(len(part.sessions)))
+    ]
+    positive = np.concatenate([score[truth] for score, truth in pairs])
+    if not len(positive):
+        return np.full(len(weights), np.nan)
+    edges = np.unique(positive)
+    if len(edges) > THRESHOLDS:
+        edges = np.unique(np.quantile(edges, np.linspace(0, 1, THRESHOLDS), method="nearest"))
+    # From the highest threshold down: frames of each session at or over it, by label.
+    found = np.zeros((2, len(pairs), len(edges)))
+    for row, (score, truth) in enumerate(pairs):
+        for kind in (0, 1):
+            ordered = np.sort(score[truth == kind])
+            found[kind, row] = len(ordered) - np.searchsorted(ordered, edges[::-1], "left")
+    precisions = []
+    for begin in range(0, len(weights), DRAWS_AT_A_TIME):
+        some = weights[begin : begin + DRAWS_AT_A_TIME]
+        misses, hits = some @ found[0], some @ found[1]
+        gained = np.diff(hits, axis=1, prepend=0)
+        steps = np.nan_to_num(ratio(hits, hits + misses)) * gained
+        precisions.append(ratio(steps.sum(1), hits[:, -1]))
+    return np.concatenate(precisions)
+
+
+def _of_session(part: Evaluated, index: int, name: str) -> tuple[ArrayLike, ArrayLike]:
+    session, prediction = part.sessions[index], part.predictions[index]
+    if name == "speaking":
+        return prediction.p_speak, session.speaking
+    return prediction.p_update, session.dst_update
+
+
+def _pooled(part: Evaluated, name: str) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    pairs = [_of_session(part, index, name) for index in range(len(part.sessions))]
+    return np.concatenate([np.asarray(p) for p, _ in pairs]), np.concatenate([np.asarray(y) for _, y in pairs])
+
+
+def _confusions(sums: Counts) -> dict[str, list[list[int]]]:
+    return {
+        name: [[int(sums[f"{prefix}state_{r}{p}"]) for p in STATES] for r in STATES]
+        for name, prefix in (("head", ""), ("table", "table_"))
+        if f"{prefix}state_00" in sums
+    }
+
+
+def delays(evaluated: Evaluated) -> dict[str, list[float]]:
+    """Seconds from reference to prediction over pairs within the widest tolerance, ``DELAYS`` of each kind at most."""
+    widest = int(max(TOLERANCES_S) * evaluated.fps)
+    moves: list[tuple[int, int]] = []
+    words: list[tuple[int, int]] = []
+    for session, prediction in zip(evaluated.sessions, evaluated.predictions, strict=True):
+        table = prediction.states if prediction.table is None else prediction.table
+        if session.labelled:
+            moves += match_transitions(transitions(table), transitions(session.states_after), widest)
+        wanted = np.flatnonzero(session.speaking == 1).tolist()
+        words += match_events(sorted(prediction.spoken), wanted, widest)
+    found = {}
+    for name, pairs in (("transition", moves), ("speaking", words)):
+        late = np.array([predicted - reference for predicted, reference in pairs], np.float64) / evaluated.fps
+        if len(late) > DELAYS:  # every so manieth of the sorted ones keeps the histogram's shape
+            late = np.sort(late)[np.linspace(0, len(late) - 1, DELAYS).astype(int)]
+        found[name] = late.tolist()
+    return found
+
+
+def shown_sessions(evaluated: Evaluated) -> tuple[list[dict[str, Any]], list[dict[str, Any]], str]:
+    """The best and the worst sessions, ``SHOWN`` of each at most and each once, and what they are ranked by."""
+    talk = ("speaking_f1_1s", "speaking F1 within 1 s")
+    if evaluated.embeddings is not None:
+        talk = ("matching_f1", "stream-matching F1")
+    offline = evaluated.predictions[0].table is None
+    state = "joint_state_accuracy" if offline else "table_joint_state_accuracy"
+    if offline:
+        talk = ("speaking_f1", "speaking F1 on the frame")
+    ranks = []
+    for index, counts in enumerate(evaluated.counts):
+        of_session = plain(figures(counts))
+        known = [value for value in (of_session.get(state), of_session.get(talk[0])) if value is not None]
+        if known:
+            ranks.append((sum(known) / len(known), index))
+    ranks.sort(key=lambda rank: (-rank[0], evaluated.sessions[rank[1]].session_id))
+    half = min(SHOWN, (len(ranks) + 1) // 2)
+    best, worst = ranks[:half], ranks[half:][::-1][:SHOWN]
+    words = f"mean of joint state accuracy{'' if offline else ' of the table'} and {talk[1]}"
+    return [view(evaluated, *rank) for rank in best], [view(evaluated, *rank) for rank in worst], words
+
+
+def view(evaluated: Evaluated, score: float, index: int) -> dict[str, Any]:
+    """A session as its timeline is drawn."""
+    session, prediction = evaluated.sessions[index], evaluated.predictions[index]
+    table = prediction.states if prediction.table is None else prediction.table
+    wanted, said = np.flatnonzero(session.speaking == 1).tolist(), sorted(prediction.spoken)
+    verdicts: list[list[str | None]] = [[None] * len(said), [None] * len(wanted)]
+    if evaluated.embeddings is not None and prediction.table is not None:
+        match = match_session(session, prediction, evaluated.fps, evaluated.embeddings)
+        verdicts = [["redundant"] * len(said), ["missed"] * len(wanted)]
+        for (ours, theirs), correct in zip(match.matched, match.correct, strict=True):
+            verdicts[0][ours] = verdicts[1][theirs] = "correct" if correct else "wrong"
+    return {
+        "id": session.session_id,
+        "source": session.source,
+        "goal": session.goal,
+        "score": round(score, 4),
+        "frames": len(session),
+        "fps": evaluated.fps,
+        "first_frame": session.first_frame,
+        "steps": session.steps,
+        "reference_states": [list(move) for move in transitions(session.states_after)] if session.labelled else None,
+        "predicted_states": [list(move) for move in transitions(table)],
+        "p_speak": np.round(prediction.p_speak, 3).tolist(),
+        "p_update": np.round(prediction.p_update, 3).tolist(),
+        "said": [
+            {"frame": frame, "text": prediction.spoken[frame], "verdict": verdict}
+            for frame, verdict in zip(said, verdicts[0], strict=True)
+        ],
+        "reference": [
+            {"frame": frame, "text": session.item(frame).response, "verdict": verdict}
+            for frame, verdict in zip(wanted, verdicts[1], strict=True)
+        ],
+        "user": [
+            {"frame": frame, "text": item.user_text} for frame, item in sorted(session.items.items()) if item.user_text
+        ],
+    }
+
+
+def write_results(path: Path, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Write ``results.json`` beside its place, then rename; returns what it holds.
+
+    Raises:
+        DataError: a run without its stamp.
+    """
+    written = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    results = {"kind": KIND, "version": VERSION, "written": written, "runs": [dict(run) for run in runs]}
+    check_results(results, str(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(results, allow_nan=False) + "\n", encoding="utf-8")
+    partial.replace(path)
+    return results
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """A checked ``results.json``, or that of a folder.
+
+    Raises:
+        UsageError: there is none.
+        DataError: it is none, or a run lacks its stamp.
+    """
+    file = path / "results.json" if path.is_dir() else path
+    try:
+        results = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"{file}: no such file; give a folder that scripts/evaluate.py wrote.") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DataError(f"{file} cannot be read as JSON: {error}.") from error
+    check_results(results, str(file))
+    return dict(results)

@@ -1,0 +1,292 @@
+"""Counts and figures: the oracle scores 1, silence 0, sums of parts are the whole, nothing undefined is a number."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from model_fixtures import make_session
+
+from processing_dst_smolvlm import FrameItem
+from prospect_hf.data.rows import SessionRows
+from prospect_hf.evaluation.baselines import Schedule, majority, majority_response, oracle, shifted, silent
+from prospect_hf.evaluation.figures import FIGURES, TOLERANCES_S
+from prospect_hf.evaluation.predictions import ForcedTexts, Prediction
+from prospect_hf.evaluation.sums import Counts, plain, total
+from prospect_hf.evaluation.tally import Embeddings, figures, score, tally
+from prospect_hf.sessions import IGNORE
+
+SESSIONS = [make_session(0, 14, 3), make_session(1, 22, 5), make_session(2, 1, 1), make_session(3, 9, 2, turn_rate=0.8)]
+SCORED = [*SESSIONS, make_session(4, 12, 3, labelled=False)]
+HALF = (0.5, 0.5)
+
+
+def words_apart(sessions: list[SessionRows]) -> Embeddings:
+    """An encoder for which equal texts say the same and different ones have nothing in common."""
+    texts = sorted({item.response for session in sessions for item in session.items.values() if item.response})
+    return {text: vector.astype(np.float32) for text, vector in zip(texts, np.eye(len(texts)), strict=True)}
+
+
+def counted(
+    sessions: list[SessionRows], predictions: list[Prediction], embeddings: Embeddings | None = None
+) -> list[Counts]:
+    frequencies = None
+    if embeddings is not None:
+        pytest.importorskip("nltk")
+        pytest.importorskip("rouge_score")
+        from prospect_hf.evaluation.texts import document_frequencies
+
+        frequencies = document_frequencies(list(embeddings))
+    return [
+        tally(session, made, 2.0, HALF, "reopen", embeddings, frequencies)
+        for session, made in zip(sessions, predictions, strict=True)
+    ]
+
+
+SHARES = [
+    *(
+        f"{name}_{kind}"
+        for name in ("speaking", "dst_update")
+        for kind in ("precision", "recall", "f1", "balanced_accuracy")
+    ),
+    *(
+        f"{name}_{kind}_{seconds}s"
+        for name in ("speaking", "dst_update", "transition")
+        for kind in ("precision", "recall", "f1")
+        for seconds in TOLERANCES_S
+    ),
+    *(
+        f"{table}{name}"
+        for table in ("", "table_")
+        for name in ("joint_state_accuracy", "joint_state_accuracy_at_updates")
+    ),
+    *(f"{table}{name}" for table in ("", "table_") for name in ("step_accuracy", "state_macro_f1")),
+    "response_exact_match",
+]
+MATCHING = [f"matching_{name}" for name in ("precision", "recall", "f1", "jaccard")]
+
+
+def test_the_oracle_scores_one() -> None:
+    predictions = [oracle(session) for session in SCORED]
+    found = plain(figures(total(counted(SCORED, predictions, words_apart(SCORED)))))
+    for name in [*SHARES, *MATCHING, "text_rouge_l", "text_similarity"]:
+        assert found[name] == 1.0, name
+    for name in ("response_bleu", "text_bleu1", "text_bleu4"):
+        assert found[name] == 100.0
+    assert found["text_cider_d"] == 10.0
+    for name in ("missing_rate", "redundant_rate", "time_diff_s"):
+        assert found[f"matching_{name}"] == 0.0
+    for name in ("speaking", "dst_update", "transition"):
+        assert found[f"{name}_delay_s"] == found[f"{name}_abs_delay_s"] == 0.0
+    assert found["illegal_transitions_per_hour"] == found["rejected_per_hour"] == 0.0
+
+
+def test_silence_scores_zero_where_that_is_defined() -> None:
+    predictions = [silent(session) for session in SCORED]
+    found = plain(figures(total(counted(SCORED, predictions, words_apart(SCORED)))))
+    for name in ("speaking", "dst_update"):
+        assert found[f"{name}_f1"] == found[f"{name}_recall"] == 0.0 and found[f"{name}_precision"] is None
+    for name in ("speaking", "dst_update", "transition"):
+        assert found[f"{name}_f1_1s"] == found[f"{name}_recall_5s"] == 0.0
+        assert found[f"{name}_precision_2s"] is None and found[f"{name}_delay_s"] is None
+    assert found["response_exact_match"] == found["response_bleu"] == 0.0
+    assert found["matching_f1"] == found["matching_recall"] == found["matching_jaccard"] == 0.0
+    assert found["matching_missing_rate"] == 1.0
+    for name in (
+        "matching_precision",
+        "matching_redundant_rate",
+        "matching_time_diff_s",
+        "text_bleu4",
+        "text_similarity",
+    ):
+        assert found[name] is None, name
+    # A table in which nothing ever starts is right until something does, and at no update.
+    labelled = [session for session in SCORED if session.labelled]
+    still = sum(int((session.states_after == 0).all(1).sum()) for session in labelled) / sum(map(len, labelled))
+    assert found["joint_state_accuracy"] == found["table_joint_state_accuracy"] == pytest.approx(still)
+    assert found["joint_state_accuracy_at_updates"] == 0.0
+
+
+def test_the_oracle_that_comes_late_decays() -> None:
+    """Shifted by a frame it is right within a second and not on the frame; by eleven, within no tolerance."""
+    session = make_session(8, 200, 3, event_rate=0.0, turn_rate=0.0)
+    for place in (20, 80, 140):
+        session.speaking[place] = 1
+        session.items[place] = FrameItem(response="take the wheel")
+    values = []
+    for late in (0, 1, 2, 3, 4, 5, 10, 11):
+        found = plain(figures(total(counted([session], [shifted(oracle(session), late)]))))
+        values.append([found[f"speaking_f1_{seconds}s"] for seconds in TOLERANCES_S])
+    assert values == [
+        [1.0, 1.0, 1.0, 1.0],
+        [0.0, 1.0, 1.0, 1.0],
+        [0.0, 1.0, 1.0, 1.0],
+        [0.0, 0.0, 1.0, 1.0],
+        [0.0, 0.0, 1.0, 1.0],
+        [0.0, 0.0, 0.0, 1.0],
+        [0.0, 0.0, 0.0, 1.0],
+        [0.0, 0.0, 0.0, 0.0],
+    ]
+
+
+def test_figures_of_many_draws_are_those_of_each() -> None:
+    """A sum may be an array: every figure of each of its places is the one of that place alone."""
+    counts = counted(SCORED, [shifted(oracle(session), 1) for session in SCORED], words_apart(SCORED))
+    names = sorted({name for of_session in counts for name in of_session})
+    drawn = figures({name: np.array([of_session.get(name, 0.0) for of_session in counts]) for name in names})
+    for index, of_session in enumerate(counts):
+        alone = plain(figures({name: of_session.get(name, 0.0) for name in names}))
+        assert plain({name: values[index] for name, values in drawn.items()}) == pytest.approx(alone, nan_ok=True)
+
+
+def test_every_figure_is_described_or_an_intermediate_tolerance() -> None:
+    counts = counted(SCORED, [oracle(session) for session in SCORED], words_apart(SCORED))
+    found = figures(total(counts))
+    described = {name for name in found if name in FIGURES}
+    others = {name for name in found if name not in FIGURES}
+    assert all(name.split("_")[-1] in ("0s", "1s", "2s", "5s") or "delay" in name for name in others), others
+    assert {"table_joint_state_accuracy", "matching_f1", "text_meteor", "rejected_per_hour"} <= described
+
+
+def test_sessions_without_state_labels_count_for_speech_alone() -> None:
+    session = SCORED[4]
+    assert not session.labelled
+    found = score([oracle(session)], [session], 2.0, HALF)
+    assert found["speaking_f1_1s"] == 1.0 and found["response_exact_match"] == 1.0
+    assert not any(name.startswith(("transition", "joint", "table")) for name in found)
+    assert found["dst_update_f1"] is None
+
+
+def test_no_session_to_count_is_undefined_and_no_crash() -> None:
+    session = make_session(9, 6, 1, turn_rate=0.0, event_rate=0.0)
+    found = score([silent(session)], [session], 2.0, HALF)
+    assert found["speaking_f1"] is None and found["speaking_f1_1s"] is None and found["response_bleu"] is None
+    assert found["transition_f1_1s"] is None and found["joint_state_accuracy"] == 1.0
+    assert found["joint_state_accuracy_at_updates"] is None and found["state_macro_f1"] == 1.0
+
+
+def test_thresholds_decide() -> None:
+    session = make_session(3, 9, 2, turn_rate=0.8)
+    made = oracle(session)
+    made.p_speak = made.p_speak * 0.4
+    assert tally(session, made, 2.0, (0.4, 0.5))["speaking_no_yes"] == 0
+    assert tally(session, made, 2.0, (0.41, 0.5))["speaking_yes_yes"] == 0
+
+
+def test_texts_are_judged_within_a_second() -> None:
+    session = make_session(8, 40, 2, event_rate=0.1, turn_rate=0.0)
+    session.speaking[[4, 20]] = 1
+    session.items |= {4: FrameItem(response="one two"), 20: FrameItem(response="three four")}
+    late = silent(session)
+    late.spoken = {6: " one two", 18: "three four"}
+    assert score([late], [session], 2.0, HALF)["response_exact_match"] == 1.0
+    late.spoken = {7: "one two", 18: "three"}
+    found = score([late], [session], 2.0, HALF)
+    assert found["response_exact_match"] == 0.0 and 0 < (found["response_bleu"] or 0) < 100
+    assert found["speaking_recall_1s"] == 0.5
+
+
+def test_labels_that_are_ignored_are_no_references() -> None:
+    session = make_session(3, 9, 2, turn_rate=0.8)
+    assert (session.speaking == IGNORE).any()
+    counts = tally(session, oracle(session), 2.0, HALF)
+    assert counts["speaking_references"] == int((session.speaking == 1).sum())
+    decided = [counts[f"speaking_{kind}"] for kind in ("yes_yes", "yes_no", "no_yes", "no_no")]
+    assert sum(decided) == int((session.speaking != IGNORE).sum())
+
+
+# -- teacher-forced text and timing
+
+
+def forced(frame: list[int], tokens: list[int], prefix: list[int]) -> ForcedTexts:
+    return ForcedTexts(
+        frame=np.array(frame),
+        is_state=np.zeros(len(frame), bool),
+        tokens=np.array(tokens),
+        nll=np.array(tokens, float),
+        right=np.array(prefix),
+        prefix=np.array(prefix),
+    )
+
+
+def test_time_difference_and_fluency_by_hand() -> None:
+    """Turns on frames 3, 7 and 12, a user's on 8; spans 0-3, 4-7 and 9-12."""
+    session = make_session(8, 14, 1, event_rate=0.0, turn_rate=0.0)
+    session.speaking[[3, 7, 12]], session.speaking[8] = 1, IGNORE
+    texts = forced([3, 7, 12], [4, 4, 4], [4, 1, 0])
+    p_speak = np.zeros(14)
+    p_speak[[3, 5, 7, 8]] = 1.0  # on time; two frames early; on the user's frame, which decides nothing
+    made = Prediction(p_speak, np.zeros(14), session.states_after, None, forced=texts)
+    found = score([made], [session], 2.0, HALF)
+    assert found["forced_time_diff_s"] == pytest.approx((0 + 1.0 + 2.0) / 3)
+    assert found["forced_silent_rate"] == pytest.approx(1 / 3)
+    # In a row: 4 frames and 4 tokens of 8; 1 frame of 8 (4); 3 frames of 8 (9, 10, 11).
+    assert found["fluency"] == pytest.approx((8 / 8 + 1 / 8 + 3 / 8) / 3)
+    assert found["perplexity"] == pytest.approx(np.e) and found["token_accuracy"] == pytest.approx(5 / 12)
+    assert found["state_perplexity"] is None and found["state_token_accuracy"] is None
+    perfect = Prediction((session.speaking == 1) * 1.0, np.zeros(14), session.states_after, None)
+    perfect.forced = forced([3, 7, 12], [4, 4, 4], [4, 4, 4])
+    found = score([perfect], [session], 2.0, HALF)
+    assert found["fluency"] == 1.0 and found["forced_time_diff_s"] == found["forced_silent_rate"] == 0.0
+
+
+@given(st.integers(0, 10_000), st.floats(0, 1))
+def test_time_difference_and_fluency_turn_by_turn(seed: int, threshold: float) -> None:
+    session = make_session(seed, 30, 1, turn_rate=0.4)
+    rng = np.random.default_rng(seed)
+    turns = np.flatnonzero(session.speaking == 1)
+    tokens = rng.integers(1, 6, len(turns))
+    prefix = np.array([rng.integers(0, count + 1) for count in tokens], np.int64)
+    p_speak = rng.random(30)
+    texts = forced(turns.tolist(), tokens.tolist(), prefix.tolist())
+    made = Prediction(p_speak, np.zeros(30), np.zeros((30, 1), int), None, forced=texts)
+    counts = tally(session, made, 2.0, (threshold, 0.5))
+    late = fluency = silence = 0.0
+    first = number = 0
+    for frame in range(30):
+        if session.speaking[frame] == 0:
+            continue
+        if session.speaking[frame] == 1:
+            span = range(first, frame + 1)
+            hits = [at for at in span if p_speak[at] >= threshold]
+            right = hits[0] - first if hits else len(span) - 1
+            late += (frame - hits[0]) / 2.0 if hits else len(span) / 2.0
+            silence += not hits
+            if hits and hits[0] == frame:
+                right = len(span) + prefix[number]
+            fluency += right / (len(span) + tokens[number])
+            number += 1
+        first = frame + 1
+    assert counts["forced_turns"] == len(turns) and counts["forced_silent"] == silence
+    assert counts["forced_diff_sum"] == pytest.approx(late) and counts["fluency_sum"] == pytest.approx(fluency)
+
+
+# -- baselines
+
+
+def test_the_majority_response() -> None:
+    session = make_session(9, 6, 1, turn_rate=0.0)
+    session.items = {frame: FrameItem({}, "hello", text) for frame, text in enumerate(["a", "b", "b", ""])}
+    session.speaking[:3] = 1
+    assert majority_response([session]) == "b" and majority_response([make_session(9, 6, 1, turn_rate=0.0)]) == ""
+    assert score([majority(session, "b")], [session], 2.0, HALF)["response_exact_match"] == pytest.approx(2 / 3)
+    assert majority(session, "").spoken == {}
+
+
+def test_the_schedule_knows_the_clock_and_the_plan_alone() -> None:
+    train = [make_session(seed, 40, 3, event_rate=0.3) for seed in range(8)]
+    schedule = Schedule(train)
+    session = make_session(20, 60, 4)
+    made = schedule(session)
+    assert made.table is not None and made.table.shape == (60, 4)
+    # In order, one after the other, never back; at any time one step at most is in progress.
+    assert (np.diff(made.table, axis=0) >= 0).all() and ((made.table == 1).sum(1) <= 1).all()
+    gaps = np.diff(sorted(made.spoken))
+    assert len(made.spoken) > 2 and gaps.min() >= schedule.every
+    other = make_session(21, 60, 4, event_rate=0.9)
+    other.items = session.items
+    again = schedule(other)
+    assert np.array_equal(made.table, again.table) and made.spoken == again.spoken
+    nothing = Schedule([make_session(3, 10, 2, labelled=False, turn_rate=0.0)])(session)
+    assert not nothing.spoken and nothing.table is not None and not nothing.table.any()
