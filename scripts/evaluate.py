@@ -26,12 +26,16 @@ Exit codes: 0 done, 1 stopped, 2 the settings or the data cannot be used.
 """
 
 import sys
+from pathlib import Path
 
 if __name__ == "__main__":
     import logging
 
     # bitsandbytes warns on import, on some processors, that a kernel of the Hub is not there; nothing here uses it.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+    # Its folder would hide the library evaluate behind this file.
+    sys.path[:] = [path for path in sys.path if Path(path or ".").resolve() != Path(__file__).resolve().parent]
 
     # Imported here: worker processes import this file again and need none of it.
     from prospect_hf.evaluation.run import main

@@ -33,7 +33,7 @@ CARD_FIGURES = (
     "judge_overall",
 )
 TASK = "video-text-to-text"
-FRAMES = {"store": "real frames", "rendered": "frames drawn from the labels", "blank": "blank frames"}
+FRAMES = {"store": "its own frames", "rendered": "frames drawn from the labels", "blank": "blank frames"}
 
 
 def write_entries(

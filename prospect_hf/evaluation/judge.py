@@ -1,0 +1,184 @@
+"""A language model as judge of whole streamed dialogues: four marks of 1 to 5, as in the ProAssist paper.
+
+Transcripts are data, and a trained assistant may say anything. They go to the judge as JSON in which no tag can stand,
+under a system prompt that no transcript changes. Each session is judged several times, with another seed each time, so
+that the marks come with how far the votes agree.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from itertools import combinations
+from typing import Any, Literal
+
+from prospect_hf.errors import DataError, UsageError
+from prospect_hf.llm import LLMClient, Question
+
+MARKS = ("correctness", "promptness", "efficiency", "overall")
+SCALE = (1, 2, 3, 4, 5)
+# The reason stands first, so that the marks follow from it.
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {"reason": {"type": "string"}, **{mark: {"type": "integer", "enum": list(SCALE)} for mark in MARKS}},
+    "required": ["reason", *MARKS],
+    "additionalProperties": False,
+}
+# About 30,000 tokens of English, which nearly every judge's context holds.
+MAX_CHARACTERS = 100_000
+
+
+@dataclass(frozen=True)
+class Line:
+    """Something said, ``seconds`` after the session's start."""
+
+    seconds: float
+    speaker: Literal["user", "assistant"]
+    text: str
+
+
+@dataclass(frozen=True)
+class JudgedSession:
+    """A session as the judge sees it: the plan, what should have been said, and what was said, in order of time."""
+
+    session_id: str
+    goal: str
+    steps: Sequence[str]
+    reference: tuple[Line, ...]
+    predicted: tuple[Line, ...]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The votes on a session, mark -> 1 to 5 each, and the reason that each vote gives."""
+
+    session_id: str
+    votes: tuple[dict[str, int], ...]
+    reasons: tuple[str, ...]
+
+
+def judge_sessions(
+    client: LLMClient,
+    sessions: Sequence[JudgedSession],
+    votes: int = 3,
+    progress: bool = True,
+    max_characters: int = MAX_CHARACTERS,
+) -> list[Judgement]:
+    """The judge's votes on ``sessions``, in their order; vote v is asked with seed v.
+
+    Args:
+        votes: on each session; they differ only where ``llm.temperature`` is over 0.
+        max_characters: of a session's message; a longer one is an error, and never cut.
+
+    Raises:
+        UsageError: no votes, or the server cannot be asked.
+        DataError: a session that cannot be judged, or an answer that cannot be used.
+    """
+    if votes < 1:
+        raise UsageError(f"The judge's votes must be at least 1, not {votes}.")
+    questions = []
+    for session in sessions:
+        messages = judge_messages(session, max_characters)
+        questions += [Question(messages, SCHEMA, "judgement", seed) for seed in range(votes)]
+    answers = client.ask_many(questions, progress)
+    judgements = []
+    for index, session in enumerate(sessions):
+        given = answers[index * votes : (index + 1) * votes]
+        marks = tuple({mark: int(answer[mark]) for mark in MARKS} for answer in given)
+        judgements.append(Judgement(session.session_id, marks, tuple(answer["reason"] for answer in given)))
+    return judgements
+
+
+def judge_messages(session: JudgedSession, max_characters: int = MAX_CHARACTERS) -> list[dict[str, str]]:
+    """The chat that asks for a judgement: the fixed system prompt, and the session as JSON between two tags.
+
+    Raises:
+        DataError: a time that is no number, or a session that is too long.
+    """
+    told = {
+        "goal": _plain(session.goal),
+        "steps": [_plain(step) for step in session.steps],
+        "reference": _transcript(session.reference, session.session_id),
+        "predicted": _transcript(session.predicted, session.session_id),
+    }
+    # Without angle brackets no text can end the data, however it is written.
+    data = json.dumps(told, ensure_ascii=False).replace("<", "\\u003c").replace(">", "\\u003e")
+    content = f"The session to judge:\n<session>\n{data}\n</session>\nGive the reason and the four marks."
+    if len(content) > max_characters:
+        raise DataError(
+            f"{session.session_id}: its transcripts make {len(content)} characters and the judge is given at most "
+            f"{max_characters}; raise max_characters if the model's context holds them, or leave the session out."
+        )
+    system = (files("prospect_hf") / "prompts" / "judge.txt").read_text(encoding="utf-8")
+    return [{"role": "system", "content": system}, {"role": "user", "content": content}]
+
+
+def _transcript(lines: Sequence[Line], session_id: str) -> list[dict[str, float | str]]:
+    for line in lines:
+        if not math.isfinite(line.seconds):
+            raise DataError(f"{session_id}: {line.text[:40]!r} is said at {line.seconds} s, which is no time.")
+        if line.speaker not in ("user", "assistant"):
+            raise DataError(f"{session_id}: {line.speaker!r} speaks; a speaker is user or assistant.")
+    return [{"seconds": round(line.seconds, 1), "speaker": line.speaker, "text": _plain(line.text)} for line in lines]
+
+
+def _plain(text: str) -> str:
+    """Text on one line, without what is not seen: control and format characters, half surrogates."""
+    seen = "".join(c for c in " ".join(text.split()) if unicodedata.category(c) not in ("Cc", "Cf", "Cs"))
+    return " ".join(seen.split())
+
+
+def judge_counts(judgement: Judgement) -> dict[str, float]:
+    """Sums that add up over sessions: ``judge_sessions``, and for each mark the mean over the votes.
+
+    A figure is the sum over sessions, divided by ``judge_sessions``.
+    """
+    count = len(judgement.votes)
+    sums = {f"judge_{mark}_sum": sum(vote[mark] for vote in judgement.votes) / count for mark in MARKS}
+    return {"judge_sessions": 1.0, **sums}
+
+
+def agreement(judgements: Sequence[Judgement]) -> dict[str, float | None]:
+    """How far the votes on the same session and mark agree; None where that is undefined.
+
+    ``exact`` and ``within_one``: share of pairs of votes that are equal, and that are at most 1 apart.
+    ``mean_difference``: of the pairs. ``alpha``: Krippendorff's, over all four marks, and ``alpha_<mark>`` of each.
+    """
+    units = {mark: [[vote[mark] for vote in judgement.votes] for judgement in judgements] for mark in MARKS}
+    every = [unit for of_mark in units.values() for unit in of_mark]
+    apart = [abs(one - other) for unit in every for one, other in combinations(unit, 2)]
+    return {
+        "exact": sum(distance == 0 for distance in apart) / len(apart) if apart else None,
+        "within_one": sum(distance <= 1 for distance in apart) / len(apart) if apart else None,
+        "mean_difference": sum(apart) / len(apart) if apart else None,
+        "alpha": krippendorff_alpha(every),
+        **{f"alpha_{mark}": krippendorff_alpha(units[mark]) for mark in MARKS},
+    }
+
+
+def krippendorff_alpha(units: Sequence[Sequence[int]]) -> float | None:
+    """Krippendorff's alpha with squared distances (interval data): 1 agreement, 0 chance, below 0 worse than chance.
+
+    With n values in units of m > 1 values each, alpha is ``1 - observed / expected``: observed is the sum over units of
+    ``sum of squared distances of ordered pairs / (m - 1)``, divided by n; expected is the sum over all ordered pairs,
+    divided by ``n (n - 1)`` (Krippendorff, Content Analysis, chapter on reliability).
+
+    Returns:
+        None where no unit has two values, or all values are the same.
+    """
+    paired = [unit for unit in units if len(unit) > 1]
+    values = [value for unit in paired for value in unit]
+    total = _squares(values)
+    if total == 0:
+        return None
+    within = sum(_squares(unit) / (len(unit) - 1) for unit in paired)
+    return 1 - within * (len(values) - 1) / total
+
+
+def _squares(values: Sequence[int]) -> int:
+    """The sum of squared distances of all ordered pairs: ``2 (m sum of squares - squared sum)``."""
+    return 2 * (len(values) * sum(value * value for value in values) - sum(values) ** 2)

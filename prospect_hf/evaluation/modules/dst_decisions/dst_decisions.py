@@ -1,0 +1,46 @@
+"""Yes/no decisions at every frame (speak now? did the state change?), for the library evaluate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import datasets
+import evaluate
+
+from prospect_hf.evaluation.decisions import binary_metrics
+
+_DESCRIPTION = """
+Precision, recall, F1, balanced accuracy and average precision of a decision that is made at every frame, at a threshold
+and at the best one. A label of -100 is no label. What is undefined (precision without a decision, recall without a
+label) is None.
+"""
+_INPUTS = """
+Args:
+    predictions: the probability of "yes" on each frame.
+    references: 1, 0, or -100 for a frame that does not count.
+    threshold: "yes" is decided where the probability reaches it; 0.5 where not given.
+Returns:
+    precision, recall, f1, balanced_accuracy, average_precision, best_threshold, best_f1, positives, predicted.
+Examples:
+    >>> metric = evaluate.load("dst_decisions")
+    >>> metric.compute(predictions=[0.9, 0.2, 0.6], references=[1, 0, -100])["f1"]
+    1.0
+"""
+
+
+class DSTDecisions(evaluate.Metric):
+    """``prospect_hf.evaluation.decisions.binary_metrics``."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(
+            description=_DESCRIPTION,
+            citation="",
+            inputs_description=_INPUTS,
+            features=datasets.Features(
+                {"predictions": datasets.Value("float64"), "references": datasets.Value("int64")}
+            ),
+        )
+
+    def _compute(self, predictions: list[float], references: list[int], threshold: float = 0.5) -> dict[str, Any]:
+        metrics = binary_metrics(predictions, references, threshold, "decision")
+        return {name.removeprefix("decision_"): value for name, value in metrics.items()}

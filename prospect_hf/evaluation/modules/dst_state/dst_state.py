@@ -1,0 +1,87 @@
+"""The state of every step of a plan at every frame, for the library evaluate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import datasets
+import evaluate
+import numpy as np
+
+from prospect_hf.evaluation.events import event_counts, event_figures, match_transitions
+from prospect_hf.evaluation.states import (
+    illegal_transitions,
+    per_step_accuracy,
+    state_counts,
+    state_figures,
+    transitions,
+)
+from prospect_hf.evaluation.sums import plain, ratio, total
+from tracking_dst_smolvlm import LEGAL_MOVES
+
+_DESCRIPTION = """
+Dialog state tracking over a task's steps: joint state accuracy (every step right; on all frames and on those where the
+state changes), step accuracy, macro-F1 over the states 0 (not started), 1 (in progress) and 2 (completed), precision,
+recall and F1 of transitions within a tolerance, their delay, and transitions that no step can make. Pooled over
+sessions; what is undefined is None.
+"""
+_INPUTS = """
+Args:
+    predictions: one table a session, a list of frames, each a list of the steps' states.
+    references: tables of the same shapes, from the session's first frame on, -100 throughout where there is no label.
+    fps: frames a second; 2.0 where not given.
+    tolerances_s: seconds within which a transition counts as found; 0, 1, 2 and 5 where not given.
+    policy: "reopen" (a completed step may be in progress again) or "monotone".
+Returns:
+    joint_state_accuracy, joint_state_accuracy_at_updates, step_accuracy, state_macro_f1, per_step_accuracy (a list for
+    each session), transition_precision_1s, transition_recall_1s, transition_f1_1s and so on for each tolerance,
+    transition_delay_s (late is positive) and transition_abs_delay_s over pairs within the widest tolerance,
+    illegal_transitions_per_hour.
+Examples:
+    >>> metric = evaluate.load("dst_state")
+    >>> metric.compute(predictions=[[[0], [1], [1]]], references=[[[0], [1], [2]]])["transition_recall_0s"]
+    0.5
+"""
+
+
+class DSTState(evaluate.Metric):
+    """``prospect_hf.evaluation.states`` and the transitions of ``prospect_hf.evaluation.events``."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        table = datasets.List(datasets.List(datasets.Value("int64")))
+        return evaluate.MetricInfo(
+            description=_DESCRIPTION,
+            citation="",
+            inputs_description=_INPUTS,
+            features=datasets.Features({"predictions": table, "references": table}),
+        )
+
+    def _compute(
+        self,
+        predictions: list[list[list[int]]],
+        references: list[list[list[int]]],
+        fps: float = 2.0,
+        tolerances_s: Sequence[int] = (0, 1, 2, 5),
+        policy: str = "reopen",
+    ) -> dict[str, Any]:
+        counts, per_step = [], []
+        for ours, theirs in zip(predictions, references, strict=True):
+            guess, truth = np.array(ours), np.array(theirs)
+            before = np.zeros(truth.shape[1], np.int64)
+            of_session = state_counts(guess, truth, before=before)
+            per_step.append(per_step_accuracy(guess, truth))
+            if (truth >= 0).all():
+                moves = transitions(guess), transitions(truth)
+                within = {seconds: match_transitions(*moves, int(seconds * fps)) for seconds in tolerances_s}
+                of_session |= event_counts(within, len(moves[0]), len(moves[1]), fps, "transition")
+                of_session |= {
+                    "hours": len(truth) / fps / 3600,
+                    "illegal": float(illegal_transitions(guess, LEGAL_MOVES[policy])),
+                }
+            counts.append(of_session)
+        nothing = event_counts({seconds: [] for seconds in tolerances_s}, 0, 0, fps, "transition")
+        sums = total([nothing | {"hours": 0.0, "illegal": 0.0}, *counts])
+        figures = state_figures(sums) | event_figures(sums, tolerances_s, "transition")
+        figures["illegal_transitions_per_hour"] = ratio(sums["illegal"], sums["hours"])
+        return plain(figures) | {"per_step_accuracy": per_step}

