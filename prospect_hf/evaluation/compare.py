@@ -130,7 +130,11 @@ def difference_table(a: Mapping[str, Any], b: Mapping[str, Any], differences: Ma
         low, high = of_figure["low"], of_figure["high"]
         between = "" if low is None else f"{low:+.{figure.digits}f} to {high:+.{figure.digits}f}"
         told = "–" if change is None else f"{change:+.{figure.digits}f}"
-        sure = "*" if low is not None and (low > 0 or high < 0) else ""
+        sure = ""
+        if low is not None and (low > 0 or high < 0):
+            sure = "*"
+            if figure.higher_is_better is not None:
+                sure += " better" if (low > 0) == figure.higher_is_better else " worse"
         rows.append([f"{figure.group}: {figure.label}", *cells, told, between, sure])
     out = differences["left_out"]
     lines = [

@@ -32,7 +32,7 @@ CARD_FIGURES = (
     "token_accuracy",
     "judge_overall",
 )
-TASK = "video-text-to-text"
+TASK, TASK_NAME = "video-text-to-text", "Dialog state tracking and proactive speech"
 FRAMES = {"store": "its own frames", "rendered": "frames drawn from the labels", "blank": "blank frames"}
 
 
@@ -90,13 +90,15 @@ def model_index(run: Mapping[str, Any], dataset_id: str | None) -> list[EvalResu
             entries.append(
                 EvalResult(
                     task_type=TASK,
-                    task_name=f"{run['name']}",
+                    task_name=TASK_NAME,
                     dataset_type=data,
                     dataset_name=f"{data}, {scope}, {FRAMES[stamp['frames']]}",
                     dataset_config=scope,
                     dataset_split=stamp["split"],
                     metric_type=figure,
-                    metric_name=f"{FIGURES[figure].group}: {FIGURES[figure].label}",
+                    # Entries of one data set are put under one task, so each figure names its run itself.
+                    metric_name=f"{FIGURES[figure].group}: {FIGURES[figure].label} ({run['name']})",
+                    metric_config=run["name"],
                     metric_value=round(scores[figure]["value"], 4),
                     dataset_args={"fingerprint": stamp["data_fingerprint"]},
                     metric_args=settings(stamp),

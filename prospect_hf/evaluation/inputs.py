@@ -7,7 +7,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +63,12 @@ class Corpus:
 def data_of(model: Path, given: Mapping[str, Any]) -> DataArguments:
     """The data settings: those of a chosen file, or those that the model was trained with and what is given over them.
 
+    A simulated corpus that is there is read as it lies: writing it anew for some of its sources would take the others
+    away.
+
     Raises:
-        UsageError: the model's folder does not say what it was trained on.
+        UsageError: the model's folder does not say what it was trained on, or settings that would change a simulated
+            corpus are given with the root of one that is there.
     """
     if "name" in given:
         return parse(DataArguments, given, "data")
@@ -75,7 +79,15 @@ def data_of(model: Path, given: Mapping[str, Any]) -> DataArguments:
         raise UsageError(
             f"{path} does not say what the model was trained on ({error}); choose data=proassist data.root=FOLDER."
         ) from error
-    return parse(DataArguments, {**trained, **given}, "data")
+    data = parse(DataArguments, {**trained, **given}, "data")
+    if data.name == "simulated" and (Path(str(data.root)) / "processed_data").is_dir():
+        changed = [key for key in ("recordings", "seed", "scene") if key in given and given[key] != trained[key]]
+        if changed:
+            raise UsageError(
+                f"data.{changed[0]} makes another corpus than the one in {data.root}; give it a data.root of its own."
+            )
+        data = replace(data, name="proassist")
+    return data
 
 
 def load_corpus(args: EvaluateArguments, data: DataArguments, processor: DSTSmolVLMProcessor) -> Corpus:

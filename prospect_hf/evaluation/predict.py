@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
 import torch
+import transformers
 from tqdm.auto import tqdm
 
 from context_dst_smolvlm import Context, StreamError
@@ -70,13 +72,33 @@ class Run:
             raise DataError(f"{self.name}: {error}") from error
 
 
+@contextmanager
+def workers(model_folder: Path, processes: int) -> Iterator[ProcessPoolExecutor | None]:
+    """Processes that evaluate side by side, each with the model of its own; None for one, which needs no other.
+
+    The machine's cores are shared among them. Work that has not begun is dropped where the block is left by an error.
+    """
+    if processes == 1:
+        yield None
+        return
+    threads = max(torch.get_num_threads() // processes, 1)
+    pool = ProcessPoolExecutor(
+        processes, mp_context=get_context("spawn"), initializer=_begin, initargs=(model_folder, threads)
+    )
+    try:
+        yield pool
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    pool.shutdown()
+
+
 def predict_missing(
     run: Run,
     sessions: Sequence[SessionRows],
-    model_folder: Path,
     model: DSTSmolVLMForConditionalGeneration,
     processor: DSTSmolVLMProcessor,
-    processes: int,
+    pool: ProcessPoolExecutor | None = None,
     progress: bool = True,
 ) -> int:
     """Evaluate the sessions that ``run.store`` does not hold yet; returns how many those were.
@@ -85,8 +107,8 @@ def predict_missing(
     digits with the sessions beside it (another order of additions), as in any batched evaluation.
 
     Args:
-        model_folder: of ``model`` and ``processor``; further processes load it themselves.
-        processes: that work side by side; the machine's cores are shared among them.
+        model, processor: for this process, where there is no pool.
+        pool: of ``workers``.
 
     Raises:
         DataError: a session that cannot be evaluated.
@@ -99,27 +121,14 @@ def predict_missing(
     missing = sum(map(len, parts))
     done = len(sessions) - missing
     with tqdm(total=len(sessions), initial=done, desc=run.name, unit="session", disable=not progress) as bar:
-        if processes == 1 or len(parts) <= 1:
+        if pool is None:
             for part in parts:
                 run.predict(model, processor, part, bar.update)
         else:
-            for count in _side_by_side(run, parts, model_folder, processes):
-                bar.update(count)
+            # Long sessions first: the last part to end is then a short one.
+            for finished in as_completed([pool.submit(_work, run, part) for part in reversed(parts)]):
+                bar.update(finished.result())
     return missing
-
-
-def _side_by_side(run: Run, parts: Sequence[list[SessionRows]], model_folder: Path, processes: int) -> Iterator[int]:
-    threads = max(torch.get_num_threads() // processes, 1)
-    # Long sessions first: the last part to end is then a short one.
-    with ProcessPoolExecutor(
-        processes, mp_context=get_context("spawn"), initializer=_begin, initargs=(model_folder, threads)
-    ) as pool:
-        try:
-            for part in as_completed([pool.submit(_work, run, part) for part in reversed(parts)]):
-                yield part.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
 
 
 _loaded: list[tuple[DSTSmolVLMForConditionalGeneration, DSTSmolVLMProcessor]] = []  # of a worker process
@@ -127,6 +136,7 @@ _loaded: list[tuple[DSTSmolVLMForConditionalGeneration, DSTSmolVLMProcessor]] = 
 
 def _begin(model_folder: Path, threads: int) -> None:
     torch.set_num_threads(threads)
+    transformers.logging.disable_progress_bar()
     _loaded.append(load_trained(model_folder))
 
 

@@ -138,11 +138,6 @@ def scope_scores(part: Evaluated, draws: int) -> Shown:
         values[f"{name}_best_threshold"], values[f"{name}_best_f1"] = best_threshold(scores, labels)
         if values[f"{name}_best_f1"] is None:
             values[f"{name}_best_threshold"] = None  # there was nothing to find one by
-    judged = total(part.counts).get("judge_sessions", 0.0)
-    if judged:
-        sums = total(part.counts)
-        for mark in ("correctness", "promptness", "efficiency", "overall"):
-            values[f"judge_{mark}"] = sums[f"judge_{mark}_sum"] / judged
     if part.predictions[0].table is not None:
         said = [text for prediction in part.predictions for text in prediction.spoken.values()]
         values |= {"distinct_1": distinct(said, 1), "distinct_2": distinct(said, 2)}
@@ -169,9 +164,6 @@ def _intervals(part: Evaluated, draws: int) -> dict[str, tuple[float, float]]:
     drawn = dict(figures(sums))
     for name in ("speaking", "dst_update"):
         drawn[f"{name}_average_precision"] = drawn_average_precision(part, name, weights)
-    if "judge_sessions" in sums:
-        for mark in ("correctness", "promptness", "efficiency", "overall"):
-            drawn[f"judge_{mark}"] = ratio(sums[f"judge_{mark}_sum"], sums["judge_sessions"])
     found = {name: interval(np.where(np.isinf(values), np.nan, values), recordings) for name, values in drawn.items()}
     return {name: bounds for name, bounds in found.items() if bounds is not None}
 

@@ -32,7 +32,7 @@ from prospect_hf.evaluation.inputs import (
 )
 from prospect_hf.evaluation.judging import add_judgements
 from prospect_hf.evaluation.page import write_report
-from prospect_hf.evaluation.predict import Run, predict_missing
+from prospect_hf.evaluation.predict import Run, predict_missing, workers
 from prospect_hf.evaluation.predictions import Prediction, PredictionStore
 from prospect_hf.evaluation.results import Evaluated, run_result, write_results
 from prospect_hf.evaluation.tables import overview_table
@@ -90,10 +90,11 @@ def run(overrides: Sequence[str]) -> dict[str, Any]:
     runs = planned_runs(args, stamp, corpus, frames, context, tracking, decoding)
     predictions: dict[str, list[Prediction]] = {}
     stamps: dict[str, dict[str, Any]] = {}
-    for job, its_stamp in runs:
-        predict_missing(job, corpus.sessions, Path(args.model), model, processor, args.processes)
-        predictions[job.name] = [job.store.load(session) for session in corpus.sessions]
-        stamps[job.name] = its_stamp
+    with workers(Path(args.model), args.processes) as pool:
+        for job, its_stamp in runs:
+            predict_missing(job, corpus.sessions, model, processor, pool)
+            predictions[job.name] = [job.store.load(session) for session in corpus.sessions]
+            stamps[job.name] = its_stamp
     if args.baselines:
         for name, made in baseline_predictions(corpus).items():
             predictions[name] = made

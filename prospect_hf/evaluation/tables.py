@@ -32,8 +32,15 @@ MAIN = (
 )
 
 
+# Beside more runs than this the intervals would not fit on a screen.
+WIDE = 5
+
+
 def overview_table(runs: Sequence[Mapping[str, Any]]) -> str:
-    """The main figures over all sources, a column a run, with half the width of each 95 % interval; – is undefined."""
+    """The main figures over all sources, a column a run; – is undefined.
+
+    Where the runs are few, half the width of each 95 % interval stands beside the figure.
+    """
     heads = [run["name"].removeprefix("stream, ").removeprefix("baseline, ") for run in runs]
     rows = [["", *[head.replace(" at the right times", "") for head in heads]]]
     for name in MAIN:
@@ -41,18 +48,18 @@ def overview_table(runs: Sequence[Mapping[str, Any]]) -> str:
         if any(score is not None for score in scores):
             figure = FIGURES[name]
             label = f"{figure.group}: {figure.label}" if figure.group in ("Stream matching", "Texts") else figure.label
-            rows.append([label, *(_cell(score, figure.digits) for score in scores)])
+            rows.append([label, *(_cell(score, figure.digits, len(runs) <= WIDE) for score in scores)])
     sessions = len(runs[0]["sessions"])
     stamp = runs[0]["stamp"]
     head = f"{sessions} sessions of {stamp['data']} ({stamp['split']}), encoder: {stamp['encoder'] or 'none'}"
     return f"\n{head}\n{table(rows)}"
 
 
-def _cell(score: Mapping[str, float | None] | None, digits: int) -> str:
+def _cell(score: Mapping[str, float | None] | None, digits: int, intervals: bool) -> str:
     if score is None:
         return ""
     if score["value"] is None:
         return "–"
-    if score["low"] is None or score["high"] is None:
+    if not intervals or score["low"] is None or score["high"] is None:
         return f"{score['value']:.{digits}f}"
     return f"{score['value']:.{digits}f} ±{(score['high'] - score['low']) / 2:.{digits}f}"

@@ -15,6 +15,7 @@ from prospect_hf.data.rows import SessionRows
 from prospect_hf.evaluation.decisions import decision_counts, decision_figures
 from prospect_hf.evaluation.events import event_counts, event_figures, match_events, match_transitions
 from prospect_hf.evaluation.figures import TOLERANCES_S
+from prospect_hf.evaluation.judge import MARKS
 from prospect_hf.evaluation.matching import StreamMatch, match_counts, match_figures, match_stream, window_frames
 from prospect_hf.evaluation.predictions import ForcedTexts, Prediction
 from prospect_hf.evaluation.states import illegal_transitions, state_counts, state_figures, transitions
@@ -185,6 +186,8 @@ def figures(sums: Sums) -> Figures:
         found |= match_figures(sums) | text_figures(sums)
     if "forced_turns" in sums:
         found |= _forced_figures(sums)
+    if "judge_sessions" in sums:
+        found |= {f"judge_{mark}": ratio(sums[f"judge_{mark}_sum"], sums["judge_sessions"]) for mark in MARKS}
     return found
 
 
