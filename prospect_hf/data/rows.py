@@ -9,6 +9,9 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from processing_dst_smolvlm import FrameItem
 from prospect_hf.errors import DataError
@@ -64,7 +67,8 @@ def iter_sessions(rows: datasets.Dataset) -> Iterator[SessionRows]:
     Raises:
         DataError: there are no rows, or a session's rows are not one run of consecutive frames.
     """
-    ids = rows.with_format("numpy")["session_id"][:]
+    tables = rows.with_format("arrow")
+    ids = tables["session_id"][:].to_numpy(zero_copy_only=False) if len(rows) else np.array([])
     if not len(ids):
         raise DataError("The split holds no frame rows: nothing to train or evaluate on.")
     bounds = [0, *(np.flatnonzero(ids[1:] != ids[:-1]) + 1), len(ids)]
@@ -73,33 +77,46 @@ def iter_sessions(rows: datasets.Dataset) -> Iterator[SessionRows]:
         if ids[begin] in seen:
             raise DataError(f"session {ids[begin]}: its rows lie apart (do not shuffle), or two share its name.")
         seen.add(ids[begin])
-        yield _session(rows[int(begin) : int(end)])
+        yield _session(tables[int(begin) : int(end)].combine_chunks())
 
 
-def _session(rows: dict[str, list[Any]]) -> SessionRows:
-    frames = np.asarray(rows["frame_index"])
-    session_id = rows["session_id"][0]
+def _session(rows: pa.Table) -> SessionRows:
+    """The rows of one session; nothing is done frame by frame but where something happens."""
+
+    def first(name: str) -> Any:
+        return rows[name][0].as_py()
+
+    def column(name: str) -> NDArray[np.int64]:
+        return rows[name].to_numpy().astype(np.int64)
+
+    def table(name: str) -> NDArray[np.int64]:
+        cells = pc.list_flatten(rows[name]).to_numpy().astype(np.int64)
+        return cells.reshape(rows.num_rows, len(first("steps")))
+
+    frames = column("frame_index")
+    session_id = first("session_id")
     if (np.diff(frames) != 1).any():
         raise DataError(f"session {session_id}: its rows are not consecutive frames; do not shuffle or filter rows.")
+    happens = pc.or_(pc.not_equal(rows["user_text"], ""), pc.not_equal(rows["response"], ""))
+    happens = pc.or_(happens, pc.greater(pc.list_value_length(rows["transitions"]), 0)).to_numpy()
+    at = np.flatnonzero(happens)
+    told = rows.select(["transitions", "user_text", "response"]).take(at).to_pylist()
     items = {}
-    for frame, (transitions, user_text, response) in enumerate(
-        zip(rows["transitions"], rows["user_text"], rows["response"], strict=True)
-    ):
-        if transitions or user_text or response:
-            changes = {t["step"]: IN_PROGRESS if t["transition"] == "start" else COMPLETED for t in transitions}
-            items[frame] = FrameItem(changes, user_text, response)
+    for frame, row in zip(at.tolist(), told, strict=True):
+        changes = {t["step"]: IN_PROGRESS if t["transition"] == "start" else COMPLETED for t in row["transitions"]}
+        items[frame] = FrameItem(changes, row["user_text"], row["response"])
     return SessionRows(
         session_id=session_id,
-        source=rows["source"][0],
-        video_uid=rows["video_uid"][0],
-        user_type=rows["user_type"][0],
-        goal=rows["goal"][0],
-        steps=list(rows["steps"][0]),
-        frames_file=rows["frames_file"][0],
+        source=first("source"),
+        video_uid=first("video_uid"),
+        user_type=first("user_type"),
+        goal=first("goal"),
+        steps=first("steps"),
+        frames_file=first("frames_file"),
         first_frame=int(frames[0]),
-        speaking=np.asarray(rows["speaking"], np.int64),
-        dst_update=np.asarray(rows["dst_update"], np.int64),
-        states_before=np.asarray(rows["states_before"], np.int64),
-        states_after=np.asarray(rows["states_after"], np.int64),
+        speaking=column("speaking"),
+        dst_update=column("dst_update"),
+        states_before=table("states_before"),
+        states_after=table("states_after"),
         items=items,
     )
