@@ -8,7 +8,7 @@ nobody is given to is missed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,7 +32,7 @@ DISTANCE_WEIGHT = 0.3
 DISTANCE_POWER = 1.5
 # A matched pair is correct where its cosine is over this.
 CORRECT_COSINE = 0.5
-# Predictions that are assigned in one call, where runs of them can be told apart.
+# Predictions that are assigned in one call: the solver's time grows with their square.
 ROWS_PER_CALL = 256
 
 
@@ -84,8 +84,9 @@ def match_stream(
 ) -> StreamMatch:
     """Match the predicted utterances of a session with its references, in time linear in their number.
 
-    Only pairs inside the window exist, so the costs are a sparse matrix, predictions x frames, in blocks that do not
-    touch; the assignment over each is exact. Every prediction can take its own frame, so one always exists.
+    Only pairs inside the window exist, so the costs are a sparse matrix, predictions x frames. It is solved in parts of
+    some hundred predictions, and parts that want the same frame are solved together, so the whole is exact. Every
+    prediction can take its own frame, so an assignment always exists.
 
     Args:
         predicted, reference: frames of the utterances, in order, each frame once.
@@ -108,17 +109,15 @@ def match_stream(
         nothing = np.zeros(0, np.int64)
         return StreamMatch(np.zeros((0, 2), np.int64), np.zeros(0), nothing, np.arange(len(truth)), nothing, 0.0)
 
-    # Predictions whose windows do not meet share no frame: runs of them are matched one after the other. Short runs
-    # are taken together, since each call has a price of its own.
-    cuts = np.flatnonzero(np.diff(guess) > right - left) + 1
-    starts = np.concatenate([[0], cuts, [len(guess)]])
-    chosen = np.zeros(len(guess), np.int64)
-    begin, cost = 0, 0.0
-    for end in starts[1:]:
-        if end - begin >= ROWS_PER_CALL or end == len(guess):
-            rows = slice(begin, end)
-            chosen[rows], part = _assign(guess[rows], truth, ours[rows], theirs, frames, window)
-            begin, cost = end, cost + part
+    parts: list[_Part] = []
+    for begin, end in _spans(guess):
+        part = _assign(begin, end, guess, truth, ours, theirs, frames, window)
+        # Parts that may take the same frames are a relaxation: its cost is a lower bound, and where no frame is taken
+        # twice the parts together are the optimum. Where one is, the two are assigned together.
+        while _clash(parts, part, guess, window):
+            part = _assign(parts.pop().begin, end, guess, truth, ours, theirs, frames, window)
+        parts.append(part)
+    chosen = np.concatenate([part.chosen for part in parts])
     place = np.searchsorted(truth, chosen)
     found = np.where(np.append(truth, -1)[place] == chosen, place, -1)
     hit = np.flatnonzero(found >= 0)
@@ -129,19 +128,54 @@ def match_stream(
         offsets=truth[pairs[:, 1]] - guess[pairs[:, 0]],
         missed=np.setdiff1d(np.arange(len(truth)), pairs[:, 1]),
         redundant=np.flatnonzero(found < 0),
-        cost=cost,
+        cost=sum(part.cost for part in parts),
     )
 
 
+@dataclass(frozen=True)
+class _Part:
+    """The assignment of predictions ``begin`` to ``end``: the frame of each, and the cost."""
+
+    begin: int
+    end: int
+    chosen: NDArray[np.int64]
+    cost: float
+
+
+def _spans(guess: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Predictions ``begin`` to ``end`` that are assigned together, ended at the longest pause of their latter half."""
+    begin = 0
+    while len(guess) - begin > ROWS_PER_CALL:
+        half = begin + max(ROWS_PER_CALL // 2, 1)
+        end = half + int(np.argmax(np.diff(guess[half - 1 : begin + ROWS_PER_CALL + 1])))
+        yield begin, end
+        begin = end
+    yield begin, len(guess)
+
+
+def _clash(parts: list[_Part], part: _Part, guess: NDArray[np.int64], window: tuple[int, int]) -> bool:
+    """Whether ``part`` takes a frame that one of the parts before it has taken."""
+    left, right = window
+    for earlier in reversed(parts):
+        if guess[earlier.end - 1] + right < guess[part.begin] + left:
+            return False
+        if np.isin(part.chosen, earlier.chosen).any():
+            return True
+    return False
+
+
 def _assign(
-    guess: NDArray[np.int64],
+    begin: int,
+    end: int,
+    all_predicted: NDArray[np.int64],
     truth: NDArray[np.int64],
-    ours: NDArray[np.float64],
+    all_ours: NDArray[np.float64],
     theirs: NDArray[np.float64],
     frames: int,
     window: tuple[int, int],
-) -> tuple[NDArray[np.int64], float]:
-    """The frame of each of ``guess`` in the assignment of least cost, and that cost."""
+) -> _Part:
+    """Predictions ``begin`` to ``end`` with frames at the least cost, as if they were alone."""
+    guess, ours = all_predicted[begin:end], all_ours[begin:end]
     left, right = window
     offsets = np.arange(left, right + 1)
     row = np.repeat(np.arange(len(guess)), len(offsets))
@@ -159,7 +193,7 @@ def _assign(
     used, index = np.unique(column, return_inverse=True)
     costs = csr_array((cost + 1.0, (row, index)), shape=(len(guess), len(used)))
     taken = min_weight_full_bipartite_matching(costs)[1]
-    return used[taken], float(costs[np.arange(len(guess)), taken].sum()) - len(guess)
+    return _Part(begin, end, used[taken], float(costs[np.arange(len(guess)), taken].sum()) - len(guess))
 
 
 def match_counts(match: StreamMatch, fps: float) -> Counts:

@@ -1,0 +1,124 @@
+"""Scoring a session from its kept prediction: counts over arrays against the same counts frame by frame.
+
+    python benchmarks/scoring.py
+
+One session of a plan of 20 steps; utterances and state changes as often as in the corpus (7.5 % and 2 % of frames);
+median of 5, both ways in turn. Both must count the same. The last column is ``tally`` as a whole: decisions, events
+within 0, 1, 2 and 5 s, states of head and table, transitions, texts within a second, stream matching (embeddings at
+hand) and all text metrics.
+
+Exit codes: 0 done, 1 the two sides differ.
+"""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from processing_dst_smolvlm import FrameItem
+from prospect_hf.data.rows import SessionRows
+from prospect_hf.evaluation.baselines import oracle, shifted
+from prospect_hf.evaluation.decisions import decision_counts
+from prospect_hf.evaluation.predictions import Prediction
+from prospect_hf.evaluation.states import state_counts
+from prospect_hf.evaluation.tally import tally
+from prospect_hf.evaluation.texts import document_frequencies
+
+SIZES = (1_000, 8_000, 72_000)
+STEPS, REPEATS, WIDTH = 20, 5, 384
+
+
+def session(frames: int) -> SessionRows:
+    """A made session: steps start and complete at random, one sentence of 40 at random times."""
+    rng = np.random.default_rng(0)
+    states = np.zeros((frames, STEPS), np.int64)
+    for _ in range(frames // 50):
+        at, step = rng.integers(frames), rng.integers(STEPS)
+        states[at:, step] = 2 if states[at, step] == 1 else 1
+    before = np.vstack([np.zeros_like(states[:1]), states[:-1]])
+    speaking = (rng.random(frames) < 0.075).astype(np.int64)
+    sentences = [f"now attach part {number} to the board" for number in range(40)]
+    items = {at: FrameItem(response=sentences[rng.integers(40)]) for at in np.flatnonzero(speaking).tolist()}
+    update = (states != before).any(1).astype(np.int64)
+    plan = [f"attach part {number}" for number in range(STEPS)]
+    return SessionRows(
+        "wtag.v.talk_some_0", "wtag", "v", "talk_some", "goal", plan, "f", 0, speaking, update, before, states, items
+    )
+
+
+def by_arrays(one: SessionRows, made: Prediction) -> dict[str, float]:
+    """Decisions and states, as the package counts them."""
+    return decision_counts(made.p_speak, one.speaking, 0.5, "speaking") | state_counts(
+        made.states, one.states_after, "", one.states_before[0]
+    )
+
+
+def by_frames(one: SessionRows, made: Prediction) -> dict[str, float]:
+    """The same, frame by frame and step by step."""
+    counts = {f"speaking_{kind}": 0.0 for kind in ("yes_yes", "yes_no", "no_yes", "no_no")}
+    counts |= dict.fromkeys(("state_frames", "state_right", "state_updates", "state_right_at_updates"), 0.0)
+    counts |= {f"state_{truth}{guess}": 0.0 for truth in range(3) for guess in range(3)}
+    before = one.states_before[0]
+    for frame in range(len(one)):
+        decided = "yes" if made.p_speak[frame] >= 0.5 else "no"
+        counts[f"speaking_{decided}_{'yes' if one.speaking[frame] == 1 else 'no'}"] += 1
+        right = changed = True
+        changed = False
+        for step in range(STEPS):
+            truth, guess = int(one.states_after[frame, step]), int(made.states[frame, step])
+            counts[f"state_{truth}{guess}"] += 1
+            right = right and truth == guess
+            changed = changed or truth != before[step]
+        counts["state_frames"] += 1
+        counts["state_right"] += right
+        counts["state_updates"] += changed
+        counts["state_right_at_updates"] += right and changed
+        before = one.states_after[frame]
+    return counts
+
+
+def seconds(*ways: Callable[[], object]) -> list[float]:
+    """Median seconds of each way, in turn."""
+    times: list[list[float]] = [[] for _ in ways]
+    for _ in range(REPEATS):
+        for way, taken in zip(ways, times, strict=True):
+            began = time.perf_counter()
+            way()
+            taken.append(time.perf_counter() - began)
+    return [statistics.median(taken) for taken in times]
+
+
+def main() -> int:
+    """Print the table."""
+    print(f"Python {platform.python_version()}, numpy {np.__version__}\n")
+    print("| frames | frame by frame | arrays | ratio | all of tally | frames a second |")
+    print("|---|---|---|---|---|---|")
+    for frames in SIZES:
+        one = session(frames)
+        made = shifted(oracle(one), 1)
+        if by_arrays(one, made) != by_frames(one, made):
+            print(f"the two ways differ at {frames} frames", file=sys.stderr)
+            return 1
+        texts = sorted({item.response for item in one.items.values()})
+        vectors = np.random.default_rng(1).normal(size=(len(texts), WIDTH)).astype(np.float32)
+        embeddings = dict(zip(texts, vectors, strict=True))
+        frequencies = document_frequencies(texts)
+        slow, fast, whole = seconds(
+            lambda one=one, made=made: by_frames(one, made),
+            lambda one=one, made=made: by_arrays(one, made),
+            lambda one=one, made=made, embeddings=embeddings, frequencies=frequencies: tally(
+                one, made, 2.0, (0.5, 0.5), "reopen", embeddings, frequencies
+            ),
+        )
+        cells = [f"{frames:,}", f"{slow:.3f} s", f"{1000 * fast:.2f} ms", f"{slow / fast:.0f} x", f"{whole:.3f} s"]
+        print("|", " | ".join([*cells, f"{frames / whole:,.0f}"]), "|", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
