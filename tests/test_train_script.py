@@ -137,7 +137,8 @@ def test_the_card_is_whole(finished: tuple[Path, subprocess.CompletedProcess[str
     head, body = card.split("---\n", 2)[1:]
     assert "library_name: transformers" in head and "base_model" not in head
     results = json.loads((folder / "results.json").read_text())["results"]
-    assert f"| joint state accuracy | {results['free_run']['joint_state_accuracy']:.4g} |" in body
+    assert f"| States: State head, joint accuracy | {results['free_run']['joint_state_accuracy']:.3f} |" in body
+    assert "Decisions: Speaking, F1 within 1 s" in body and "transition_f1" not in body
     assert "3 steps" in body and "wtag, ego4d" in body and "test split" in body
     settings = json.loads(re.findall(r"```json\n(.*?)```", body, re.S)[0])
     assert settings["training"]["max_steps"] == 3

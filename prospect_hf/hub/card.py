@@ -10,6 +10,8 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
+from prospect_hf.evaluation.figures import FIGURES
+
 TEMPLATE = Path(__file__).resolve().parents[2] / "model_card.md"
 FRAMES = {
     "store": "the sources' own frames",
@@ -35,12 +37,25 @@ def write_card(folder: Path, facts: Mapping[str, Any]) -> Path:
     text = environment.from_string(template()).render(
         **facts,
         frames=FRAMES[facts["settings"]["data"]["frames"]],
+        figures=figure_rows(facts["results"].get("free_run", {})),
         settings_json=json.dumps(facts["settings"], indent=1),
     )
     partial = folder / "README.md.partial"
     partial.write_text(text, encoding="utf-8")
     partial.replace(folder / "README.md")
     return folder / "README.md"
+
+
+def figure_rows(scores: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(label, value) of each described figure among ``scores``, in the order of a report."""
+    return [
+        (
+            f"{figure.group}: {figure.label}" + (f", {figure.unit}" if figure.unit else ""),
+            "undefined" if scores[name] is None else f"{scores[name]:.{figure.digits}f}",
+        )
+        for name, figure in FIGURES.items()
+        if name in scores
+    ]
 
 
 def template() -> str:
