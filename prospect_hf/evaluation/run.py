@@ -24,6 +24,7 @@ from prospect_hf.evaluation.entries import write_entries
 from prospect_hf.evaluation.inputs import (
     Corpus,
     baseline_predictions,
+    baseline_stamp,
     common_stamp,
     data_of,
     embed,
@@ -88,46 +89,32 @@ def run(overrides: Sequence[str]) -> dict[str, Any]:
     output = Path(args.output_dir)
     stamp = common_stamp(args, corpus, model, encoder)
     runs = planned_runs(args, stamp, corpus, frames, context, tracking, decoding)
-    predictions: dict[str, list[Prediction]] = {}
-    stamps: dict[str, dict[str, Any]] = {}
+    made: dict[str, tuple[dict[str, Any], list[Prediction]]] = {}  # run -> stamp, predictions
     with workers(Path(args.model), args.processes) as pool:
         for job, its_stamp in runs:
             predict_missing(job, corpus.sessions, model, processor, pool)
-            predictions[job.name] = [job.store.load(session) for session in corpus.sessions]
-            stamps[job.name] = its_stamp
+            made[job.name] = its_stamp, [job.store.load(session) for session in corpus.sessions]
     if args.baselines:
-        for name, made in baseline_predictions(corpus).items():
-            predictions[name] = made
-            stamps[name] = stamp | {
-                "mode": "baseline",
-                "model": name,
-                "model_revision": None,
-                "speaking_threshold": None,
-                "dst_update_threshold": None,
-            }
-    embeddings = None if encoder is None else embed(encoder, corpus.sessions, predictions)
-    frequencies = {} if encoder is None else source_frequencies(corpus.sessions)
+        made |= {name: (baseline_stamp(stamp, name), of) for name, of in baseline_predictions(corpus).items()}
+
+    sessions, fps = corpus.sessions, model.config.fps
+    embeddings = None if encoder is None else embed(encoder, sessions, [of for _, of in made.values()])
+    frequencies = {} if encoder is None else source_frequencies(sessions)
     results = []
-    for name, made in predictions.items():
-        thresholds = (stamps[name]["speaking_threshold"] or 0.5, stamps[name]["dst_update_threshold"] or 0.5)
+    for name, (its_stamp, predictions) in made.items():
+        thresholds = its_stamp["speaking_threshold"], its_stamp["dst_update_threshold"]
         counts = [
-            tally(
-                session,
-                prediction,
-                model.config.fps,
-                thresholds,
-                tracking.policy,
-                embeddings,
-                frequencies.get(session.source),
-            )
-            for session, prediction in zip(corpus.sessions, made, strict=True)
+            tally(session, one, fps, thresholds, tracking.policy, embeddings, frequencies.get(session.source))
+            for session, one in zip(sessions, predictions, strict=True)
         ]
         alpha = None
-        if client is not None and stamps[name]["mode"] == "stream":
-            alpha = add_judgements(client, args.judge_votes, corpus.sessions, made, counts, model.config.fps)
-            stamps[name] |= {"judge": {"model": llm.model, "votes": args.judge_votes, "temperature": llm.temperature}}
-        evaluated = Evaluated(corpus.sessions, made, counts, model.config.fps, embeddings)
-        results.append(run_result(name, stamps[name], evaluated, corpus.fingerprints, args.draws, alpha))
+        if client is not None and its_stamp["mode"] == "stream":
+            alpha = add_judgements(client, args.judge_votes, sessions, predictions, counts, fps)
+            its_stamp |= {"judge": {"model": llm.model, "votes": args.judge_votes, "temperature": llm.temperature}}
+        evaluated = Evaluated(sessions, predictions, counts, fps, embeddings)
+        results.append(run_result(name, its_stamp, evaluated, corpus.fingerprints, args.draws, alpha))
+    if client is not None:
+        logger.info("The judge: %s", ", ".join(f"{name} {value}" for name, value in client.spent.items()))
     written = write_results(output / "results.json", results)
     write_report(output / "report.html", written)
     print(overview_table(written["runs"]))
