@@ -10,8 +10,9 @@ from model_fixtures import make_session
 
 from prospect_hf.evaluation.bootstrap import draw_weights, drawn_sums, interval
 from prospect_hf.evaluation.decisions import average_precision
+from prospect_hf.evaluation.evaluated import Evaluated
 from prospect_hf.evaluation.predictions import Prediction
-from prospect_hf.evaluation.results import THRESHOLDS, Evaluated, drawn_average_precision
+from prospect_hf.evaluation.results import THRESHOLDS, drawn_average_precision
 from prospect_hf.evaluation.sums import ratio, total
 
 

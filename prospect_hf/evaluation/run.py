@@ -21,6 +21,7 @@ from prospect_hf.evaluation.arguments import GROUPS, EvaluateArguments
 from prospect_hf.evaluation.compare import compare_command, report_command
 from prospect_hf.evaluation.encoders import SentenceEncoder
 from prospect_hf.evaluation.entries import write_entries
+from prospect_hf.evaluation.evaluated import Evaluated
 from prospect_hf.evaluation.inputs import (
     Corpus,
     baseline_predictions,
@@ -35,7 +36,7 @@ from prospect_hf.evaluation.judging import add_judgements
 from prospect_hf.evaluation.page import write_report
 from prospect_hf.evaluation.predict import Run, predict_missing, workers
 from prospect_hf.evaluation.predictions import Prediction, PredictionStore
-from prospect_hf.evaluation.results import Evaluated, run_result, write_results
+from prospect_hf.evaluation.results import run_result, write_results
 from prospect_hf.evaluation.tables import overview_table
 from prospect_hf.evaluation.tally import tally
 from prospect_hf.llm import LLMArguments, LLMClient
