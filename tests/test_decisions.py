@@ -120,3 +120,24 @@ def test_the_curve_lies_on_the_decisions(rows: list[tuple[float, int]]) -> None:
 
 def test_average_precision_of_a_constant_is_the_share_of_positives() -> None:
     assert average_precision([0.3] * 4, [1, 0, 0, 0]) == 0.25
+
+
+def test_of_equal_thresholds_the_highest_is_taken_and_lies_between_scores() -> None:
+    # F1 is 2/3 at 0.9 (1 of 2 found) and at 0.3 (2 of 4 decisions right).
+    assert best_threshold([0.9, 0.5, 0.4, 0.3], [1, 0, 0, 1]) == (pytest.approx(0.7), pytest.approx(2 / 3))
+    high, low = 0.5, float(np.nextafter(0.5, 0.0))
+    threshold, f1 = best_threshold([high, low], [1, 0])
+    assert (threshold, f1) == (high, 1.0)  # nothing lies between neighbours
+
+
+def test_the_curve_ends_where_everything_is_found() -> None:
+    """Of many points some are kept, the first and the one of full recall among them."""
+    rng = np.random.default_rng(0)
+    labels = rng.random(5000) < 0.2
+    curve = precision_recall_curve(labels * 0.5 + rng.random(5000), labels.astype(int))
+    assert 150 <= len(curve["recall"]) <= 200 and curve["recall"][-1] == 1.0 and curve["recall"][0] < 0.01
+    assert np.diff(curve["recall"]).max() < 0.02 and curve["threshold"] == sorted(curve["threshold"], reverse=True)
+
+
+def test_infinite_is_not_undefined() -> None:
+    assert plain({"a": math.inf, "b": math.nan, "c": np.float64(1)}) == {"a": math.inf, "b": None, "c": 1.0}

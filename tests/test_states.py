@@ -123,3 +123,9 @@ def test_illegal_transitions_are_those_that_the_table_refuses(policy: str, spec:
         tracked.propose({0: int(after)}, update=True)
         refused += tracked.rejected
     assert illegal_transitions(states, LEGAL_MOVES[policy]) == refused
+
+
+def test_confusion_is_reference_then_prediction() -> None:
+    counts = state_counts([[1, 2], [0, 2]], [[0, 2], [0, 1]])
+    cells = {name: value for name, value in counts.items() if name[-2:].isdigit() and value}
+    assert cells == {"state_01": 1, "state_22": 1, "state_00": 1, "state_12": 1}

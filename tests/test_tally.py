@@ -174,6 +174,73 @@ def test_thresholds_decide() -> None:
     assert tally(session, made, 2.0, (0.41, 0.5))["speaking_yes_yes"] == 0
 
 
+def moved(rows: list[list[int]]) -> SessionRows:
+    """A session of these states and no words."""
+    states = np.array(rows)
+    session = make_session(8, len(rows), states.shape[1], event_rate=0.0, turn_rate=0.0)
+    session.states_after[:], session.states_before[1:] = states, states[:-1]
+    session.dst_update[:] = (session.states_after != session.states_before).any(1)
+    return session
+
+
+def test_each_decision_has_its_own_threshold() -> None:
+    session = moved([[0], [1], [2]])
+    made = oracle(session)
+    made.p_update = made.p_update * 0.5
+    assert tally(session, made, 2.0, (0.9, 0.5))["dst_update_yes_yes"] == 2
+    assert tally(session, made, 2.0, (0.1, 0.6))["dst_update_no_yes"] == 2
+
+
+def test_transitions_are_those_of_the_table_and_within_seconds() -> None:
+    """The head may flicker: what is tracked counts, and in a teacher-forced run, which tracks nothing, the head."""
+    session = moved([[0]] * 4 + [[1]] * 6 + [[2]] * 15)
+    made = oracle(session)
+    made.states = np.zeros_like(made.states)
+    made.states[::2] = 1
+    found = plain(figures(tally(session, made, 2.0, HALF)))
+    assert found["transition_f1_0s"] == found["table_joint_state_accuracy"] == 1.0
+    assert (found["joint_state_accuracy"] or 1) < 0.5 and (found["illegal_transitions_per_hour"] or 0) > 0
+    made.table, made.states = None, session.states_after
+    assert plain(figures(tally(session, made, 2.0, HALF)))["transition_f1_0s"] == 1.0
+    for late, within in ((2, 1), (3, 2), (4, 2), (5, 5), (10, 5)):
+        found = plain(figures(tally(session, shifted(oracle(session), late), 2.0, HALF)))
+        reached = [found[f"transition_f1_{seconds}s"] == 1.0 for seconds in TOLERANCES_S]
+        assert reached == [seconds >= within for seconds in TOLERANCES_S], late
+        assert found["transition_delay_s"] == late / 2.0
+
+
+def test_the_policy_says_what_is_illegal_and_hours_are_the_labelled_ones() -> None:
+    session = moved([[0], [2], [1], [1], [2], [0]])
+    assert tally(session, oracle(session), 2.0, HALF, "reopen")["illegal"] == 1
+    assert tally(session, oracle(session), 2.0, HALF, "monotone")["illegal"] == 2
+    unlabelled = make_session(4, 60, 3, labelled=False)
+    counts = [tally(one, oracle(one), 2.0, HALF) for one in (session, unlabelled)]
+    hours = 6 / 2.0 / 3600
+    assert counts[0]["hours"] == counts[0]["labelled_hours"] == hours
+    assert plain(figures(total(counts)))["illegal_transitions_per_hour"] == pytest.approx(1 / hours)
+
+
+def test_a_change_on_the_first_frame_is_an_update() -> None:
+    session = moved([[1], [1]])
+    counts = tally(session, oracle(session), 2.0, HALF)
+    assert counts["state_updates"] == counts["table_state_updates"] == 1
+
+
+def test_utterances_may_come_in_any_order_and_wrong_ones_are_not_read() -> None:
+    """Text figures are over correct pairs; what was said later may stand first."""
+    session = make_session(8, 60, 1, event_rate=0.0, turn_rate=0.0)
+    session.speaking[[10, 30, 50]] = 1
+    for at, text in ((10, "one"), (30, "two"), (50, "three")):
+        session.items[at] = FrameItem(response=text)
+    made = silent(session)
+    made.spoken = {50: "one", 31: "two", 10: "one"}
+    (counts,) = counted([session], [made], words_apart([session]))
+    assert (counts["matching_matched"], counts["matching_correct"]) == (3, 2)
+    assert counts["text_pairs"] == counts["text_rouge_l_sum"] == counts["text_similarity_sum"] == 2
+    assert counts["matching_distance_sum"] == 0.5
+    assert counts["response_exact"] == 2 and counts["response_texts"] == 3
+
+
 def test_texts_are_judged_within_a_second() -> None:
     session = make_session(8, 40, 2, event_rate=0.1, turn_rate=0.0)
     session.speaking[[4, 20]] = 1
@@ -229,6 +296,19 @@ def test_time_difference_and_fluency_by_hand() -> None:
     perfect.forced = forced([3, 7, 12], [4, 4, 4], [4, 4, 4])
     found = score([perfect], [session], 2.0, HALF)
     assert found["fluency"] == 1.0 and found["forced_time_diff_s"] == found["forced_silent_rate"] == 0.0
+
+
+def test_state_texts_count_apart() -> None:
+    session = make_session(8, 14, 1, event_rate=0.0, turn_rate=0.0)
+    session.speaking[3] = 1
+    texts = forced([2, 3], [4, 2], [1, 2])
+    texts.is_state[0], texts.right[0] = True, 3
+    made = Prediction((session.speaking == 1) * 1.0, np.zeros(14), session.states_after, None, forced=texts)
+    found = score([made], [session], 2.0, HALF)
+    assert found["token_accuracy"] == 1.0 and found["state_token_accuracy"] == 0.75 and found["fluency"] == 1.0
+    texts.nll[0] = 8.0
+    found = score([made], [session], 2.0, HALF)
+    assert found["state_perplexity"] == pytest.approx(np.exp(2.0)) and found["perplexity"] == pytest.approx(np.e)
 
 
 @given(st.integers(0, 10_000), st.floats(0, 1))

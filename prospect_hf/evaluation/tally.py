@@ -27,7 +27,6 @@ from prospect_hf.evaluation.texts import (
     text_counts,
     text_figures,
 )
-from prospect_hf.sessions import IGNORE
 from tracking_dst_smolvlm import LEGAL_MOVES
 
 Embeddings = Mapping[str, NDArray[np.float32]]  # text -> [size]
@@ -149,7 +148,7 @@ def forced_counts(
     own = session.speaking[turns] == 1
     first = np.concatenate([[0], turns[:-1] + 1])[own] if len(turns) else np.zeros(0, np.int64)
     frame = turns[own]
-    would = np.append(np.flatnonzero((np.asarray(p_speak) >= threshold) & (session.speaking != IGNORE)), len(session))
+    would = np.append(np.flatnonzero(np.asarray(p_speak) >= threshold), len(session))
     trigger = would[np.searchsorted(would, first)]
     silent = trigger > frame
     span = frame - first + 1
