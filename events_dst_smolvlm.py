@@ -66,12 +66,14 @@ class Task:
         goal: what the user is after.
         states: the steps' states before the first frame, 0, 1 or 2 each; all not started where not given.
         say_states: whether the prompt tells the states; False suits a model that was trained without DST labels.
+        seed: of the draws of its texts, added to ``Decoding.seed``; its number in the batch where not given.
     """
 
     plan: Sequence[str]
     goal: str = ""
     states: Sequence[int] | None = None
     say_states: bool = True
+    seed: int | None = None
 
 
 @dataclass(frozen=True)

@@ -121,7 +121,8 @@ class StreamBatch:
             table = StateTable(states, self.tracking)
         except ValueError as error:
             raise StreamError(str(error)) from error
-        generator = torch.Generator(self.model.device).manual_seed(self.decoding.seed + number)
+        seed = number if task.seed is None else task.seed
+        generator = torch.Generator(self.model.device).manual_seed(self.decoding.seed + seed)
         return StreamRow(number, task, table, generator, states, self._most(len(states)))
 
     # -- room -----------------------------------------------------------------------------------------------------

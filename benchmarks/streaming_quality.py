@@ -341,7 +341,7 @@ def quality(model: Model, processor: DSTSmolVLMProcessor, sessions: Sequence[Ses
                 f"{metrics['dst_update_f1_1s']:.3f}",
                 f"{metrics['joint_state_accuracy']:.3f}",
                 f"{metrics['table_joint_state_accuracy']:.3f}",
-                f"{metrics['transition_f1_1s']:.3f}",
+                f"{metrics['table_transition_f1_1s']:.3f}",
                 f"{metrics['response_bleu']:.1f}",
                 f"{metrics['speaking_abs_delay_s']:.2f}",
                 f"{1000 * seconds[name] / frames:.2f}",

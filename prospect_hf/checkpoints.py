@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig
 
 from configuration_dst_smolvlm import DSTSmolVLMConfig
@@ -32,7 +33,7 @@ def load_trained(folder: Path) -> tuple[DSTSmolVLMForConditionalGeneration, DSTS
         processor = DSTSmolVLMProcessor.from_pretrained(folder)
     except UsageError:
         raise
-    except (ValueError, OSError, KeyError, AttributeError) as error:
+    except (ValueError, OSError, KeyError, AttributeError, SafetensorError) as error:
         raise UsageError(f"{folder} cannot be loaded: {error}") from error
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
     return model.to(device).eval(), processor

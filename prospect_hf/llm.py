@@ -153,6 +153,11 @@ class LLMClient:
             )
         if not (key.isascii() and key.isprintable()):
             raise UsageError(f"The key in {arguments.api_key_env} holds a character that no key has: set it again.")
+        if key and base_url.startswith("http://") and not is_loopback(self._host):
+            raise UsageError(
+                f"{self._host} would be sent the key in {arguments.api_key_env} unencrypted: take an https address, or "
+                "give llm.api_key_env of a variable that is not set if the server needs none."
+            )
         # Servers of one's own are given words like "EMPTY" as a key: no secret, and they may stand in answers.
         self._secret = key if len(key) >= 8 else None
         try:

@@ -18,6 +18,8 @@ NOT_STARTED, IN_PROGRESS, COMPLETED = 0, 1, 2
 IGNORE = -100
 FPS = 2.0
 
+# Not empty, and neither a path nor a step out of one.
+_NAME = re.compile(r"(?!\.+$)[^/\\\0]+")
 _VIEW = re.compile(r"__view\d+$")
 _ASSEMBLY101_PART = re.compile(r"^[^_]+_(?!_)")  # "assembly_" or "disassembly_"; "__" sets a camera view apart
 _ASSEMBLY101_CAMERA = re.compile(r"__(HMC_|C\d).*$")
@@ -86,6 +88,11 @@ class Session:
     def __post_init__(self) -> None:
         if self.source not in SOURCES:
             raise DataError(f"{self.origin}: source is '{self.source}'; known are {', '.join(SOURCES)}.")
+        for key, name in (("session_id", self.session_id), ("video_uid", self.video_uid)):
+            if not _NAME.fullmatch(name):
+                raise DataError(
+                    f"{self.origin}: {key} is {name!r}; files are named after it, so no folder may be in it."
+                )
         if not self.steps:
             raise DataError(f"{self.origin}: steps is empty; a session needs a plan of at least one step.")
         if not (math.isfinite(self.fps) and self.fps > 0):

@@ -49,7 +49,8 @@ def _run(
         "stamp": stamp,
         "scores": {scope: _scores(rng, mode, skill, silent, scope) for scope in ["all", *SOURCES]},
         "sessions": [
-            {"id": view["id"], "source": view["source"], "frames": frames, "recording": view["id"], "tally": {"n": 1.0}}
+            {name: view[name] for name in ("id", "source", "frames")}
+            | {"recording": view["id"], "fingerprint": "0f", "tally": {"n": 1.0}}
             for view in views
         ],
         "curves": {} if baseline else {"speaking": _curve(skill), "dst_update": _curve(skill - 0.1)},
@@ -69,16 +70,18 @@ def _scores(rng: random.Random, mode: str, skill: float, silent: bool, scope: st
     for key, figure in FIGURES.items():
         if (figure.group == "Judge" and mode == "baseline") or (figure.group == "Language model" and mode != "offline"):
             continue
-        undefined = (silent and figure.group == "Texts") or (scope == "ego4d" and figure.group == "Transitions")
+        undefined = (silent and figure.group.startswith("Texts")) or (
+            scope == "ego4d" and figure.group.startswith("Transitions")
+        )
         top = {"": 1.0, "0-100": 100.0, "1-5": 5.0, "0-10": 10.0}.get(figure.unit, 8.0)
         good = (
             min(max(skill + rng.uniform(-0.05, 0.03), 0.0), 1.0) if figure.higher_is_better is not False else 1 - skill
         )
         value, half = round(top * good, 6), round(0.03 * top, 6)
-        if key == "transition_delay_s":
+        if key.endswith("transition_delay_s"):
             value = round(value - 7.5, 6)
         low, high = (
-            round(value - half if key == "transition_delay_s" else max(value - half, 0), 6),
+            round(value - half if key.endswith("transition_delay_s") else max(value - half, 0), 6),
             round(min(value + half, top), 6),
         )
         if undefined:

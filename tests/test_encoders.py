@@ -62,6 +62,9 @@ def test_a_text_is_encoded_once_ever(packaged: str, tmp_path: Path, monkeypatch:
 def test_what_is_no_encoder(tmp_path: Path, packaged: str) -> None:
     with pytest.raises(UsageError, match="no local folder and cannot be fetched"):
         SentenceEncoder("nobody/no-such-encoder", tmp_path)
+    with pytest.raises(UsageError, match=r"no config\.json"):
+        SentenceEncoder(str(tmp_path), tmp_path)
+    (tmp_path / "config.json").write_text("{}")
     with pytest.raises(UsageError, match="no safetensors weights"):
         SentenceEncoder(str(tmp_path), tmp_path)
     save_file({"x": np.zeros(1, np.float32)}, tmp_path / "model.safetensors")

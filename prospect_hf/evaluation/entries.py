@@ -23,6 +23,7 @@ CARD_FIGURES = (
     "speaking_f1_1s",
     "dst_update_f1_1s",
     "transition_f1_1s",
+    "table_transition_f1_1s",
     "matching_precision",
     "matching_recall",
     "matching_f1",
@@ -125,9 +126,9 @@ def hub_entries(run: Mapping[str, Any], dataset_id: str, written: str) -> list[E
 
 
 def settings(stamp: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a stamp decides a figure, beside the model and the data."""
+    """What of a stamp decides a figure, beside the model: how it was made, and on which part of the data."""
     keys = ("mode", "speaking_threshold", "dst_update_threshold", "context", "encoder", "frames", "prospect_hf")
-    return {key: stamp[key] for key in keys}
+    return {key: stamp[key] for key in keys} | {key: stamp.get(key) for key in ("sources", "sessions", "judge")}
 
 
 def _write(path: Path, value: Any) -> Path:

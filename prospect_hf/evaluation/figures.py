@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 TOLERANCES_S = (0, 1, 2, 5)
+WITHIN = "Texts within 1 s, silence where missed"
+PAIRS = "Texts of correct pairs"
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,19 @@ def _states(key: str, label: str) -> dict[str, Figure]:
     }
 
 
+def _transitions(key: str, of: str) -> dict[str, Figure]:
+    group = f"Transitions of the {of}"
+    return {
+        **{
+            f"{key}transition_{name}_{second}s": Figure(f"{label} within {second} s", group)
+            for second in TOLERANCES_S
+            for name, label in (("precision", "Precision"), ("recall", "Recall"), ("f1", "F1"))
+        },
+        f"{key}transition_delay_s": Figure("Mean delay (late is positive)", group, "s", None, 2),
+        f"{key}transition_abs_delay_s": Figure("Mean distance", group, "s", False, 2),
+    }
+
+
 FIGURES: dict[str, Figure] = {
     **_decision("speaking", "Speaking"),
     **_decision("dst_update", "DST update"),
@@ -57,13 +72,8 @@ FIGURES: dict[str, Figure] = {
     **_states("table_", "Tracked table"),
     "illegal_transitions_per_hour": Figure("Illegal transitions of the head", "States", "per hour", False, 2),
     "rejected_per_hour": Figure("Proposals that the table refused", "States", "per hour", False, 2),
-    **{
-        f"transition_{name}_{second}s": Figure(f"Transition {label} within {second} s", "Transitions")
-        for second in TOLERANCES_S
-        for name, label in (("precision", "precision"), ("recall", "recall"), ("f1", "F1"))
-    },
-    "transition_delay_s": Figure("Mean delay (late is positive)", "Transitions", "s", None, 2),
-    "transition_abs_delay_s": Figure("Mean distance", "Transitions", "s", False, 2),
+    **_transitions("table_", "table"),
+    **_transitions("", "head"),
     "matching_precision": Figure("Precision", "Stream matching"),
     "matching_recall": Figure("Recall", "Stream matching"),
     "matching_f1": Figure("F1", "Stream matching"),
@@ -71,18 +81,19 @@ FIGURES: dict[str, Figure] = {
     "matching_missing_rate": Figure("Missing rate", "Stream matching", "", False),
     "matching_redundant_rate": Figure("Redundant rate", "Stream matching", "", False),
     "matching_time_diff_s": Figure("Distance of correct pairs", "Stream matching", "s", False, 2),
-    "response_exact_match": Figure("Exact match, within 1 s", "Texts"),
-    "response_bleu": Figure("BLEU, within 1 s", "Texts", "0-100", True, 1),
-    "text_bleu1": Figure("BLEU-1 (sacrebleu)", "Texts", "0-100", True, 1),
-    "text_bleu2": Figure("BLEU-2 (sacrebleu)", "Texts", "0-100", True, 1),
-    "text_bleu3": Figure("BLEU-3 (sacrebleu)", "Texts", "0-100", True, 1),
-    "text_bleu4": Figure("BLEU-4 (sacrebleu)", "Texts", "0-100", True, 1),
-    "text_rouge_l": Figure("ROUGE-L (rouge-score, stemmed)", "Texts"),
-    "text_meteor": Figure("METEOR (nltk, exact and stem)", "Texts"),
-    "text_cider_d": Figure("CIDEr-D", "Texts", "0-10", True, 2),
-    "text_similarity": Figure("Embedding similarity", "Texts"),
-    "distinct_1": Figure("Distinct-1", "Texts", "", None),
-    "distinct_2": Figure("Distinct-2", "Texts", "", None),
+    "matching_correct_pairs": Figure("Correct pairs", "Stream matching", "pairs", None, 0),
+    "response_exact_match": Figure("Exact match", WITHIN),
+    "response_bleu": Figure("BLEU", WITHIN, "0-100", True, 1),
+    "text_bleu1": Figure("BLEU-1 (sacrebleu)", PAIRS, "0-100", True, 1),
+    "text_bleu2": Figure("BLEU-2 (sacrebleu)", PAIRS, "0-100", True, 1),
+    "text_bleu3": Figure("BLEU-3 (sacrebleu)", PAIRS, "0-100", True, 1),
+    "text_bleu4": Figure("BLEU-4 (sacrebleu)", PAIRS, "0-100", True, 1),
+    "text_rouge_l": Figure("ROUGE-L (rouge-score, stemmed)", PAIRS),
+    "text_meteor": Figure("METEOR (nltk, exact and stem)", PAIRS),
+    "text_cider_d": Figure("CIDEr-D", PAIRS, "0-10", True, 2),
+    "text_similarity": Figure("Embedding similarity", PAIRS),
+    "distinct_1": Figure("Distinct-1", "All that was said", "", None),
+    "distinct_2": Figure("Distinct-2", "All that was said", "", None),
     "perplexity": Figure("Perplexity of responses", "Language model", "", False, 2),
     "token_accuracy": Figure("Token accuracy of responses", "Language model"),
     "state_perplexity": Figure("Perplexity of state texts", "Language model", "", False, 2),
@@ -94,5 +105,10 @@ FIGURES: dict[str, Figure] = {
     "judge_promptness": Figure("Promptness", "Judge", "1-5", True, 2),
     "judge_efficiency": Figure("Efficiency", "Judge", "1-5", True, 2),
     "judge_overall": Figure("Overall", "Judge", "1-5", True, 2),
-    "judge_agreement": Figure("Agreement of votes (Krippendorff's alpha)", "Judge", "", None, 2),
+    "judge_exact": Figure("Votes that are equal, of pairs of votes", "Judge"),
+    "judge_within_one": Figure("Votes at most 1 apart", "Judge"),
+    **{
+        f"judge_alpha_{mark}": Figure(f"Agreement on {mark} (Krippendorff's alpha)", "Judge", "", True, 2)
+        for mark in ("correctness", "promptness", "efficiency", "overall")
+    },
 }

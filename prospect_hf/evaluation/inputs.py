@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import json
 import logging
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -33,6 +34,8 @@ from prospect_hf.settings import parse
 
 logger = logging.getLogger(__name__)
 
+# Prepared rows name their clip after the conversation's own name.
+_CLIP = re.compile(r"\.clip_\d+$")
 # The files of a model's folder that decide what it answers.
 REVISED = ("*.safetensors", "config.json", "*processor*.json", "token*.json", "vocab.json", "merges.txt")
 
@@ -73,16 +76,18 @@ def data_of(model: Path, given: Mapping[str, Any]) -> DataArguments:
     """
     if "name" in given:
         return parse(DataArguments, given, "data")
+    if not model.is_dir():
+        raise UsageError(f"evaluate.model={model}: no such folder; give that of a trained model.")
     path = model / "results.json"
     try:
-        trained: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["settings"]["data"]
+        trained = dict(json.loads(path.read_text(encoding="utf-8"))["settings"]["data"])
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise UsageError(
             f"{path} does not say what the model was trained on ({error}); choose data=proassist data.root=FOLDER."
         ) from error
     data = parse(DataArguments, {**trained, **given}, "data")
     if data.name == "simulated" and (Path(str(data.root)) / "processed_data").is_dir():
-        changed = [key for key in ("recordings", "seed", "scene") if key in given and given[key] != trained[key]]
+        changed = [key for key in ("recordings", "seed", "scene") if key in given and given[key] != trained.get(key)]
         if changed:
             raise UsageError(
                 f"data.{changed[0]} makes another corpus than the one in {data.root}; give it a data.root of its own."
@@ -111,9 +116,15 @@ def load_corpus(args: EvaluateArguments, data: DataArguments, processor: DSTSmol
                 kept.append(session)
         logger.info("%d of %d sessions (evaluate.limit).", len(kept), len(sessions))
         sessions = kept
-    name, times = Counter(session.session_id for session in sessions).most_common(1)[0]
-    if times > 1:
-        raise DataError(f"session {name} occurs in {times} forms; choose one, data.forms=[dialogs].")
+    forms: dict[str, set[bool]] = {}
+    for session in sessions:
+        forms.setdefault(_CLIP.sub("", session.session_id), set()).add(bool(_CLIP.search(session.session_id)))
+    twice = [name for name, of in forms.items() if len(of) > 1]
+    if twice:
+        raise DataError(
+            f"session {twice[0]} and {len(twice) - 1} others occur as dialogs and as prepared rows, and would be "
+            "counted twice; choose one, data.forms=[dialogs]."
+        )
     reader = FrameReader(Path(str(data.root)), data.frames, processor)
     if data.frames != "store":
         logger.info("Frames are %s, not the videos': the figures say nothing about seeing.", data.frames)
@@ -165,6 +176,8 @@ def common_stamp(
         "data_fingerprint": corpus.fingerprint,
         "split": args.split,
         "sources": list(dict.fromkeys(session.source for session in corpus.sessions)),
+        "sessions": len(corpus.sessions),
+        "limit": args.limit,
         "frames": corpus.data.frames,
         "dst": corpus.data.dst,
         "fps": model.config.fps,

@@ -7,6 +7,7 @@ that the marks come with how far the votes agree.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import unicodedata
@@ -111,10 +112,18 @@ def judge_messages(session: JudgedSession, max_characters: int = MAX_CHARACTERS)
     if len(content) > max_characters:
         raise DataError(
             f"{session.session_id}: its transcripts make {len(content)} characters and the judge is given at most "
-            f"{max_characters}; raise max_characters if the model's context holds them, or leave the session out."
+            f"{max_characters}; a judge reads whole sessions, so leave this one out."
         )
-    system = (files("prospect_hf") / "prompts" / "judge.txt").read_text(encoding="utf-8")
-    return [{"role": "system", "content": system}, {"role": "user", "content": content}]
+    return [{"role": "system", "content": _prompt()}, {"role": "user", "content": content}]
+
+
+def prompt_hash() -> str:
+    """12 hex digits of the judge's instructions: marks under other instructions are other marks."""
+    return hashlib.sha256(_prompt().encode()).hexdigest()[:12]
+
+
+def _prompt() -> str:
+    return (files("prospect_hf") / "prompts" / "judge.txt").read_text(encoding="utf-8")
 
 
 def _transcript(lines: Sequence[Line], session_id: str) -> list[dict[str, float | str]]:
@@ -145,8 +154,9 @@ def judge_counts(judgement: Judgement) -> dict[str, float]:
 def agreement(judgements: Sequence[Judgement]) -> dict[str, float | None]:
     """How far the votes on the same session and mark agree; None where that is undefined.
 
-    ``exact`` and ``within_one``: share of pairs of votes that are equal, and that are at most 1 apart.
-    ``mean_difference``: of the pairs. ``alpha``: Krippendorff's, over all four marks, and ``alpha_<mark>`` of each.
+    ``exact`` and ``within_one``: share of pairs of votes that are equal, and that are at most 1 apart, over all marks.
+    ``alpha_<mark>``: Krippendorff's, of each mark alone: pooled, what sets one mark's votes apart from another's would
+    count as agreement.
     """
     units = {mark: [[vote[mark] for vote in judgement.votes] for judgement in judgements] for mark in MARKS}
     every = [unit for of_mark in units.values() for unit in of_mark]
@@ -154,8 +164,6 @@ def agreement(judgements: Sequence[Judgement]) -> dict[str, float | None]:
     return {
         "exact": sum(distance == 0 for distance in apart) / len(apart) if apart else None,
         "within_one": sum(distance <= 1 for distance in apart) / len(apart) if apart else None,
-        "mean_difference": sum(apart) / len(apart) if apart else None,
-        "alpha": krippendorff_alpha(every),
         **{f"alpha_{mark}": krippendorff_alpha(units[mark]) for mark in MARKS},
     }
 

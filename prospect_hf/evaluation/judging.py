@@ -1,8 +1,10 @@
-"""The judge's part of an evaluation: sessions and predictions as transcripts, marks as counts."""
+"""The judge's part of an evaluation: sessions and predictions as transcripts, votes as counts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from prospect_hf.data.rows import SessionRows
 from prospect_hf.evaluation.judge import JudgedSession, Line, agreement, judge_counts, judge_sessions
@@ -11,20 +13,40 @@ from prospect_hf.evaluation.sums import Counts
 from prospect_hf.llm import LLMClient
 
 
-def add_judgements(
+@dataclass(frozen=True)
+class Judged:
+    """What a judge said of a run.
+
+    Args:
+        counts: of each session.
+        votes: by session id: ``votes`` (mark -> 1 to 5 each) and ``reasons``.
+        agreement: ``judge_exact`` and so on; None where one vote has nothing to agree with, or where the judge is asked
+            at temperature 0, where votes are no votes.
+    """
+
+    counts: list[Counts]
+    votes: dict[str, dict[str, Any]]
+    agreement: dict[str, float | None]
+
+
+def judge_run(
     client: LLMClient,
     votes: int,
     sessions: Sequence[SessionRows],
     predictions: Sequence[Prediction],
-    counts: Sequence[Counts],
     fps: float,
-) -> float | None:
-    """Let the judge vote on each session's dialogue, add the marks to its counts, and return the votes' agreement."""
+) -> Judged:
+    """Let the judge vote on each session's dialogue."""
     judged = [judged_session(session, made, fps) for session, made in zip(sessions, predictions, strict=True)]
     judgements = judge_sessions(client, judged, votes)
-    for of_session, judgement in zip(counts, judgements, strict=True):
-        of_session |= judge_counts(judgement)
-    return agreement(judgements)["alpha"]
+    agreed = agreement(judgements)
+    if not client.arguments.temperature:
+        agreed = dict.fromkeys(agreed)
+    return Judged(
+        [judge_counts(judgement) for judgement in judgements],
+        {one.session_id: {"votes": list(one.votes), "reasons": list(one.reasons)} for one in judgements},
+        {f"judge_{name}": value for name, value in agreed.items()},
+    )
 
 
 def judged_session(session: SessionRows, prediction: Prediction, fps: float) -> JudgedSession:

@@ -234,7 +234,9 @@ def _frames(given: Sequence[int], frames: int, name: str) -> NDArray[np.int64]:
 
 def _unit(given: ArrayLike, count: int, name: str) -> NDArray[np.float64]:
     """Embeddings of length 1, so that a product is a cosine."""
-    vectors = np.asarray(given, np.float64).reshape(count, -1) if count else np.zeros((0, 1))
+    vectors = np.asarray(given, np.float64) if count else np.zeros((0, 1))
+    if vectors.ndim != 2 or len(vectors) != count:
+        raise DataError(f"{name} embeddings are {list(vectors.shape)} for {count} utterances: give one vector each.")
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     if not np.isfinite(lengths).all() or (lengths == 0).any():
         raise DataError(f"{name} embeddings hold a vector that is 0 or not finite: it has no direction.")

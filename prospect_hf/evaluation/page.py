@@ -26,6 +26,7 @@ STAMP_KEYS = (
     "speaking_threshold", "dst_update_threshold", "context", "tracking", "decoding", "encoder", "prospect_hf", "torch",
 )  # fmt: skip
 RUN_KEYS = ("name", "stamp", "scores", "sessions", "curves", "confusion", "delays_s", "shown", "ranked_by")
+SESSION_KEYS = ("id", "source", "recording", "frames", "fingerprint", "tally")
 VIEW_KEYS = (
     "id", "source", "goal", "score", "frames", "fps", "first_frame", "steps", "reference_states", "predicted_states",
     "p_speak", "p_update", "said", "reference", "user",
@@ -37,15 +38,16 @@ OVERVIEW = (
     ("joint_state_accuracy", "head", "Joint state accuracy"),
     ("speaking_f1_1s", "speaking", "F1 within 1 s"),
     ("dst_update_f1_1s", "DST update", "F1 within 1 s"),
-    ("transition_f1_1s", "transition", "F1 within 1 s"),
+    ("table_transition_f1_1s", "transition", "F1 within 1 s"),
     ("matching_precision", "P", "Stream matching"),
     ("matching_recall", "R", "Stream matching"),
     ("matching_f1", "F1", "Stream matching"),
     ("matching_redundant_rate", "redundant", "Stream matching"),
     ("matching_missing_rate", "missing", "Stream matching"),
     ("matching_time_diff_s", "distance, s", "Stream matching"),
-    ("text_bleu4", "BLEU-4", "Texts"),
-    ("text_similarity", "similarity", "Texts"),
+    ("matching_correct_pairs", "pairs", "Texts of correct pairs"),
+    ("text_bleu4", "BLEU-4", "Texts of correct pairs"),
+    ("text_similarity", "similarity", "Texts of correct pairs"),
     ("judge_overall", "overall", "Judge"),
 )
 
@@ -94,7 +96,7 @@ def write_report(path: Path, results: Mapping[str, Any], published: bool = True)
     partial.replace(path)
 
 
-def check_results(results: Mapping[str, Any], where: str) -> None:
+def check_results(results: Any, where: str) -> None:
     """Whether ``results`` are an evaluation of version 1 that says of every run what was run on what.
 
     Args:
@@ -102,10 +104,18 @@ def check_results(results: Mapping[str, Any], where: str) -> None:
         where: the file, for the message.
 
     Raises:
-        DataError: another kind or version, no run, a name twice, a run or stamp that lacks a key, an unknown mode, a
-            model without revision, a score that is not in ``FIGURES``, a session shown whose lists do not fit its
-            frames, or a number that is not finite.
+        DataError: another kind or version, no run, a name twice, a run, stamp or session that lacks a key, an unknown
+            mode, a model without revision, a score that is not in ``FIGURES``, a session shown whose lists do not fit
+            its frames, a number that is not finite, or something of another type than ``scripts/evaluate.py`` writes.
     """
+    try:
+        _check(results, where)
+    except (TypeError, AttributeError, KeyError, IndexError) as error:
+        told = f"{type(error).__name__}: {error}"
+        raise DataError(f"{where} is not as scripts/evaluate.py writes results ({told}).") from error
+
+
+def _check(results: Any, where: str) -> None:
     _require(results, ("kind", "version"), where)
     kind, version = results["kind"], results["version"]
     if kind != KIND or version != VERSION:
@@ -128,6 +138,10 @@ def check_results(results: Mapping[str, Any], where: str) -> None:
         _check_stamp(run["stamp"], f"{at}, stamp")
         _check_finite(run, at)
         _check_scores(run["scores"], at)
+        for session in run["sessions"]:
+            _require(session, SESSION_KEYS, f"{at}, sessions")
+            if not all(isinstance(value, (int, float)) for value in session["tally"].values()):
+                raise DataError(f"{at}, session {session['id']!r}: tally holds something that is no number.")
         for side in ("best", "worst"):
             _require(run["shown"], (side,), f"{at}, shown")
             for view in run["shown"][side]:
@@ -171,6 +185,8 @@ def _check_scores(scores: Mapping[str, Mapping[str, Any]], where: str) -> None:
                     f"{where}, scores.{scope}: {figure!r} is not in FIGURES, so nobody knows what it means."
                 )
             _require(score, ("value", "low", "high"), f"{where}, scores.{scope}.{figure}")
+            if not all(score[key] is None or isinstance(score[key], (int, float)) for key in ("value", "low", "high")):
+                raise DataError(f"{where}, scores.{scope}.{figure}: a value or bound is no number.")
 
 
 def _check_view(view: Any, where: str) -> None:

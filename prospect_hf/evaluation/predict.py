@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 
 import torch
@@ -89,6 +93,8 @@ def workers(model_folder: Path, processes: int) -> Iterator[ProcessPoolExecutor 
         yield pool
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
+        for worker in active_children():  # a batch under way may take hours, and every finished session is on disk
+            worker.terminate()
         raise
     pool.shutdown()
 
@@ -126,8 +132,14 @@ def predict_missing(
                 run.predict(model, processor, part, bar.update)
         else:
             # Long sessions first: the last part to end is then a short one.
-            for finished in as_completed([pool.submit(_work, run, part) for part in reversed(parts)]):
-                bar.update(finished.result())
+            try:
+                for finished in as_completed([pool.submit(_work, run, part) for part in reversed(parts)]):
+                    bar.update(finished.result())
+            except BrokenProcessPool:
+                raise DataError(
+                    f"{run.name}: a worker process was ended from outside, perhaps for want of memory; run again with "
+                    "a smaller evaluate.processes or evaluate.batch_size: what is done is kept."
+                ) from None
     return missing
 
 
@@ -135,9 +147,19 @@ _loaded: list[tuple[DSTSmolVLMForConditionalGeneration, DSTSmolVLMProcessor]] = 
 
 
 def _begin(model_folder: Path, threads: int) -> None:
+    # A worker whose parent was killed would work on for nobody.
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the parent decides
     torch.set_num_threads(threads)
     transformers.logging.disable_progress_bar()
     _loaded.append(load_trained(model_folder))
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _work(run: Run, sessions: list[SessionRows]) -> int:

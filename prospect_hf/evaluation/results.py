@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from prospect_hf.errors import DataError, UsageError
-from prospect_hf.evaluation.bootstrap import draw_weights, drawn_sums, interval
+from prospect_hf.evaluation.bootstrap import draw_weights, drawn_sums, interval, recording_sums
 from prospect_hf.evaluation.decisions import (
     average_precision,
     best_threshold,
@@ -26,6 +26,7 @@ from prospect_hf.evaluation.decisions import (
 )
 from prospect_hf.evaluation.evaluated import Evaluated, delays, shown_sessions
 from prospect_hf.evaluation.figures import FIGURES
+from prospect_hf.evaluation.judging import Judged
 from prospect_hf.evaluation.page import KIND, VERSION, check_results
 from prospect_hf.evaluation.states import STATES
 from prospect_hf.evaluation.sums import Counts, plain, ratio, total
@@ -35,6 +36,8 @@ from prospect_hf.evaluation.texts import distinct
 # Average precision is resampled on so many thresholds at most, at quantiles of the positives' scores.
 THRESHOLDS = 2000
 DRAWS_AT_A_TIME = 100
+# Counted and not estimated: no interval.
+NUMBERS = ("matching_correct_pairs",)
 
 Shown = dict[str, dict[str, float | None]]
 
@@ -45,7 +48,7 @@ def run_result(
     evaluated: Evaluated,
     fingerprints: Mapping[str, str],
     draws: int,
-    agreement: float | None = None,
+    judged: Judged | None = None,
 ) -> dict[str, Any]:
     """One run of ``results.json``.
 
@@ -55,13 +58,13 @@ def run_result(
         evaluated: the predictions and their counts.
         fingerprints: of each session, by its id.
         draws: of the bootstrap; 0: no intervals.
-        agreement: of an LLM judge's votes (Krippendorff's alpha), where there was one.
+        judged: an LLM judge's votes, where there was one; their marks are among the counts already.
     """
     sources = list(dict.fromkeys(session.source for session in evaluated.sessions))
     scopes = {"all": evaluated, **{source: evaluated.of_source(source) for source in sources}}
     scores = {scope: scope_scores(part, draws) for scope, part in scopes.items()}
-    if "judge_sessions" in total(evaluated.counts):
-        scores["all"]["judge_agreement"] = {"value": agreement, "low": None, "high": None}
+    if judged is not None:
+        scores["all"] |= {name: {"value": value, "low": None, "high": None} for name, value in judged.agreement.items()}
     best, worst, ranked_by = shown_sessions(evaluated)
     return {
         "name": name,
@@ -76,6 +79,7 @@ def run_result(
                 "fingerprint": fingerprints[session.session_id],
                 "tally": dict(counts),
             }
+            | ({} if judged is None else {"judgement": judged.votes[session.session_id]})
             for session, recording, counts in zip(
                 evaluated.sessions, evaluated.recordings, evaluated.counts, strict=True
             )
@@ -120,14 +124,19 @@ def _finite(value: float | None) -> float | None:
 
 
 def _intervals(part: Evaluated, draws: int) -> dict[str, tuple[float, float]]:
-    recordings = len(set(part.recordings))
     weights = draw_weights(part.recordings, draws)
-    sums = drawn_sums(part.counts, weights)
-    drawn = dict(figures(sums))
+    drawn = dict(figures(drawn_sums(part.counts, weights)))
+    alone = dict(figures(recording_sums(part.counts, part.recordings)))
     for name in ("speaking", "dst_update"):
         drawn[f"{name}_average_precision"] = drawn_average_precision(part, name, weights)
-    found = {name: interval(np.where(np.isinf(values), np.nan, values), recordings) for name, values in drawn.items()}
-    return {name: bounds for name, bounds in found.items() if bounds is not None}
+        alone[f"{name}_average_precision"] = alone[f"{name}_recall"]  # both need a positive
+    found = {}
+    for name, values in drawn.items():
+        showing = int(np.sum(~np.isnan(alone[name])))
+        bounds = None if name in NUMBERS else interval(np.where(np.isinf(values), np.nan, values), showing)
+        if bounds is not None:
+            found[name] = bounds
+    return found
 
 
 def drawn_average_precision(part: Evaluated, name: str, weights: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import re
+import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import transformers
@@ -32,7 +35,8 @@ from prospect_hf.evaluation.inputs import (
     load_corpus,
     source_frequencies,
 )
-from prospect_hf.evaluation.judging import add_judgements
+from prospect_hf.evaluation.judge import prompt_hash
+from prospect_hf.evaluation.judging import Judged, judge_run
 from prospect_hf.evaluation.page import write_report
 from prospect_hf.evaluation.predict import Run, predict_missing, workers
 from prospect_hf.evaluation.predictions import Prediction, PredictionStore
@@ -45,6 +49,9 @@ from tracking_dst_smolvlm import Tracking
 
 logger = logging.getLogger(__name__)
 
+# Keys of a stamp that no prediction depends on.
+NO_MATTER = ("model", "data", "data_fingerprint", "split", "sources", "sessions", "limit", "encoder", "draws")
+
 
 def main(argv: Sequence[str], usage: str | None = None) -> int:
     """Evaluate, compare or report, as the command line says, and return the exit code."""
@@ -54,14 +61,15 @@ def main(argv: Sequence[str], usage: str | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    for noisy in ("httpx", "datasets", "hydra", "openai", "sentence_transformers", "absl"):
+    for noisy in ("httpx", "httpx2", "datasets", "hydra", "openai", "sentence_transformers", "absl"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         if argv and argv[0] == "compare":
             return compare_command(argv[1:])
         if argv and argv[0] == "report":
             return report_command(argv[1:])
-        run(argv)
+        with stopped_by_sigterm():
+            run(argv)
     except (UsageError, DataError, StreamError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -81,10 +89,12 @@ def run(overrides: Sequence[str]) -> dict[str, Any]:
     llm = parse(LLMArguments, groups["llm"], "llm")
     data = data_of(Path(args.model), groups["data"])
     client = LLMClient(llm) if args.judge else None
+    encoder = SentenceEncoder(args.encoder, Path(data.cache_dir)) if args.encoder else None
+    if encoder is not None:
+        encoder(["ready"])  # what is wrong with it is said now, and not after hours of streams
 
     model, processor = load_trained(Path(args.model))
     corpus = load_corpus(args, data, processor)
-    encoder = SentenceEncoder(args.encoder, Path(data.cache_dir)) if args.encoder else None
     frames = encode_sessions(model, corpus.reader, corpus.sessions, Path(data.cache_dir) / "features")
 
     output = Path(args.output_dir)
@@ -101,27 +111,56 @@ def run(overrides: Sequence[str]) -> dict[str, Any]:
     sessions, fps = corpus.sessions, model.config.fps
     embeddings = None if encoder is None else embed(encoder, sessions, [of for _, of in made.values()])
     frequencies = {} if encoder is None else source_frequencies(sessions)
-    results = []
+    scored: dict[str, Evaluated] = {}
     for name, (its_stamp, predictions) in made.items():
         thresholds = its_stamp["speaking_threshold"], its_stamp["dst_update_threshold"]
         counts = [
             tally(session, one, fps, thresholds, tracking.policy, embeddings, frequencies.get(session.source))
             for session, one in zip(sessions, predictions, strict=True)
         ]
-        alpha = None
-        if client is not None and its_stamp["mode"] == "stream":
-            alpha = add_judgements(client, args.judge_votes, sessions, predictions, counts, fps)
-            its_stamp |= {"judge": {"model": llm.model, "votes": args.judge_votes, "temperature": llm.temperature}}
-        evaluated = Evaluated(sessions, predictions, counts, fps, embeddings)
-        results.append(run_result(name, its_stamp, evaluated, corpus.fingerprints, args.draws, alpha))
+        scored[name] = Evaluated(sessions, predictions, counts, fps, embeddings)
+    judged: dict[str, Judged] = {}
+    results = {
+        name: run_result(name, made[name][0], of, corpus.fingerprints, args.draws) for name, of in scored.items()
+    }
+    # Written before a judge is asked: it may fail, and the rest stands without it.
+    written = write(output, results)
     if client is not None:
+        asked = {"model": llm.model, "address": client.address, "votes": args.judge_votes, "prompt": prompt_hash()}
+        for name, of in scored.items():
+            if made[name][0]["mode"] == "stream":
+                judged[name] = judge_run(client, args.judge_votes, sessions, of.predictions, fps)
+                for counts_of, marks in zip(of.counts, judged[name].counts, strict=True):
+                    counts_of |= marks
+                its_stamp = made[name][0] | {"judge": asked | {"temperature": llm.temperature}}
+                results[name] = run_result(name, its_stamp, of, corpus.fingerprints, args.draws, judged[name])
+        written = write(output, results)
         logger.info("The judge: %s", ", ".join(f"{name} {value}" for name, value in client.spent.items()))
-    written = write_results(output / "results.json", results)
-    write_report(output / "report.html", written)
     print(overview_table(written["runs"]))
     entries = write_entries(output, written, args.dataset_id, Path(args.model) if args.card else None)
     print(f"\n{', '.join(map(str, [output / 'results.json', output / 'report.html', *entries]))}")
     return written
+
+
+def write(output: Path, results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Write ``results.json`` and the report; returns what the first holds."""
+    written = write_results(output / "results.json", list(results.values()))
+    write_report(output / "report.html", written)
+    return written
+
+
+@contextmanager
+def stopped_by_sigterm() -> Iterator[None]:
+    """A scheduler's SIGTERM is a stop like Ctrl-C: what is done is kept and the workers end."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def planned_runs(
@@ -139,8 +178,8 @@ def planned_runs(
         asked.append(("offline", None))
     if "stream" in args.modes:
         for strategy in args.contexts or [context.strategy]:
-            # Without a strategy a limit would only end the stream.
-            size = None if strategy == "none" else context.max_tokens
+            # Beside other strategies "none" shows what a limit costs; alone, a limit is what was asked for.
+            size = None if strategy == "none" and args.contexts else context.max_tokens
             asked.append((f"stream, {strategy}", replace(context, strategy=strategy, max_tokens=size)))
     runs = []
     thresholds = (stamp["speaking_threshold"], stamp["dst_update_threshold"])
@@ -154,11 +193,7 @@ def planned_runs(
                 "decoding": asdict(decoding),
             }
         # What a prediction does not depend on must not make it anew.
-        facts = {
-            key: value
-            for key, value in its_stamp.items()
-            if key not in ("model", "data", "data_fingerprint", "split", "sources", "encoder", "draws")
-        }
+        facts = {key: value for key, value in its_stamp.items() if key not in NO_MATTER}
         folder = Path(args.output_dir) / "predictions" / re.sub(r"[^a-z_]+", "-", name)
         store = PredictionStore(folder, facts, corpus.fingerprints)
         job = Run(name, store, frames, thresholds, args.batch_size, corpus.data.max_seq_len)

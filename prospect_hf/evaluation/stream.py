@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -76,7 +77,8 @@ def follow_batch(
         StreamError: a session that does not fit into the context, and a strategy that makes no room.
     """
     heard = [without_labels(session) for session in sessions]
-    tasks = [Task(session.steps, session.goal, say_states=session.labelled) for session in heard]
+    # Draws follow from the session, and not from the batch that it happens to be in.
+    tasks = [Task(one.steps, one.goal, say_states=one.labelled, seed=crc32(one.session_id.encode())) for one in heard]
     batch = StreamBatch(model, processor, tasks, context, tracking, decoding)
     events: list[list[StreamEvent]] = [[] for _ in sessions]
     sources = [_inputs(model, frames, session, words.items) for session, words in zip(sessions, heard, strict=True)]

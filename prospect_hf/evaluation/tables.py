@@ -15,13 +15,14 @@ MAIN = (
     "speaking_average_precision",
     "speaking_f1_1s",
     "dst_update_f1_1s",
-    "transition_f1_1s",
-    "transition_abs_delay_s",
+    "table_transition_f1_1s",
+    "table_transition_abs_delay_s",
     "illegal_transitions_per_hour",
     "matching_precision",
     "matching_recall",
     "matching_f1",
     "matching_time_diff_s",
+    "matching_correct_pairs",
     "response_bleu",
     "text_bleu4",
     "text_similarity",
@@ -41,14 +42,13 @@ def overview_table(runs: Sequence[Mapping[str, Any]]) -> str:
 
     Where the runs are few, half the width of each 95 % interval stands beside the figure.
     """
-    heads = [run["name"].removeprefix("stream, ").removeprefix("baseline, ") for run in runs]
-    rows = [["", *[head.replace(" at the right times", "") for head in heads]]]
+    rows = [["", *(run["name"].removeprefix("stream, ").removeprefix("baseline, ") for run in runs)]]
     for name in MAIN:
         scores = [run["scores"]["all"].get(name) for run in runs]
         if any(score is not None for score in scores):
             figure = FIGURES[name]
-            label = f"{figure.group}: {figure.label}" if figure.group in ("Stream matching", "Texts") else figure.label
-            rows.append([label, *(_cell(score, figure.digits, len(runs) <= WIDE) for score in scores)])
+            cells = [_cell(score, figure.digits, len(runs) <= WIDE) for score in scores]
+            rows.append([f"{figure.group}: {figure.label}", *cells])
     sessions = len(runs[0]["sessions"])
     stamp = runs[0]["stamp"]
     head = f"{sessions} sessions of {stamp['data']} ({stamp['split']}), encoder: {stamp['encoder'] or 'none'}"

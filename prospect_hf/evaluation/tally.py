@@ -67,12 +67,10 @@ def tally(
         counts |= state_counts(prediction.states, session.states_after, "", session.states_before[0])
         counts["illegal"] = float(illegal_transitions(prediction.states, LEGAL_MOVES[policy]))
         counts["labelled_hours"] = counts["hours"]
-        table = prediction.states if prediction.table is None else prediction.table
-        ours, theirs = transitions(table), transitions(session.states_after)
-        within = {seconds: match_transitions(ours, theirs, int(seconds * fps)) for seconds in TOLERANCES_S}
-        counts |= event_counts(within, len(ours), len(theirs), fps, "transition")
+        counts |= _transition_counts(session, prediction.states, fps, "transition")
         if prediction.table is not None:
             counts |= state_counts(prediction.table, session.states_after, "table_", session.states_before[0])
+            counts |= _transition_counts(session, prediction.table, fps, "table_transition")
             counts["rejected"] = float(prediction.rejected)
             updates = np.flatnonzero(session.dst_update == 1).tolist()
             counts |= _timed("dst_update", prediction.updates, updates, fps)
@@ -90,6 +88,12 @@ def tally(
     if prediction.forced is not None:
         counts |= forced_counts(session, prediction.p_speak, prediction.forced, fps, thresholds[0])
     return counts
+
+
+def _transition_counts(session: SessionRows, states: ArrayLike, fps: float, name: str) -> Counts:
+    ours, theirs = transitions(states), transitions(session.states_after)
+    within = {seconds: match_transitions(ours, theirs, int(seconds * fps)) for seconds in TOLERANCES_S}
+    return event_counts(within, len(ours), len(theirs), fps, name)
 
 
 def _timed(name: str, predicted: Sequence[int], reference: Sequence[int], fps: float) -> Counts:
@@ -178,11 +182,13 @@ def figures(sums: Sums) -> Figures:
         found |= event_figures(sums, TOLERANCES_S, "transition")
     if "rejected" in sums:
         found["rejected_per_hour"] = ratio(sums["rejected"], sums["labelled_hours"])
+        found |= event_figures(sums, TOLERANCES_S, "table_transition")
     if "response_texts" in sums:
         found["response_exact_match"] = ratio(sums["response_exact"], sums["response_texts"])
         found["response_bleu"] = bleu_figures(sums, "response")["response_bleu4"]
     if "matching_matched" in sums:
         found |= match_figures(sums) | text_figures(sums)
+        found["matching_correct_pairs"] = np.asarray(sums["matching_correct"], np.float64)
     if "forced_turns" in sums:
         found |= _forced_figures(sums)
     if "judge_sessions" in sums:

@@ -12,7 +12,7 @@ FREE_RUN = (
     ("  of the tracked table", "table_joint_state_accuracy"),
     ("speaking F1, within 1 s", "speaking_f1_1s"),
     ("DST-update F1, within 1 s", "dst_update_f1_1s"),
-    ("transition F1 (right step and state), within 1 s", "transition_f1_1s"),
+    ("transition F1 (right step and state), within 1 s", "table_transition_f1_1s"),
     ("response exact match", "response_exact_match"),
     ("response BLEU", "response_bleu"),
 )

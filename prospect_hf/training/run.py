@@ -16,7 +16,7 @@ from typing import Any
 import transformers
 from transformers.trainer_utils import SaveStrategy, get_last_checkpoint
 
-from context_dst_smolvlm import Context
+from context_dst_smolvlm import Context, StreamError
 from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
 from prospect_hf.data.arguments import DataArguments
 from prospect_hf.data.clips import ClipCollator, ClipDataset
@@ -52,7 +52,8 @@ def main(argv: Sequence[str], usage: str | None = None) -> int:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         run(argv)
-    except (UsageError, DataError, OSError) as error:  # OSError: no such file, or a folder that cannot be written
+    # OSError: no such file, or a folder that cannot be written
+    except (UsageError, DataError, StreamError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -137,6 +138,10 @@ def run(overrides: Sequence[str]) -> dict[str, Any]:
         results["validation"] = validation
         model.config.speaking_threshold = validation["eval_speaking_best_threshold"]
         model.config.dst_update_threshold = validation["eval_dst_update_best_threshold"]
+    # Saved before it is followed freely: whatever happens there, what was trained is kept.
+    output = Path(str(args.output_dir))
+    trainer.save_model(str(output))
+    trainer.save_state()
     for split, sessions in held_out.items():
         if sessions and (split == "test" or not held_out["test"]):
             predictions = follow(model, processor, frames, sessions, context=context)
@@ -156,9 +161,6 @@ def run(overrides: Sequence[str]) -> dict[str, Any]:
                 if name in of_majority
             }
 
-    output = Path(str(args.output_dir))
-    trainer.save_model(str(output))
-    trainer.save_state()
     results["seconds"] = time.perf_counter() - started
     settings = {"model": asdict(model_args), "data": asdict(data_args), "training": groups["training"]}
     settings["context"] = asdict(context)

@@ -9,12 +9,14 @@ import datasets
 import evaluate
 import numpy as np
 
+from prospect_hf.errors import UsageError
 from prospect_hf.evaluation.events import event_counts, event_figures, match_transitions
 from prospect_hf.evaluation.states import (
     illegal_transitions,
     per_step_accuracy,
     state_counts,
     state_figures,
+    state_tables,
     transitions,
 )
 from prospect_hf.evaluation.sums import plain, ratio, total
@@ -65,9 +67,13 @@ class DSTState(evaluate.Metric):
         tolerances_s: Sequence[int] = (0, 1, 2, 5),
         policy: str = "reopen",
     ) -> dict[str, Any]:
+        if policy not in LEGAL_MOVES or not fps > 0:
+            raise UsageError(
+                f"policy is {policy!r} and fps {fps}; give one of {', '.join(LEGAL_MOVES)}, and fps over 0."
+            )
         counts, per_step = [], []
         for ours, theirs in zip(predictions, references, strict=True):
-            guess, truth = np.array(ours), np.array(theirs)
+            guess, truth = state_tables(ours, theirs)
             before = np.zeros(truth.shape[1], np.int64)
             of_session = state_counts(guess, truth, before=before)
             per_step.append(per_step_accuracy(guess, truth))

@@ -9,6 +9,7 @@ import datasets
 import evaluate
 import numpy as np
 
+from prospect_hf.errors import DataError
 from prospect_hf.evaluation.encoders import SentenceEncoder
 from prospect_hf.evaluation.matching import match_counts, match_figures, match_stream, window_frames
 from prospect_hf.evaluation.sums import plain, total
@@ -73,6 +74,9 @@ class StreamMatching(evaluate.Metric):
         embed = SentenceEncoder(encoder, Path(cache_dir))
         vectors = embed(text for side in (predictions, references) for said in side for text in said["text"])
         counts = []
+        for said in (*predictions, *references):
+            if len(said["frame"]) != len(said["text"]):
+                raise DataError(f"{len(said['frame'])} frames stand against {len(said['text'])} texts; give one each.")
         for ours, theirs, name, length in zip(predictions, references, source, frames, strict=True):
             match = match_stream(
                 ours["frame"],
