@@ -14,7 +14,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# How long an example takes says more about the machine than about the code.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

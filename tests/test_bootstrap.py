@@ -8,12 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from model_fixtures import make_session
 
-from prospect_hf.evaluation.bootstrap import draw_weights, drawn_sums, interval
+from processing_dst_smolvlm import FrameItem
+from prospect_hf.evaluation.baselines import silent
+from prospect_hf.evaluation.bootstrap import draw_weights, drawn_sums, interval, recording_sums
 from prospect_hf.evaluation.decisions import average_precision
 from prospect_hf.evaluation.evaluated import Evaluated
 from prospect_hf.evaluation.predictions import Prediction
-from prospect_hf.evaluation.results import THRESHOLDS, drawn_average_precision
+from prospect_hf.evaluation.results import THRESHOLDS, drawn_average_precision, scope_scores
 from prospect_hf.evaluation.sums import ratio, total
+from prospect_hf.evaluation.tally import tally
 
 
 def test_intervals_cover_the_truth() -> None:
@@ -76,7 +79,24 @@ def test_what_is_undefined_has_no_interval() -> None:
     assert interval(np.full(100, np.nan), 50) is None
     assert interval(np.where(np.arange(100) < 50, np.nan, 1.0), 50) is None
     assert interval(np.where(np.arange(100) < 40, np.nan, 1.0), 50) == (1.0, 1.0)
-    assert interval(np.ones(100), 2) is None
+    assert interval(np.ones(100), 5) is None and interval(np.ones(100), 6) == (1.0, 1.0)
+
+
+def test_a_figure_that_few_recordings_show_has_no_interval() -> None:
+    """One correct pair in 40 sessions says nothing of how alike the texts of pairs are, however it is drawn."""
+    sessions = [make_session(number, 12, 2, turn_rate=0.0) for number in range(40)]
+    for number in range(10):
+        sessions[number].speaking[3] = 1
+        sessions[number].items[3] = FrameItem(response="take it")
+    predictions = [silent(session) for session in sessions]
+    predictions[0].spoken = {3: "take it"}
+    counts = [tally(session, made, 2.0, (0.5, 0.5)) for session, made in zip(sessions, predictions, strict=True)]
+    scores = scope_scores(Evaluated(sessions, predictions, counts, 2.0, None), 500)
+    assert scores["speaking_recall"]["low"] is not None  # ten sessions have something to recall
+    assert scores["speaking_f1_1s"]["value"] == pytest.approx(2 / 11) and scores["speaking_f1_1s"]["low"] is not None
+    assert scores["speaking_precision"]["low"] is None  # nobody decides to speak
+    sums = recording_sums(counts, [str(number // 4) for number in range(40)])
+    assert sums["response_texts"].tolist() == [4.0, 4.0, 2.0, *[0.0] * 7]
 
 
 @given(st.integers(0, 1000))

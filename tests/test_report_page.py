@@ -234,3 +234,25 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
         page.locator("details.session summary").first.click()
         assert "Nobody says anything." in page.inner_text("#detail") and page.is_hidden("#published")
         assert page.locator(".warning").count() == 1 and page.problems == []  # the hidden one beside published figures
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda results: results["runs"][0].update(sessions=3),
+        lambda results: results.update(runs=5),
+        lambda results: results["runs"][0].update(scores=[1]),
+        lambda results: results["runs"][0].update(name=["a"]),
+        lambda results: results["runs"][0]["stamp"].update(fps="x"),
+        lambda results: results["runs"][0]["sessions"][0].pop("tally"),
+        lambda results: results["runs"][0]["sessions"][0]["tally"].update(n="1"),
+        lambda results: results["runs"][0]["scores"]["all"]["speaking_f1"].update(value="0.9"),
+        lambda results: results["runs"][1]["shown"]["best"][0]["said"][0].pop("frame"),
+    ],
+)
+def test_another_type_is_refused_and_no_traceback(change: Callable[[dict[str, Any]], object]) -> None:
+    results = make_results()
+    check_results(results, "r.json")
+    change(results)
+    with pytest.raises(DataError, match=r"r\.json"):
+        check_results(results, "r.json")

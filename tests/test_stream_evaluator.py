@@ -167,6 +167,20 @@ def test_what_the_assistant_may_know_holds_no_label() -> None:
             assert known.item(frame) == FrameItem(user_text=session.item(frame).user_text)
 
 
+def test_drawn_words_follow_from_the_session_and_not_from_its_batch() -> None:
+    drawing = Decoding(max_new_tokens=5, temperature=1.5)
+    processor, reader = small_processor(), NoiseReader()
+    sessions = [make_session(5, 40, 3), make_session(6, 40, 3), make_session(7, 30, 2)]
+    together = follow(talkative_model(), processor, reader, sessions, decoding=drawing, progress=False)
+    assert sum(len(made.spoken) for made in together) > 10
+    for session, made in zip(sessions, together, strict=True):
+        (alone,) = follow(talkative_model(), processor, reader, [session], decoding=drawing, progress=False)
+        assert alone.spoken == made.spoken
+    again = dataclasses.replace(sessions[0], session_id="wtag.v5.talk_more_0")
+    (other,) = follow(talkative_model(), processor, reader, [again], decoding=drawing, progress=False)
+    assert other.spoken != together[0].spoken
+
+
 def test_the_models_mode_is_put_back() -> None:
     for training in (True, False):
         model = new_model().train(training)

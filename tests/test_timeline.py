@@ -278,3 +278,13 @@ def test_names_of_frame_files_and_recordings() -> None:
     for source in SOURCES:
         assert recording_id(source, "a1__view0") == recording_id(source, "a1__view12") == "a1"
         assert frames_file(source, "a1__view0") != frames_file(source, "a1__view1")
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "a\\b", "..", "", "/etc/x"])
+def test_a_name_that_is_a_path_is_refused(name: str) -> None:
+    """Files are named after sessions and videos: a corpus must not decide where they are written."""
+    session = make_session()
+    for key in ("session_id", "video_uid"):
+        with pytest.raises(DataError, match=key):
+            dataclasses.replace(session, **{key: name})
+    assert dataclasses.replace(session, video_uid="grp-1.b..c__view0").video_uid == "grp-1.b..c__view0"

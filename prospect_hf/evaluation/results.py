@@ -66,6 +66,9 @@ def run_result(
     if judged is not None:
         scores["all"] |= {name: {"value": value, "low": None, "high": None} for name, value in judged.agreement.items()}
     best, worst, ranked_by = shown_sessions(evaluated)
+    if judged is not None:
+        for view in (*best, *worst):
+            view["judgement"] = judged.votes[view["id"]]
     return {
         "name": name,
         "stamp": dict(stamp),
