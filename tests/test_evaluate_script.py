@@ -18,12 +18,26 @@ import transformers
 import yaml
 from llm_fixtures import Reply, fake_server
 from model_fixtures import make_session
+from report_fixtures import make_results
 from test_train_script import SETTINGS
 
+from prospect_hf.checkpoints import load_trained
+from prospect_hf.errors import UsageError
+from prospect_hf.evaluation import inputs
+from prospect_hf.evaluation.arguments import EvaluateArguments
 from prospect_hf.evaluation.baselines import silent
 from prospect_hf.evaluation.compare import paired_differences
+from prospect_hf.evaluation.entries import hub_entries, model_index, write_entries
 from prospect_hf.evaluation.figures import FIGURES
-from prospect_hf.evaluation.inputs import source_frequencies
+from prospect_hf.evaluation.inputs import (
+    Corpus,
+    baseline_stamp,
+    code_fingerprint,
+    data_of,
+    load_corpus,
+    model_revision,
+    source_frequencies,
+)
 from prospect_hf.evaluation.results import read_results
 from prospect_hf.evaluation.run import main
 from prospect_hf.evaluation.sums import plain
@@ -416,3 +430,138 @@ def test_help_shows_the_examples(repository: Path) -> None:
     command = [sys.executable, str(repository / "scripts" / "evaluate.py"), "--help"]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert ran.returncode == 0 and "compare outputs/evaluation-a outputs/evaluation-b" in ran.stdout
+
+
+def test_the_settings_of_a_stream_reach_it(trained: Path, tmp_path: Path) -> None:
+    """Each threshold is its own decision's, the tracking is the one that was asked for, and so is the decoding."""
+    settings = ["evaluate.modes=[stream]", "evaluate.baselines=false", "evaluate.limit=1"]
+    always, never = "evaluate.{}_threshold=0.0", "evaluate.{}_threshold=1.0"
+    run = evaluate(trained, tmp_path, *settings, never.format("speaking"), always.format("dst_update"))["runs"][0]
+    assert (run["stamp"]["speaking_threshold"], run["stamp"]["dst_update_threshold"]) == (1.0, 0.0)
+    scores = run["scores"]["all"]
+    assert scores["speaking_recall"]["value"] == 0.0 and scores["dst_update_recall"]["value"] == 1.0
+    views = [view for side in ("best", "worst") for view in run["shown"][side]]
+    assert not any(view["said"] for view in views) and any(view["predicted_states"] for view in views)
+    still = evaluate(
+        trained, tmp_path, *settings, never.format("speaking"), always.format("dst_update"), "tracking.hysteresis=1.0"
+    )["runs"][0]
+    assert not any(view["predicted_states"] for side in ("best", "worst") for view in still["shown"][side])
+    lengths = []
+    for tokens in (1, 6):
+        run = evaluate(trained, tmp_path, *settings, always.format("speaking"), f"decoding.max_new_tokens={tokens}")
+        said = [
+            one["text"] for side in ("best", "worst") for view in run["runs"][0]["shown"][side] for one in view["said"]
+        ]
+        lengths.append(np.mean([len(text) for text in said]) if said else 0.0)
+    assert lengths[0] < lengths[1]
+
+
+def test_an_encoder_without_baselines_knows_the_references(trained: Path, tmp_path: Path, encoder: str) -> None:
+    settings = ["evaluate.modes=[stream]", "evaluate.baselines=false", "evaluate.speaking_threshold=1.0"]
+    scores = evaluate(trained, tmp_path, *settings, encoder)["runs"][0]["scores"]["all"]
+    assert scores["matching_recall"]["value"] == 0.0 and scores["matching_missing_rate"]["value"] == 1.0
+
+
+def test_baselines_learn_from_the_training_split_alone(trained: Path) -> None:
+    processor = load_trained(trained)[1]
+    data = data_of(trained, {})
+    corpus = load_corpus(EvaluateArguments(model=str(trained)), data, processor)
+    learned, tested = ({one.session_id for one in side} for side in (corpus.train, corpus.sessions))
+    assert learned and tested and not learned & tested
+    assert all("-train-" in name for name in learned) and all("-test-" in name for name in tested)
+    assert load_corpus(EvaluateArguments(model=str(trained), baselines=False), data, processor).train == []
+
+
+def test_a_models_revision_is_its_weights_and_settings(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    (tmp_path / "config.json").write_text("{}")
+    first = model_revision(tmp_path)
+    assert len(first) == 16
+    (tmp_path / "README.md").write_text("a card")
+    assert model_revision(tmp_path) == first
+    (tmp_path / "config.json").write_text("[]")
+    second = model_revision(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"weighty")
+    assert len({first, second, model_revision(tmp_path)}) == 3
+
+
+def test_a_corpus_fingerprint_is_that_of_every_session() -> None:
+    def fingerprint(**sessions: str) -> str:
+        return Corpus(None, [], [], None, sessions).fingerprint  # type: ignore[arg-type]
+
+    assert fingerprint(a="1", b="2") == fingerprint(b="2", a="1")
+    assert (
+        len({fingerprint(a="1", b="2"), fingerprint(a="1", b="3"), fingerprint(a="1"), fingerprint(a="2", b="1")}) == 4
+    )
+
+
+def test_the_codes_fingerprint_is_of_what_decides_a_prediction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = Path(inputs.__file__).parents[1]
+    for folder in ("data", "evaluation"):
+        shutil.copytree(package / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    first = code_fingerprint()
+    monkeypatch.setattr(inputs, "__file__", str(tmp_path / "evaluation" / "inputs.py"))
+    assert code_fingerprint() == first and len(first) == 12
+    for name, counts in (("data/rows", True), ("evaluation/offline", True), ("evaluation/tables", False)):
+        before, path = code_fingerprint(), tmp_path / f"{name}.py"
+        path.write_text(path.read_text() + "\n")
+        assert (code_fingerprint() != before) == counts, name
+
+
+def test_common_words_are_those_of_the_source() -> None:
+    """A figure of one source does not depend on which other sources are evaluated beside it."""
+    pytest.importorskip("rouge_score")
+    wtag, ego4d = make_session(1, 22, 5, turn_rate=0.8), make_session(3, 40, 2, turn_rate=0.8)
+    ego4d.source = "ego4d"
+    both = source_frequencies([wtag, ego4d])
+    assert both == source_frequencies([wtag]) | source_frequencies([ego4d]) and both["wtag"] != both["ego4d"]
+
+
+def test_a_baseline_decides_at_one_half() -> None:
+    stamp = baseline_stamp({"mode": "", "model_revision": "0f", "speaking_threshold": 0.1, "split": "test"}, "silent")
+    assert stamp["speaking_threshold"] == stamp["dst_update_threshold"] == 0.5
+    assert (stamp["mode"], stamp["model"], stamp["model_revision"], stamp["split"]) == (
+        "baseline",
+        "silent",
+        None,
+        "test",
+    )
+
+
+def runs() -> tuple[dict[str, Any], dict[str, Any]]:
+    """An offline and a streamed run of made-up results."""
+    made = make_results(2, 40)["runs"]
+    return made[0], next(run for run in made if run["name"] == "stream, drop_all")
+
+
+def test_entries_say_how_their_figures_were_made() -> None:
+    offline, stream = runs()
+    assert stream["stamp"]["frames"] == "rendered"
+    entry = next(entry for entry in model_index(stream, None) if entry.dataset_config == "wtag")
+    assert entry.dataset_name == "simulated, wtag, frames drawn from the labels" and entry.dataset_type == "simulated"
+    assert entry.metric_args["speaking_threshold"] == 0.41 and entry.metric_args["dst_update_threshold"] == 0.37
+    assert entry.metric_args["context"]["strategy"] == "drop_all" and entry.dataset_split == "test"
+    assert all(entry.dataset_type == "prospect/dst_frames" for entry in model_index(stream, "prospect/dst_frames"))
+    tasks = [
+        [entry.task_id for entry in hub_entries(run, "prospect/dst_frames", "2026-11-25")] for run in (offline, stream)
+    ]
+    assert "offline_joint_state_accuracy" in tasks[0] and "stream_drop_all_joint_state_accuracy" in tasks[1]
+    notes = json.loads(hub_entries(stream, "prospect/dst_frames", "2026-11-25")[0].notes or "")
+    assert notes["split"] == "test" and notes["speaking_threshold"] == 0.41 and notes["frames"] == "rendered"
+    stream["scores"]["all"]["speaking_f1_1s"]["value"] = None
+    assert "speaking_f1_1s" not in {
+        entry.metric_type for entry in model_index(stream, None) if entry.dataset_config == "all"
+    }
+
+
+def test_a_card_that_is_not_there_is_named(tmp_path: Path) -> None:
+    results = make_results(2, 40)
+    with pytest.raises(UsageError, match=r"README\.md is not there"):
+        write_entries(tmp_path, results, None, tmp_path / "model")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "README.md").write_text("---\nlicense: mit\n---\n\nText.\n")
+    write_entries(tmp_path, results, None, tmp_path / "model")
+    # Data that is on no Hub cannot be named in .eval_results.
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["README.md"]
+    assert not (tmp_path / "eval_results.yaml").exists()
+    assert len(yaml.safe_load((tmp_path / "model-index.yaml").read_text())["model-index"]) == 1

@@ -16,8 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from llm_fixtures import FakeServer, Reply, fake_server
+from model_fixtures import make_session
 
+from processing_dst_smolvlm import FrameItem
 from prospect_hf.errors import DataError, UsageError
+from prospect_hf.evaluation.baselines import silent
 from prospect_hf.evaluation.judge import (
     MARKS,
     SCHEMA,
@@ -30,6 +33,7 @@ from prospect_hf.evaluation.judge import (
     judge_sessions,
     krippendorff_alpha,
 )
+from prospect_hf.evaluation.judging import judged_session
 from prospect_hf.llm import LLMArguments, LLMClient
 
 SYSTEM = (files("prospect_hf") / "prompts" / "judge.txt").read_text(encoding="utf-8")
@@ -237,3 +241,16 @@ def test_agreement_over_votes() -> None:
     single = agreement([Judgement("one", (marks(1, 2, 3, 4),), ("",))])
     assert set(single) == {"exact", "within_one", *(f"alpha_{mark}" for mark in MARKS)}
     assert set(single.values()) == {None} == set(agreement([]).values())
+
+
+def test_a_session_and_its_prediction_become_transcripts_in_order_of_time() -> None:
+    """An utterance on frame i is heard at the frame's end; of two on one frame the user's comes first."""
+    made_of = make_session(8, 40, 2, event_rate=0.0, turn_rate=0.0)
+    made_of.items = {9: FrameItem({}, "what now?"), 3: FrameItem({}, "hello"), 5: FrameItem({}, "", "take it")}
+    prediction = silent(made_of)
+    prediction.spoken = {9: "tighten it", 1: "hi"}
+    found = judged_session(made_of, prediction, 2.0)
+    user = Line(2.0, "user", "hello"), Line(5.0, "user", "what now?")
+    assert found.reference == (user[0], Line(3.0, "assistant", "take it"), user[1])
+    assert found.predicted == (Line(1.0, "assistant", "hi"), *user, Line(5.0, "assistant", "tighten it"))
+    assert (found.session_id, found.goal, found.steps) == (made_of.session_id, made_of.goal, tuple(made_of.steps))

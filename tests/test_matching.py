@@ -250,3 +250,21 @@ def test_real_transcripts_by_the_formulas(shared_data: Path, tmp_path: Path) -> 
             assert scores["time_diff_s"] == pytest.approx(sum(apart) / len(apart))
             checked += matched
     assert checked > 100
+
+
+def test_windows_are_the_papers_and_are_cut_towards_zero() -> None:
+    assert WINDOWS_S == {
+        "ego4d": (-4.0, 8.5),
+        "epickitchens": (-1.5, 3.0),
+        "holoassist": (-1.5, 2.5),
+        "egoexolearn": (-2.0, 3.5),
+        "assembly101": (-2.0, 4.0),
+        "wtag": (-3.0, 6.0),
+    }
+    assert window_frames("epickitchens", 1.0) == (-1, 3) and window_frames("ego4d", 1.0) == (-4, 8)
+
+
+def test_the_distance_is_that_of_correct_pairs_alone() -> None:
+    right, wrong = one(1, (-3, 5)), one(3, (-3, 5), 0.4)
+    assert wrong.offsets.tolist() == [3] and not wrong.correct.any()
+    assert scores_of([right, wrong], 2.0)["time_diff_s"] == 0.5

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from model_fixtures import NoiseReader, clip_dataset, collate, make_session, model_inputs, new_model, small_processor
 from stream_fixtures import talkative_model
 
 from prospect_hf.data.rows import SessionRows
 from prospect_hf.errors import DataError
 from prospect_hf.evaluation import offline
-from prospect_hf.evaluation.offline import batches, teacher_forced
+from prospect_hf.evaluation.offline import batches, read_clips, teacher_forced
 from prospect_hf.evaluation.predictions import Prediction
 from prospect_hf.evaluation.sums import total
 from prospect_hf.evaluation.tally import figures, tally
@@ -156,3 +160,59 @@ def test_rows_and_streams_that_do_not_fit_are_an_error(monkeypatch: pytest.Monke
     monkeypatch.setattr(offline, "ClipDataset", Deaf)
     with pytest.raises(DataError, match="do not fit"):
         forced([session])
+
+
+def test_both_decisions_are_read_from_their_own_heads() -> None:
+    """Probabilities of "yes" of each clip, put together in the order of the frames."""
+    sessions = [make_session(0, 40, 3), make_session(1, 22, 5)]
+    length = max(len(clip.stream(small_processor()).input_ids) for clip in clip_dataset(sessions).clips)
+    model = talkative_model()
+    clips = clip_dataset(sessions, max_seq_len=length // 2)
+    lengths = [clip.tokens for clip in clips.clips if clip.session is sessions[0]]
+    assert lengths != sorted(lengths, reverse=True)  # batches go from the longest clip to the shortest
+    wanted: dict[str, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {}
+    for clip, item in zip(clips.clips, (clips[index] for index in range(len(clips))), strict=True):
+        with torch.inference_mode():
+            output = model(**model_inputs(collate([item]), "labels"), use_cache=False)
+        wanted.setdefault(clip.session.session_id, []).append(
+            (
+                output.speaking_logits[0].softmax(-1)[:, 1].numpy(),
+                output.dst_update_logits[0].softmax(-1)[:, 1].numpy(),
+                output.dst_state_logits[0].argmax(-1).numpy(),
+            )
+        )
+    for session, made in zip(sessions, forced(sessions, length // 2, model), strict=True):
+        p_speak, p_update, states = map(np.concatenate, zip(*wanted[session.session_id], strict=True))
+        assert np.abs(made.p_speak - p_speak).max() < 1e-5
+        assert np.abs(made.p_update - p_update).max() < 1e-5
+        assert np.array_equal(made.states, states)
+
+
+@given(st.integers(0, 1000))
+def test_right_tokens_are_counted_text_by_text(seed: int) -> None:
+    """Of a model that is often right, as the one of other tests is not."""
+    session, rng = make_session(seed, 14, 3), np.random.default_rng(seed)
+    clips = clip_dataset([session])
+    batch = collate([clips[0]])
+    labels = batch["labels"][0].tolist()
+    wanted = torch.tensor([label for label in labels[1:] if label != -100], dtype=torch.long)
+    hits = rng.random(len(wanted)) < 0.8
+    answers = torch.where(torch.from_numpy(hits), wanted, (wanted + 1) % 340)
+    output = SimpleNamespace(
+        speaking_logits=torch.zeros(1, 14, 2),
+        dst_update_logits=torch.zeros(1, 14, 2),
+        dst_state_logits=torch.zeros(1, 14, 3, 3),
+        logits=torch.nn.functional.one_hot(answers, 340).float(),
+    )
+    (found,) = read_clips(output, batch, clips.clips)
+    texts: list[list[bool]] = []
+    told = iter(hits.tolist())
+    for before, label in pairwise(labels):
+        if label != -100:
+            if before == -100:
+                texts.append([])
+            texts[-1].append(next(told))
+    forced = found["forced"]
+    assert forced.tokens.tolist() == [len(text) for text in texts]
+    assert forced.right.tolist() == [sum(text) for text in texts]
+    assert forced.prefix.tolist() == [[*text, False].index(False) for text in texts]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from model_fixtures import NoiseReader, make_session
 
 from processing_dst_smolvlm import FrameItem
 from prospect_hf.errors import DataError
-from prospect_hf.evaluation.baselines import oracle
+from prospect_hf.evaluation.baselines import oracle, silent
+from prospect_hf.evaluation.predict import Run, predict_missing
 from prospect_hf.evaluation.predictions import ForcedTexts, Prediction, PredictionStore, session_fingerprint
 
 SESSION = make_session(0, 14, 3)
@@ -108,3 +110,58 @@ def test_the_size_of_the_frame_file_counts(tmp_path: Path) -> None:
     first = session_fingerprint(SESSION, reader)
     path.write_bytes(b"123")
     assert session_fingerprint(SESSION, reader) != first
+
+
+def test_every_label_text_and_source_counts_for_the_fingerprint() -> None:
+    """Beyond what tells two sessions apart at a glance: each array of labels, each part of an item, the pictures."""
+    reader, rendered = NoiseReader(), NoiseReader()
+    rendered.frames = "rendered"
+    frame, item = next((at, item) for at, item in SESSION.items.items() if item.response)
+    others = [
+        dataclasses.replace(SESSION, session_id="another"),
+        dataclasses.replace(SESSION, source="ego4d"),
+        dataclasses.replace(SESSION, video_uid="another"),
+        dataclasses.replace(SESSION, items=SESSION.items | {frame: dataclasses.replace(item, response="another")}),
+        dataclasses.replace(SESSION, items=SESSION.items | {frame: dataclasses.replace(item, changes={2: 2})}),
+    ]
+    for name in ("speaking", "dst_update", "states_before", "states_after"):
+        labels = vars(SESSION)[name].copy()
+        labels.flat[-1] += 1
+        others.append(dataclasses.replace(SESSION, **{name: labels}))
+    prints = {session_fingerprint(other, reader) for other in others} | {session_fingerprint(SESSION, rendered)}
+    assert len(prints) == len(others) + 1 and session_fingerprint(SESSION, reader) not in prints
+
+
+@pytest.mark.parametrize("name", ["p_speak", "states", "table"])
+def test_no_part_of_a_prediction_may_be_short(tmp_path: Path, name: str) -> None:
+    made = a_prediction()
+    setattr(made, name, vars(made)[name][:-1])
+    store = store_of(tmp_path)
+    with pytest.raises(DataError, match="the prediction has shape"):
+        store.save(SESSION, made)
+    assert not store.has(SESSION)
+
+
+def test_only_missing_sessions_are_predicted(tmp_path: Path) -> None:
+    class Silent(Run):
+        """Predicts silence, and writes down for whom."""
+
+        def predict(self, model: Any, processor: Any, sessions: Any, done: Any) -> None:
+            """Keep silence for each."""
+            for session in sessions:
+                self.store.save(session, silent(session))
+                asked.append(session.session_id)
+                done()
+
+    asked: list[str] = []
+    sessions = [make_session(seed, 10 + seed % 3, 2) for seed in range(7)]
+    store = PredictionStore(tmp_path, {}, {session.session_id: "0f" for session in sessions})
+    run = Silent("silence", store, None, (0.5, 0.5), 2, 100)  # type: ignore[arg-type]
+    wanted = [session.session_id for session in sessions]
+    assert predict_missing(run, sessions, None, None, progress=False) == 7 and sorted(asked) == wanted  # type: ignore[arg-type]
+    asked.clear()
+    assert predict_missing(run, sessions, None, None, progress=False) == 0 and asked == []  # type: ignore[arg-type]
+    for number in (2, 5):
+        store.path(sessions[number]).unlink()
+    assert predict_missing(run, sessions, None, None, progress=False) == 2  # type: ignore[arg-type]
+    assert sorted(asked) == [wanted[2], wanted[5]]

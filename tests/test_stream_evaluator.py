@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 import torch
 from model_fixtures import NoiseReader, make_session, new_model, small_model, small_processor
-from stream_fixtures import FIVE, talkative_model
+from stream_fixtures import FIVE, inputs_of, talkative_model
 
 from context_dst_smolvlm import Context
 from modeling_dst_smolvlm import Decoding, DSTSmolVLMForConditionalGeneration
 from processing_dst_smolvlm import FrameItem
 from prospect_hf.data.rows import SessionRows
 from prospect_hf.evaluation.predictions import Prediction
-from prospect_hf.evaluation.stream import follow, without_labels
-from streaming_dst_smolvlm import DSTStream
+from prospect_hf.evaluation.stream import chunks, follow, follow_batch, without_labels
+from streaming_dst_smolvlm import DSTStream, StreamBatch, Task
+from tracking_dst_smolvlm import Tracking
 
 SESSIONS = [make_session(0, 14, 3), make_session(1, 22, 5), make_session(2, 1, 1), make_session(3, 9, 2, turn_rate=0.8)]
 
@@ -193,3 +194,40 @@ def test_a_shared_model_is_left_as_it_was() -> None:
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     traces_of(SESSIONS[2:3], model)
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+
+
+def test_a_session_longer_than_a_pass_of_the_vision_tower_is_followed_frame_by_frame() -> None:
+    model, session = talkative_model(), make_session(6, 140, 2, event_rate=0.05, turn_rate=0.05)
+    (trace,) = traces_of([session], model)
+    stream = DSTStream(model, small_processor(), session.steps, session.goal, decoding=FIVE)
+    pictures = NoiseReader().read(session, 0, len(session))
+    events = [stream.step(picture, session.item(frame).user_text) for frame, picture in enumerate(pictures)]
+    assert trace.p_speak == pytest.approx([event.p_speak for event in events], abs=1e-4)
+
+
+def test_an_unlabelled_session_is_followed_without_states_in_its_prompt() -> None:
+    """As it is trained: a model that never saw states is not told them."""
+    model, session = talkative_model(), make_session(4, 12, 3, labelled=False)
+    (trace,) = traces_of([session], model)
+    for told in (False, True):
+        task = Task(session.steps, session.goal, say_states=told)
+        events = StreamBatch(model, small_processor(), [task], decoding=FIVE).run([inputs_of(session)])
+        p_speak = np.array([event.p_speak for _, event in events])
+        assert (np.abs(trace.p_speak - p_speak).max() < 1e-5) == (not told)
+
+
+def test_the_tracking_that_is_asked_for_is_used() -> None:
+    model, session = talkative_model(), make_session(5, 40, 3)
+
+    def moves(tracking: Tracking | None) -> int:
+        followed = follow_batch(model, small_processor(), NoiseReader(), [session], Context(), tracking, FIVE)
+        ((_, trace),) = followed
+        return len(trace.updates)
+
+    assert moves(None) == moves(Tracking()) > 0
+    assert moves(Tracking(hysteresis=1.0)) == 0
+
+
+def test_sessions_of_like_length_run_together() -> None:
+    sessions = [make_session(seed, frames, 1) for seed, frames in enumerate((9, 30, 8, 31, 10))]
+    assert chunks(sessions, 2) == [[2, 0], [4, 1], [3]]

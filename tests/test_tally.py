@@ -371,3 +371,94 @@ def test_the_schedule_knows_the_clock_and_the_plan_alone() -> None:
     assert np.array_equal(made.table, again.table) and made.spoken == again.spoken
     nothing = Schedule([make_session(3, 10, 2, labelled=False, turn_rate=0.0)])(session)
     assert not nothing.spoken and nothing.table is not None and not nothing.table.any()
+
+
+def test_white_space_around_a_text_is_no_difference() -> None:
+    session = make_session(8, 10, 1, event_rate=0.0, turn_rate=0.0)
+    session.speaking[4] = 1
+    session.items[4] = FrameItem(response=" one two\n")
+    made = silent(session)
+    made.spoken = {4: "one two"}
+    assert score([made], [session], 2.0, HALF)["response_exact_match"] == 1.0
+
+
+def test_state_texts_are_no_part_of_a_turn() -> None:
+    """Before two of the responses a state text is written: fluency and timing stay, and its figures are its own."""
+    session = make_session(8, 14, 1, event_rate=0.0, turn_rate=0.0)
+    session.speaking[[3, 7, 12]] = 1
+    p_speak = np.zeros(14)
+    p_speak[[3, 5, 12]] = 1.0
+    made = Prediction(p_speak, np.zeros(14), session.states_after, None)
+    made.forced = forced([3, 7, 12], [4, 4, 4], [4, 1, 0])
+    alone = score([made], [session], 2.0, HALF)
+    made.forced = ForcedTexts(
+        frame=np.array([3, 3, 7, 7, 12]),
+        is_state=np.array([True, False, True, False, False]),
+        tokens=np.array([9, 4, 7, 4, 4]),
+        nll=np.array([18.0, 4.0, 14.0, 4.0, 4.0]),
+        right=np.array([5, 4, 3, 1, 0]),
+        prefix=np.array([2, 4, 1, 1, 0]),
+    )
+    found = score([made], [session], 2.0, HALF)
+    assert found["state_perplexity"] == pytest.approx(np.e**2) and found["state_token_accuracy"] == 8 / 16
+    for name in ("fluency", "forced_time_diff_s", "forced_silent_rate", "perplexity", "token_accuracy"):
+        assert found[name] == alone[name], name
+    made.forced.right[3] = 3  # right tokens after a wrong one count for the accuracy, not for fluency
+    again = score([made], [session], 2.0, HALF)
+    assert again["token_accuracy"] == 7 / 12 and again["fluency"] == found["fluency"]
+
+
+def clock(frames: int, starts: list[int], ends: list[int], turns: list[int]) -> SessionRows:
+    """A session whose steps start and end, and whose assistant says "now", on the given frames."""
+    session = make_session(9, frames, len(starts), turn_rate=0.0, event_rate=0.0)
+    for step, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        session.states_after[start:, step], session.states_after[end:, step] = 1, 2
+    session.states_before[1:] = session.states_after[:-1]
+    session.speaking[turns] = 1
+    session.items = {frame: FrameItem(response="now") for frame in turns}
+    return session
+
+
+def test_the_schedule_is_the_average_of_the_training_sessions() -> None:
+    """Turns every 8 frames; plans begin on frame 6 on average, and a step takes 8 frames."""
+    # The second step of the second session is not reached.
+    train = [clock(40, [8, 20], [20, 28], [3, 9, 15, 21, 27]), clock(24, [4, 24], [16, 24], [1, 2, 3])]
+    schedule = Schedule(train)
+    assert (schedule.every, schedule.text, schedule.start, schedule.step) == (8, "now", 6.0, 8.0)
+    seen_late = clock(24, [10], [10], [])
+    assert Schedule([seen_late]).start == 10.0 and Schedule([seen_late]).step == 0.0
+    session = make_session(9, 40, 3, turn_rate=0.0, event_rate=0.0)
+    session.items[15] = FrameItem(user_text="hello")
+    made = schedule(session)
+    assert made.spoken == dict.fromkeys([7, 23, 31, 39], "now")  # on frame 15 the user speaks
+    assert np.flatnonzero(made.p_speak == 1).tolist() == [7, 23, 31, 39]
+    assert made.updates == np.flatnonzero(made.p_update == 1).tolist() == [6, 14, 22, 30]
+    assert made.table is not None and np.array_equal(made.table, made.states)
+    assert made.table[[5, 6, 13, 14, 21, 22, 29, 30]].tolist() == [
+        [0, 0, 0],
+        [1, 0, 0],
+        [1, 0, 0],
+        [2, 1, 0],
+        [2, 1, 0],
+        [2, 2, 1],
+        [2, 2, 1],
+        [2, 2, 2],
+    ]
+
+
+@pytest.mark.parametrize("late", [0, 1, 13, 14, 20])
+def test_what_is_shifted_past_the_end_is_gone(late: int) -> None:
+    session = make_session(0, 14, 3, event_rate=1.0, turn_rate=1.0)
+    made, moved = oracle(session), shifted(oracle(session), late)
+    assert len(made.spoken) > 5 and len(moved) == 14 and moved.states.shape == moved.table.shape == (14, 3)
+    kept = max(14 - late, 0)
+    for name in ("p_speak", "p_update", "states", "table"):
+        ours, theirs = vars(moved)[name], vars(made)[name]
+        assert not ours[:late].any() and np.array_equal(ours[late:], theirs[:kept]), name
+    assert moved.spoken == {frame + late: text for frame, text in made.spoken.items() if frame < kept}
+    assert moved.updates == [frame + late for frame in made.updates if frame < kept]
+
+
+def test_the_oracle_of_an_unlabelled_session_holds_states() -> None:
+    made = oracle(make_session(4, 12, 3, labelled=False))
+    assert not made.states.any() and made.table is not None and not made.table.any()
