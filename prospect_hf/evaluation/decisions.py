@@ -119,7 +119,7 @@ def precision_recall_curve(scores: ArrayLike, labels: ArrayLike, points: int = 2
     hit, found, thresholds = running_counts(*labelled_scores(scores, labels))
     if not len(hit) or not hit[-1]:
         return {"precision": [], "recall": [], "threshold": []}
-    wanted = np.linspace(hit[0], hit[-1], points)
+    wanted = np.linspace(max(hit[0], 1), hit[-1], points)  # without a hit there is nothing to draw
     kept = np.unique(np.searchsorted(hit, wanted).clip(max=len(hit) - 1))
     return {
         "precision": np.round(hit[kept] / found[kept], 4).tolist(),
