@@ -46,7 +46,7 @@ def test_the_page_holds_the_results_without_the_tallies(tmp_path: Path) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(
-    text=st.one_of(st.text(), st.just(NASTY), st.just("\ud800 </SCRIPT >"), st.just("__REPORT_DATA__ __SCRIPT_HASH__"))
+    text=st.one_of(st.text(), st.just(NASTY), st.just("\ud800 </SCRIPT >"), st.just("__PAGE_DATA__ __SCRIPT_HASH__"))
 )
 def test_no_text_leaves_the_data_block(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     path = tmp_path_factory.mktemp("page") / "r.html"
@@ -154,7 +154,7 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
         "score": None,
     }
     least["stamp"] |= {"frames": "store", "dst": "files"}
-    write_report(bare, results | {"runs": [least]}, published=False)
+    write_report(bare, results | {"runs": [least]})
     with open_browser() as new_page:
         page = new_page(viewport={"width": 1280, "height": 900})
         requests: list[str] = []
@@ -232,8 +232,8 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
         page = new_page(viewport={"width": 1280, "height": 900})
         page.goto(bare.as_uri())
         page.locator("details.session summary").first.click()
-        assert "Nobody says anything." in page.inner_text("#detail") and page.is_hidden("#published")
-        assert page.locator(".warning").count() == 1 and page.problems == []  # the hidden one beside published figures
+        assert "Nobody says anything." in page.inner_text("#detail")
+        assert page.locator(".warning").count() == 1 and page.problems == []  # the one beside published figures
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,6 @@ as JSON whose markup characters are escaped, and the page's script only ever set
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -18,6 +15,7 @@ from typing import Any
 
 from prospect_hf.errors import DataError
 from prospect_hf.evaluation.figures import FIGURES
+from prospect_hf.html import write_html
 
 KIND, VERSION = "prospect_hf_evaluation", 1
 MODES = ("offline", "stream", "baseline")
@@ -64,16 +62,12 @@ PUBLISHED: dict[str, Any] = {
     ],
 }
 
-# Only a script with this hash runs, and nothing is ever fetched.
-_DATA, _HASH = "__REPORT_DATA__", "__SCRIPT_HASH__"
-_SCRIPT_BEGIN, _SCRIPT_END = "<script>", "</script>"
 
-
-def write_report(path: Path, results: Mapping[str, Any], published: bool = True) -> None:
+def write_report(path: Path, results: Mapping[str, Any]) -> None:
     """Write the results of an evaluation (``results.json``, version 1) as one self-contained HTML file.
 
     The sessions' tallies stay behind: of them the page needs only how many sessions and frames there are. The file is
-    written beside its place, then renamed. ``published``: whether the ProAssist paper's figures stand beside.
+    written beside its place, then renamed.
 
     Raises:
         DataError: as :func:`check_results`.
@@ -82,18 +76,12 @@ def write_report(path: Path, results: Mapping[str, Any], published: bool = True)
     data = {
         "figures": {key: asdict(figure) for key, figure in FIGURES.items()},
         "overview": OVERVIEW,
-        "published": PUBLISHED if published else None,
+        "published": PUBLISHED,
         "stamp_keys": STAMP_KEYS,
         "results": {**results, "runs": [_shown_run(run) for run in results["runs"]]},
     }
     template = resources.files("prospect_hf.evaluation").joinpath("report.html").read_text(encoding="utf-8")
-    begin = template.index(_SCRIPT_BEGIN) + len(_SCRIPT_BEGIN)
-    script = template[begin : template.index(_SCRIPT_END, begin)]
-    digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
-    head, tail = template.replace(_HASH, f"sha256-{digest}").split(_DATA)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(head + _safe_json(data) + tail, encoding="utf-8", newline="\n")
-    partial.replace(path)
+    write_html(path, template, data)
 
 
 def check_results(results: Any, where: str) -> None:
@@ -227,9 +215,3 @@ def _shown_run(run: Mapping[str, Any]) -> dict[str, Any]:
         for scope, of_scope in run["scores"].items()
     }
     return {key: run[key] for key in RUN_KEYS if key != "sessions"} | {"scores": scores, "counts": counts}
-
-
-def _safe_json(data: Mapping[str, Any]) -> str:
-    """JSON that no HTML parser sees an end of: ASCII only (so U+2028/9 are escapes), without <, > and &."""
-    encoded = json.dumps(data, allow_nan=False, separators=(",", ":"))
-    return encoded.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

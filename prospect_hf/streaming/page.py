@@ -7,9 +7,7 @@ as JSON whose markup characters are escaped, and the page's script only ever set
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
-import json
 from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
@@ -20,14 +18,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from prospect_hf.errors import DataError
+from prospect_hf.html import write_html
 from prospect_hf.streaming.trace import Trace
 
 THUMBNAIL = (240, 160)  # pixels, at most
 PROBABILITY_UNITS = 10_000  # probabilities travel as whole numbers of 1 / 10000
-
-# Only a script with this hash runs, and nothing is ever fetched.
-_DATA, _HASH = "__TRACE_DATA__", "__SCRIPT_HASH__"
-_SCRIPT_BEGIN, _SCRIPT_END = "<script>", "</script>"
 
 
 def write_page(path: Path, trace: Trace, thumbnails: Iterable[tuple[int, Image.Image]] | None = None) -> None:
@@ -47,19 +42,7 @@ def write_page(path: Path, trace: Trace, thumbnails: Iterable[tuple[int, Image.I
         pictures.append([frame - data["first"], _data_uri(picture)])
     data["thumbnails"] = pictures
     template = resources.files("prospect_hf.streaming").joinpath("timeline.html").read_text(encoding="utf-8")
-    begin = template.index(_SCRIPT_BEGIN) + len(_SCRIPT_BEGIN)
-    script = template[begin : template.index(_SCRIPT_END, begin)]
-    digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
-    head, tail = template.replace(_HASH, f"sha256-{digest}").split(_DATA)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(head + _safe_json(data) + tail, encoding="utf-8", newline="\n")
-    partial.replace(path)
-
-
-def _safe_json(data: dict[str, Any]) -> str:
-    """JSON that no HTML parser sees an end of: ASCII only (so U+2028/9 are escapes), without <, > and &."""
-    encoded = json.dumps(data, allow_nan=False, separators=(",", ":"))
-    return encoded.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    write_html(path, template, data)
 
 
 def _data_uri(picture: Image.Image) -> str:
