@@ -69,6 +69,11 @@ def test_every_draw_has_as_many_recordings_as_there_are(groups: list[int], seed:
     assert np.array_equal(weights, draw_weights([str(group) for group in groups], 50, seed))
 
 
+def test_another_seed_draws_otherwise() -> None:
+    names = [str(number) for number in range(20)]
+    assert not np.array_equal(draw_weights(names, 50, 0), draw_weights(names, 50, 1))
+
+
 def test_a_draw_of_each_session_once_is_the_sum() -> None:
     counts = [{"a": 1.0, "b": 2.0}, {"a": 5.0}, {"c": 7.0}]
     sums = drawn_sums(counts, np.ones((1, 3)))

@@ -165,3 +165,12 @@ def test_runs_of_one_result_keep_their_names(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="different names"):
         report_command([str(tmp_path / "y.html"), a, twin])
     assert not (tmp_path / "y.html").exists()
+
+
+def test_an_infinite_perplexity_has_no_difference() -> None:
+    forced = dict.fromkeys(TIMED, 1.0) | dict.fromkeys(FORCED, 10.0)
+    a, b = (run_of([one | forced | {"response_nll": nll} for one in some(9, 3)]) for nll in (10.0, 1e5))
+    for ours, theirs in ((a, b), (b, b), (b, a)):
+        found = paired_differences(ours, theirs, 200)["figures"]["perplexity"]
+        assert found["difference"] is found["low"] is found["high"] is None
+        assert "nan" not in difference_table(ours, theirs, paired_differences(ours, theirs, 200))

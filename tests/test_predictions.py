@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from model_fixtures import NoiseReader, make_session
+from safetensors.numpy import save_file
 
 from processing_dst_smolvlm import FrameItem
 from prospect_hf.errors import DataError
@@ -165,3 +166,12 @@ def test_only_missing_sessions_are_predicted(tmp_path: Path) -> None:
         store.path(sessions[number]).unlink()
     assert predict_missing(run, sessions, None, None, progress=False) == 2  # type: ignore[arg-type]
     assert sorted(asked) == [wanted[2], wanted[5]]
+
+
+def test_a_safetensors_file_of_something_else_is_named(tmp_path: Path) -> None:
+    store = store_of(tmp_path)
+    for facts in (None, {"format": "pt"}):
+        save_file({"p_speak": np.zeros(14)}, store.path(SESSION), facts)
+        for read in (store.has, store.load):
+            with pytest.raises(DataError, match="no key"):
+                read(SESSION)

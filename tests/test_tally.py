@@ -219,6 +219,10 @@ def test_the_policy_says_what_is_illegal_and_hours_are_the_labelled_ones() -> No
     hours = 6 / 2.0 / 3600
     assert counts[0]["hours"] == counts[0]["labelled_hours"] == hours
     assert plain(figures(total(counts)))["illegal_transitions_per_hour"] == pytest.approx(1 / hours)
+    made = oracle(session)
+    made.rejected = 3
+    counts[0] = tally(session, made, 2.0, HALF)
+    assert plain(figures(total(counts)))["rejected_per_hour"] == pytest.approx(3 / hours)
 
 
 def test_a_change_on_the_first_frame_is_an_update() -> None:

@@ -6,6 +6,7 @@ difference.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -70,11 +71,13 @@ def paired_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], draws
             continue
         if figure.group in apart:
             continue
-        before, after = value_a[name], value_b[name]
+        # An infinite perplexity is written as undefined, and is that here, too.
+        before, after = (None if v is None or not math.isfinite(v) else v for v in (value_a[name], value_b[name]))
         difference = None if before is None or after is None else after - before
-        with np.errstate(invalid="ignore"):  # infinite perplexities have no difference
-            showing = int(np.sum(~np.isnan(alone_b[name] - alone_a[name])))
-            bounds = interval(drawn_b[name] - drawn_a[name], showing)
+        with np.errstate(invalid="ignore"):
+            drawn = drawn_b[name] - drawn_a[name]
+            showing = int(np.sum(np.isfinite(alone_b[name] - alone_a[name])))
+        bounds = interval(np.where(np.isfinite(drawn), drawn, np.nan), showing)
         low, high = bounds if bounds is not None and difference is not None else (None, None)
         found[name] = {"a": before, "b": after, "difference": difference, "low": low, "high": high}
     return {"sessions": len(common), "left_out": sorted(a.keys() ^ b.keys()), "figures": found}

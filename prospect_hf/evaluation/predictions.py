@@ -205,6 +205,9 @@ class PredictionStore:
     def _open(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
         try:
             with safe_open(path, "np") as file:
-                return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {"key": ""}  # noqa: SIM118
+                arrays, facts = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
         except (SafetensorError, OSError) as error:
             raise DataError(f"{path}: not a file of predictions ({error}); remove it and evaluate again.") from error
+        if facts is None or "key" not in facts:
+            raise DataError(f"{path}: not a file of predictions (it has no key); remove it and evaluate again.")
+        return arrays, facts
