@@ -125,9 +125,9 @@ def test_average_precision_of_a_constant_is_the_share_of_positives() -> None:
 def test_of_equal_thresholds_the_highest_is_taken_and_lies_between_scores() -> None:
     # F1 is 2/3 at 0.9 (1 of 2 found) and at 0.3 (2 of 4 decisions right).
     assert best_threshold([0.9, 0.5, 0.4, 0.3], [1, 0, 0, 1]) == (pytest.approx(0.7), pytest.approx(2 / 3))
-    high, low = 0.5, float(np.nextafter(0.5, 0.0))
-    threshold, f1 = best_threshold([high, low], [1, 0])
-    assert (threshold, f1) == (high, 1.0)  # nothing lies between neighbours
+    for low in (0.5, float(np.nextafter(0.5, 0.0))):
+        high = float(np.nextafter(low, 1.0))
+        assert best_threshold([high, low], [1, 0]) == (high, 1.0)  # nothing lies between neighbours
 
 
 def test_the_curve_ends_where_everything_is_found() -> None:

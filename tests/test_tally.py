@@ -238,7 +238,7 @@ def test_utterances_may_come_in_any_order_and_wrong_ones_are_not_read() -> None:
     for at, text in ((10, "one"), (30, "two"), (50, "three")):
         session.items[at] = FrameItem(response=text)
     made = silent(session)
-    made.spoken = {50: "one", 31: "two", 10: "one"}
+    made.spoken = {31: "two", 50: "one", 10: "one"}
     (counts,) = counted([session], [made], words_apart([session]))
     assert (counts["matching_matched"], counts["matching_correct"]) == (3, 2)
     assert counts["text_pairs"] == counts["text_rouge_l_sum"] == counts["text_similarity_sum"] == 2
