@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import os
@@ -393,6 +394,22 @@ def test_a_simulated_corpus_is_read_as_it_lies_and_never_written_over(
     error = refused(capsys, f"evaluate.model={trained}", "data.seed=5")
     assert "another corpus" in error and "data.root" in error
     assert [path.stat().st_mtime_ns for path in marker] == times
+
+
+def test_contexts_without_a_stream_are_refused(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = ["evaluate.modes=[offline]", "evaluate.contexts=[none]"]
+    assert "are for streams" in refused(capsys, f"evaluate.model={trained}", *settings)
+
+
+def test_a_conversation_in_two_forms_is_not_counted_twice(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Prepared rows name a conversation after its dialog, and their clip."""
+    dialog = make_session(1, 20, 2)
+    clip = dataclasses.replace(dialog, session_id=f"{dialog.session_id}.clip_0")
+    monkeypatch.setattr(inputs, "split_sessions", lambda loaded, split: [dialog, clip])
+    error = refused(capsys, f"evaluate.model={trained}", f"evaluate.output_dir={tmp_path}")
+    assert dialog.session_id in error and "counted twice" in error
 
 
 def test_a_model_that_does_not_say_its_data(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -119,6 +119,18 @@ def test_the_openai_clients_own_variable_names_the_server(client: Make, monkeypa
     assert "pass@" not in str(raised.value)
 
 
+def test_no_key_goes_unencrypted_to_another_machine(client: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = FakeServer("")
+    monkeypatch.setenv("OTHER_KEY", KEY)
+    with pytest.raises(UsageError, match="unencrypted") as raised:
+        client(server, base_url="http://gpu-box.example/v1", api_key_env="OTHER_KEY")
+    assert KEY not in str(raised.value)
+    client(server, base_url="https://gpu-box.example/v1", api_key_env="OTHER_KEY")
+    client(server, base_url="http://127.0.0.1:9/v1", api_key_env="OTHER_KEY")
+    monkeypatch.delenv("OTHER_KEY")
+    client(server, base_url="http://gpu-box.example/v1", api_key_env="OTHER_KEY")
+
+
 def test_openai_itself_needs_a_key(client: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     server = FakeServer("")
     with pytest.raises(UsageError, match="set the environment variable OTHER_KEY"):

@@ -225,6 +225,19 @@ def test_a_stock_checkpoint_is_trained_and_trained_again(corpus: list[str], tmp_
 # -- bad usage ----------------------------------------------------------------------------------------------------
 
 
+def test_a_free_run_that_fails_keeps_the_trained_model(
+    corpus: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A context in which no frame has room is found when sessions are followed: the training is not lost by it."""
+    settings = ["training.look_steps=0", "training.max_steps=1", "context.max_tokens=60"]
+    verbosity, level = transformers.logging.get_verbosity(), logging.getLogger().level
+    error = refused(capsys, *SETTINGS, *corpus, *settings, f"training.output_dir={tmp_path}")
+    transformers.logging.set_verbosity(verbosity)
+    logging.getLogger().setLevel(level)
+    assert "max_tokens=60" in error
+    assert (tmp_path / "model.safetensors").is_file() and (tmp_path / "config.json").is_file()
+
+
 def test_the_script_says_what_is_wrong_in_one_line(repository: Path, tmp_path: Path) -> None:
     done = run_script(repository, tmp_path, "training.learning_rat=1e-5")
     assert done.returncode == 2 and done.stdout == ""

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 LEVEL = 0.95
-# A figure that fewer recordings show has no interval: what they have in common may be chance. (An interval of 95 %
-# from 5 recordings holds the truth in 84 of 100 cases, one from 20 in 93.)
+# A figure that fewer recordings show has no interval: what they have in common may be chance. Those of few are too
+# narrow all the same; benchmarks/coverage.py says by how much.
 FEWEST = 6
 
 
