@@ -124,10 +124,9 @@ def encoder_folder(name: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=WANTED_FILES))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
-        reason = " ".join(str(error).split())
         raise UsageError(
-            f"The sentence encoder {name} is no local folder and cannot be fetched: {reason[:200]} Give a folder, or "
-            f"one of {', '.join(PACKAGED)} (a Python package)."
+            f"The sentence encoder {name} is no local folder and cannot be fetched ({type(error).__name__}): give a "
+            f"folder, a Hub id where there is a network, or one of {', '.join(PACKAGED)} (a Python package)."
         ) from error
 
 
