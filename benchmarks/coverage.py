@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from prospect_hf.evaluation.bootstrap import FEWEST, draw_weights, drawn_sums, interval
-from prospect_hf.evaluation.sums import ratio
+from prospect_hf.metrics.bootstrap import FEWEST, draw_weights, drawn_sums, interval
+from prospect_hf.metrics.counts import ratio
 
 WORLDS, DRAWS = 600, 400
 

@@ -27,7 +27,7 @@ import scipy
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from prospect_hf.evaluation.matching import DISTANCE_POWER, DISTANCE_WEIGHT, match_stream, window_frames
+from prospect_hf.metrics.stream_matching import DISTANCE_POWER, DISTANCE_WEIGHT, match_stream, window_frames
 
 SIZES = (1_000, 8_000, 72_000, 720_000)
 WIDTH = 384

@@ -30,7 +30,7 @@ import torch
 
 from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
 from processing_dst_smolvlm import DSTSmolVLMProcessor, FrameItem, Stream
-from prospect_hf.training.report import table
+from prospect_hf.training.result_tables import table
 from prospect_hf.training.tiny import TinyShape, tiny_model, tiny_processor
 
 GOAL = "Assemble the toy truck"

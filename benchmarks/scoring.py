@@ -21,13 +21,13 @@ from collections.abc import Callable
 import numpy as np
 
 from processing_dst_smolvlm import FrameItem
-from prospect_hf.data.rows import SessionRows
+from prospect_hf.data.session_rows import SessionRows
 from prospect_hf.evaluation.baselines import oracle, shifted
-from prospect_hf.evaluation.decisions import decision_counts
 from prospect_hf.evaluation.predictions import Prediction
-from prospect_hf.evaluation.states import state_counts
-from prospect_hf.evaluation.tally import tally
-from prospect_hf.evaluation.texts import document_frequencies
+from prospect_hf.evaluation.score import tally
+from prospect_hf.metrics.decisions import decision_counts
+from prospect_hf.metrics.states import state_counts
+from prospect_hf.metrics.texts import document_frequencies
 
 SIZES = (1_000, 8_000, 72_000)
 STEPS, REPEATS, WIDTH = 20, 5, 384

@@ -44,7 +44,7 @@ from transformers.models.smolvlm.configuration_smolvlm import SmolVLMVisionConfi
 from configuration_dst_smolvlm import DSTSmolVLMConfig
 from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
 from prospect_hf.sessions import IGNORE
-from prospect_hf.training.report import table
+from prospect_hf.training.result_tables import table
 
 IMAGE_ID, STEPS, PROMPT, TURN = 5, 8, 96, 12
 Step = Callable[[], None]

@@ -24,9 +24,9 @@ from modeling_dst_smolvlm import Decoding
 from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration as Model
 from processing_dst_smolvlm import DSTSmolVLMProcessor
 from prospect_hf.data.reader import FrameReader
-from prospect_hf.data.rows import SessionRows
+from prospect_hf.data.session_rows import SessionRows
 from prospect_hf.evaluation.predictions import Prediction, prediction_of
-from prospect_hf.evaluation.tally import score
+from prospect_hf.evaluation.score import score
 from streaming_dst_smolvlm import DSTStream, StreamBatch, StreamEvent, StreamInput, Task
 
 # The window of the quality part, in tokens: a session takes 245 to 560, its prompt 80 to 110, what may follow from a

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from prospect_hf.files import write_text
+
 # Only a script with this hash runs.
 DATA, HASH = "__PAGE_DATA__", "__SCRIPT_HASH__"
 _BEGIN, _END = "<script>", "</script>"
@@ -24,9 +26,7 @@ def write_html(path: Path, template: str, data: Mapping[str, Any]) -> None:
     script = template[begin : template.index(_END, begin)]
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
     head, tail = template.replace(HASH, f"sha256-{digest}").split(DATA)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(head + _safe_json(data) + tail, encoding="utf-8", newline="\n")
-    partial.replace(path)
+    write_text(path, head + _safe_json(data) + tail)
 
 
 def _safe_json(data: Mapping[str, Any]) -> str:

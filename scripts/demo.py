@@ -32,7 +32,7 @@ if __name__ == "__main__":
     parser.add_argument("--space", type=Path, metavar="FOLDER", help="write a Space's files and serve nothing")
     arguments = parser.parse_args()
     try:
-        from prospect_hf.streaming.demo import build_app, launch, write_space
+        from prospect_hf.streaming.demo.app import build_app, launch, write_space
 
         if arguments.space is None:
             launch(build_app(arguments.model), arguments.host, arguments.port)

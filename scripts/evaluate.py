@@ -38,6 +38,6 @@ if __name__ == "__main__":
     sys.path[:] = [path for path in sys.path if Path(path or ".").resolve() != Path(__file__).resolve().parent]
 
     # Imported here: worker processes import this file again and need none of it.
-    from prospect_hf.evaluation.run import main
+    from prospect_hf.jobs.evaluate import main
 
     sys.exit(main(sys.argv[1:], __doc__))

@@ -29,6 +29,6 @@ if __name__ == "__main__":
     # bitsandbytes warns on import, on some processors, that a kernel of the Hub is not there; nothing here uses it.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
-    from prospect_hf.streaming.run import main
+    from prospect_hf.jobs.stream import main
 
     sys.exit(main(sys.argv[1:], __doc__))

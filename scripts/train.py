@@ -24,6 +24,6 @@ if __name__ == "__main__":
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
     # Imported here: the simulator's worker processes import this file again and need none of it.
-    from prospect_hf.training.run import main
+    from prospect_hf.jobs.train import main
 
     sys.exit(main(sys.argv[1:], __doc__))

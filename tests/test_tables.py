@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from report_fixtures import make_results
 
-from prospect_hf.evaluation.figures import FIGURES
-from prospect_hf.evaluation.tables import overview_table
+from prospect_hf.evaluation.report.overview import overview_table
+from prospect_hf.metrics.catalogue import FIGURES
 
 
 def cells(table: str, label: str) -> list[str]:

@@ -1,1 +1,1 @@
-"""Rows and pixels: the frame-row builder, the frame stores and the clips that training reads."""
+"""What the model reads: rows of sessions, pictures or encoded frames, and the clips that training packs."""

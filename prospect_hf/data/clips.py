@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from processing_dst_smolvlm import DSTSmolVLMProcessor, FrameItem, Stream
 from prospect_hf.data.features import FrameFeatures
 from prospect_hf.data.reader import FrameReader
-from prospect_hf.data.rows import SessionRows
+from prospect_hf.data.session_rows import SessionRows
 from prospect_hf.errors import DataError
 from prospect_hf.sessions import IGNORE
 

@@ -11,8 +11,9 @@ from typing import Any, cast
 from datasets import DatasetDict
 
 from prospect_hf.data.arguments import DataArguments
-from prospect_hf.data.dst_frames import Form, load_dst_frames
-from prospect_hf.data.rows import SessionRows, iter_sessions
+from prospect_hf.data.session_rows import SessionRows, iter_sessions
+from prospect_hf.dataset.dst_frames import load_dst_frames
+from prospect_hf.dataset.input_files import Form
 from prospect_hf.errors import UsageError
 from prospect_hf.settings import parse
 from prospect_hf.simulator.corpus import corpus_is_current, write_corpus

@@ -19,8 +19,9 @@ from tqdm.auto import tqdm
 
 from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
 from prospect_hf.data.reader import FrameReader
-from prospect_hf.data.rows import SessionRows
+from prospect_hf.data.session_rows import SessionRows
 from prospect_hf.errors import DataError
+from prospect_hf.files import replacing
 
 FRAMES_PER_PASS = 64
 
@@ -145,10 +146,8 @@ def _is_current(path: Path, origin: str, first: int, end: int) -> bool:
 
 
 def _write(path: Path, features: torch.Tensor, origin: str, first: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    save_file({"features": features.contiguous()}, partial, {"origin": origin, "first_frame": str(first)})
-    partial.replace(path)
+    with replacing(path) as temporary:
+        save_file({"features": features.contiguous()}, temporary, {"origin": origin, "first_frame": str(first)})
 
 
 def fingerprint(model: DSTSmolVLMForConditionalGeneration, reader: FrameReader) -> str:

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 
 from processing_dst_smolvlm import DSTSmolVLMProcessor
-from prospect_hf.data.frames import FrameStore
-from prospect_hf.data.rendered import render_timeline_frame
-from prospect_hf.data.rows import SessionRows
+from prospect_hf.data.session_rows import SessionRows
 from prospect_hf.errors import DataError
+from prospect_hf.frames.rendered import render_timeline_frame
+from prospect_hf.frames.store import FrameStore
 
 FRAME_SOURCES = ("store", "rendered", "blank")
 # Decoded pictures that a reader keeps: a second epoch over small videos decodes nothing.

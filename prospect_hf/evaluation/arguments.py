@@ -8,7 +8,7 @@ from context_dst_smolvlm import STRATEGIES, Context
 from modeling_dst_smolvlm import Decoding
 from prospect_hf.data.arguments import DataArguments
 from prospect_hf.errors import UsageError
-from prospect_hf.llm import LLMArguments
+from prospect_hf.llm.arguments import LLMArguments
 from tracking_dst_smolvlm import Tracking
 
 MODES = ("offline", "stream")

@@ -5,15 +5,19 @@ They know the training split and the length of time that has passed, and, where 
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from prospect_hf.data.rows import SessionRows
+from prospect_hf.data.session_rows import SessionRows
+from prospect_hf.evaluation.corpus import Corpus
 from prospect_hf.evaluation.predictions import Prediction
 from prospect_hf.sessions import COMPLETED, IN_PROGRESS
+
+logger = logging.getLogger(__name__)
 
 
 def silent(session: SessionRows) -> Prediction:
@@ -116,3 +120,19 @@ def majority_response(sessions: Sequence[SessionRows]) -> str:
     """The most frequent response: the text that a model which never looks would do best to say; "" if there is none."""
     counts = Counter(item.response for session in sessions for item in session.items.values() if item.response)
     return counts.most_common(1)[0][0] if counts else ""
+
+
+def baseline_predictions(corpus: Corpus) -> dict[str, list[Prediction]]:
+    """The baselines by name; those that learn from a training split are left out, and that is said, without one."""
+    made = {
+        "baseline, silent": [silent(session) for session in corpus.sessions],
+        "baseline, oracle": [oracle(session) for session in corpus.sessions],
+    }
+    if corpus.train:
+        text = majority_response(corpus.train)
+        schedule = Schedule(corpus.train)
+        made["baseline, majority at the right times"] = [majority(s, text) for s in corpus.sessions]
+        made["baseline, schedule"] = [schedule(session) for session in corpus.sessions]
+    else:
+        logger.info("There is no training split: the baselines that learn from one are left out.")
+    return made

@@ -20,8 +20,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from prospect_hf.data.reader import FrameReader
-from prospect_hf.data.rows import SessionRows
+from prospect_hf.data.session_rows import SessionRows
 from prospect_hf.errors import DataError
+from prospect_hf.files import replacing
 from streaming_dst_smolvlm import StreamEvent
 
 
@@ -172,11 +173,8 @@ class PredictionStore:
             "rejected": str(prediction.rejected),
             "overflows": json.dumps(prediction.overflows),
         }
-        path = self.path(session)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        save_file({name: np.ascontiguousarray(value) for name, value in arrays.items()}, partial, facts)
-        partial.replace(path)
+        with replacing(self.path(session)) as temporary:
+            save_file({name: np.ascontiguousarray(value) for name, value in arrays.items()}, temporary, facts)
 
     def load(self, session: SessionRows) -> Prediction:
         """The session's prediction.

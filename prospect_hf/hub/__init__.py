@@ -1,1 +1,1 @@
-"""What a finished model folder shows on the Hub."""
+"""What a finished model folder shows on the Hub: its card and its evaluation entries."""

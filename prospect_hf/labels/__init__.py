@@ -1,1 +1,1 @@
-"""State labels made from annotations."""
+"""State labels: what a label is, label files, and labels aligned from annotations."""

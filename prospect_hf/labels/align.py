@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prospect_hf.errors import DataError
-from prospect_hf.sessions import DSTEvent, Step
+from prospect_hf.labels.spans import Span
+from prospect_hf.sessions import Step
 
 # Similarity below which a segment is rather left out than assigned.
 MIN_SIMILARITY = 0.2
@@ -41,15 +42,6 @@ class Segment:
     end: float
     text: str
     undoes: bool
-
-
-@dataclass(frozen=True)
-class Span:
-    """Step ``step`` (0-based) lasts from ``start`` to ``end`` seconds; ``end`` None = never completed."""
-
-    step: int
-    start: float
-    end: float | None
 
 
 @dataclass(frozen=True)
@@ -165,10 +157,3 @@ def align(descriptions: str, steps: Sequence[Step], origin: str) -> Alignment:
     if not spans:
         raise DataError(f"{origin}: none of {len(segments)} annotated segments matches a step of the plan.")
     return Alignment(tuple(spans), segments, tuple(assigned), unusable)
-
-
-def span_events(spans: Sequence[Span]) -> tuple[DSTEvent, ...]:
-    """The state events of ``spans``: a start each, and a completion where there is an end."""
-    events = [DSTEvent(span.start, span.step, "start") for span in spans]
-    events += [DSTEvent(span.end, span.step, "complete") for span in spans if span.end is not None]
-    return tuple(events)

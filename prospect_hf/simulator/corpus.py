@@ -19,8 +19,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from prospect_hf.data.frames import write_frames
 from prospect_hf.errors import UsageError
+from prospect_hf.files import write_json
+from prospect_hf.frames.store import write_frames
 from prospect_hf.simulator.flavours import FLAVOURS
 from prospect_hf.simulator.render import encode_jpeg, render
 from prospect_hf.simulator.scene import FPS, GENERATOR_VERSION, Episode, SceneConfig, seconds
@@ -85,7 +86,7 @@ def write_corpus(
     """
     recipe = _recipe(sources, recordings, seed, scene, views)
     _check_folder(root, sources)
-    _write_json(root / MARKER, {**recipe, "finished": False})
+    write_json(root / MARKER, {**recipe, "finished": False})
     jobs = [_Job(source, split, i) for source in sources for split, count in recordings.items() for i in range(count)]
     for source in sources:
         (root / "processed_data" / source / "frames").mkdir(parents=True, exist_ok=True)
@@ -104,11 +105,11 @@ def write_corpus(
             counts.turns += written.turns
             counts.events += written.events
     for (source, split), split_records in records.items():
-        _write_json(_dialogs_path(root, source, split), split_records)
+        write_json(_dialogs_path(root, source, split), split_records)
     counted = {
         source: {split: asdict(c) for split, c in by_split.items()} for source, by_split in report.counts.items()
     }
-    _write_json(root / MARKER, {**recipe, "finished": True, "counts": counted})
+    write_json(root / MARKER, {**recipe, "finished": True, "counts": counted})
     return report
 
 
@@ -242,10 +243,3 @@ def _record(episode: Episode, video_uid: str) -> dict[str, Any]:
 
 def _dialogs_path(root: Path, source: str, split: str) -> Path:
     return root / "processed_data" / source / "generated_dialogs" / f"{split}_filtered.json"
-
-
-def _write_json(path: Path, content: object) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".partial")
-    beside.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    beside.replace(path)

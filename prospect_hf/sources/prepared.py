@@ -9,12 +9,12 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from prospect_hf.data.frames import FrameStore
+from prospect_hf.checked_json import as_dict, get_dict, get_index, get_list, get_number, get_text, load_json_lines
 from prospect_hf.errors import DataError, UsageError
-from prospect_hf.labels.align import span_events
+from prospect_hf.frames.store import FrameStore
+from prospect_hf.labels.label_files import LabelFiles, parse_spans
+from prospect_hf.labels.spans import span_events
 from prospect_hf.sessions import Session, Turn, frames_file, recording_id
-from prospect_hf.sources.checks import as_dict, get_dict, get_index, get_list, get_number, get_text, load_json_lines
-from prospect_hf.sources.dst_labels import LabelFiles, parse_spans
 from prospect_hf.sources.knowledge import parse_steps
 from prospect_hf.sources.proassist import parse_turn, source_folder
 from prospect_hf.sources.report import FILE_SPLITS, OnError, SessionsReport, start_report

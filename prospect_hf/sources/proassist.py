@@ -10,11 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
 
-from prospect_hf.data.frames import FrameStore
-from prospect_hf.errors import DataError, UsageError
-from prospect_hf.labels.align import Span, align, span_events
-from prospect_hf.sessions import FPS, DSTEvent, Session, Step, Turn, frames_file, recording_id
-from prospect_hf.sources.checks import (
+from prospect_hf.checked_json import (
     as_dict,
     get_dict,
     get_index,
@@ -24,7 +20,12 @@ from prospect_hf.sources.checks import (
     get_text,
     load_json,
 )
-from prospect_hf.sources.dst_labels import LabelFiles, parse_spans, segment_text, step_index
+from prospect_hf.errors import DataError, UsageError
+from prospect_hf.frames.store import FrameStore
+from prospect_hf.labels.align import align
+from prospect_hf.labels.label_files import LabelFiles, parse_spans, segment_text, step_index
+from prospect_hf.labels.spans import Span, span_events
+from prospect_hf.sessions import FPS, DSTEvent, Session, Step, Turn, frames_file, recording_id
 from prospect_hf.sources.knowledge import parse_steps
 from prospect_hf.sources.report import FILE_SPLITS, OnError, SessionsReport, start_report
 from prospect_hf.timeline import FRAME_TOLERANCE, frame_at, turn_frames

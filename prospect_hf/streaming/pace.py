@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable
 from types import TracebackType
 
-from prospect_hf.streaming.sources import SourceFrame, SourceFrames
+from prospect_hf.streaming.frame_sources import SourceFrame, SourceFrames
 
 # Seconds that closing waits for a read under way; longer than a silent URL or camera takes to give up.
 CLOSE_S = 20.0

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict
@@ -22,6 +21,7 @@ from context_dst_smolvlm import Context
 from modeling_dst_smolvlm import Decoding, DSTSmolVLMForConditionalGeneration
 from processing_dst_smolvlm import DSTSmolVLMProcessor
 from prospect_hf.errors import DataError, UsageError
+from prospect_hf.files import replacing_folder, write_json
 from streaming_dst_smolvlm import DSTStream
 from tracking_dst_smolvlm import StateTable, Tracking
 
@@ -69,20 +69,9 @@ def save_stream(stream: DSTStream, folder: Path) -> None:
         "head_length": row.head_length,
         "frame_starts": list(row.frame_starts),
     }
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, partial / TENSORS)
-    (partial / FACTS).write_text(json.dumps(facts, indent=1, allow_nan=False) + "\n")
-    if folder.exists():
-        # Two renames: a run that is stopped between them leaves the old stream beside, and never half of one.
-        old = folder.with_name(folder.name + ".old")
-        shutil.rmtree(old, ignore_errors=True)
-        folder.rename(old)
-        partial.rename(folder)
-        shutil.rmtree(old)
-    else:
-        partial.rename(folder)
+    with replacing_folder(folder) as temporary:
+        save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, temporary / TENSORS)
+        write_json(temporary / FACTS, facts)
 
 
 def restore_stream(

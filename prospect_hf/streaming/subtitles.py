@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from prospect_hf.errors import DataError, UsageError
+from prospect_hf.files import replacing, write_text
 from prospect_hf.sessions import COMPLETED, IN_PROGRESS, NOT_STARTED
 from prospect_hf.streaming.trace import Trace
 
@@ -93,9 +94,7 @@ def write_srt(path: Path, trace: Trace) -> int:
         f"{number}\n{_clock(start)} --> {_clock(end)}\n{text.translate(_MARKUP)}\n"
         for number, (start, end, text) in enumerate(cue_times(trace), start=1)
     ]
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text("\n".join(blocks), encoding="utf-8", newline="\n")
-    partial.replace(path)
+    write_text(path, "\n".join(blocks))
     return len(blocks)
 
 
@@ -122,25 +121,21 @@ def annotate_video(
     painter = _Painter(trace, size, font)
     rate = Fraction(trace.header["fps"]).limit_denominator(1001)
     pictures = iter(frames)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with av.open(str(partial), "w", format="mp4", options={"movflags": "faststart"}) as container:
-            # A key frame every ten frames: a viewer jumps about in it.
-            stream = container.add_stream("libx264", rate=rate, options={"crf": "20", "g": "10"})
-            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-            for event in trace.events:
-                picture = next(pictures, None)
-                if picture is None:
-                    raise DataError(
-                        f"{path}: no picture for frame {event['frame']}; the trace has {len(trace.events)} events, "
-                        f"the first of them frame {trace.events[0]['frame']}, and needs a picture for each."
-                    )
-                drawn = painter.draw(event, _as_picture(picture, event["frame"]))
-                container.mux(stream.encode(av.VideoFrame.from_image(drawn)))
-            container.mux(stream.encode(None))
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)  # there only where something above failed
+    options = {"movflags": "faststart"}
+    with replacing(path) as temporary, av.open(str(temporary), "w", format="mp4", options=options) as container:
+        # A key frame every ten frames: a viewer jumps about in it.
+        stream = container.add_stream("libx264", rate=rate, options={"crf": "20", "g": "10"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for event in trace.events:
+            picture = next(pictures, None)
+            if picture is None:
+                raise DataError(
+                    f"{path}: no picture for frame {event['frame']}; the trace has {len(trace.events)} events, "
+                    f"the first of them frame {trace.events[0]['frame']}, and needs a picture for each."
+                )
+            drawn = painter.draw(event, _as_picture(picture, event["frame"]))
+            container.mux(stream.encode(av.VideoFrame.from_image(drawn)))
+        container.mux(stream.encode(None))
     return len(trace.events)
 
 

@@ -23,8 +23,8 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from prospect_hf.data.clips import ClipDataset
 from prospect_hf.data.glimpses import GlimpseDataset
-from prospect_hf.evaluation.decisions import binary_metrics
-from prospect_hf.evaluation.states import state_metrics
+from prospect_hf.metrics.decisions import binary_metrics
+from prospect_hf.metrics.states import state_metrics
 from prospect_hf.sessions import IGNORE
 from prospect_hf.training.arguments import LOSSES, DSTTrainingArguments
 from prospect_hf.training.losses import focal_loss, masked_cross_entropy
@@ -37,7 +37,7 @@ class DSTTrainer(Trainer):
     """``transformers.Trainer`` for batches of ``ClipCollator``; logs each loss by name and evaluates each head.
 
     The evaluation is teacher-forced: it reads the decisions on streams whose texts are the reference's. What the model
-    does when it hears only itself is measured by ``prospect_hf.evaluation.stream``.
+    does when it hears only itself is measured by ``prospect_hf.evaluation.free_running``.
     """
 
     args: DSTTrainingArguments

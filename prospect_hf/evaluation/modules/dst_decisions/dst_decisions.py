@@ -7,7 +7,7 @@ from typing import Any
 import datasets
 import evaluate
 
-from prospect_hf.evaluation.decisions import binary_metrics
+from prospect_hf.metrics.decisions import binary_metrics
 
 _DESCRIPTION = """
 Precision, recall, F1, balanced accuracy and average precision of a decision that is made at every frame, at a threshold
@@ -29,7 +29,7 @@ Examples:
 
 
 class DSTDecisions(evaluate.Metric):
-    """``prospect_hf.evaluation.decisions.binary_metrics``."""
+    """``prospect_hf.metrics.decisions.binary_metrics``."""
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(

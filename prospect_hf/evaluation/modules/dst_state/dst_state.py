@@ -10,8 +10,9 @@ import evaluate
 import numpy as np
 
 from prospect_hf.errors import UsageError
-from prospect_hf.evaluation.events import event_counts, event_figures, match_transitions
-from prospect_hf.evaluation.states import (
+from prospect_hf.metrics.counts import plain, ratio, total
+from prospect_hf.metrics.events import event_counts, event_figures, match_transitions
+from prospect_hf.metrics.states import (
     illegal_transitions,
     per_step_accuracy,
     state_counts,
@@ -19,7 +20,6 @@ from prospect_hf.evaluation.states import (
     state_tables,
     transitions,
 )
-from prospect_hf.evaluation.sums import plain, ratio, total
 from tracking_dst_smolvlm import LEGAL_MOVES
 
 _DESCRIPTION = """
@@ -48,7 +48,7 @@ Examples:
 
 
 class DSTState(evaluate.Metric):
-    """``prospect_hf.evaluation.states`` and the transitions of ``prospect_hf.evaluation.events``."""
+    """``prospect_hf.metrics.states`` and the transitions of ``prospect_hf.metrics.events``."""
 
     def _info(self) -> evaluate.MetricInfo:
         table = datasets.List(datasets.List(datasets.Value("int64")))

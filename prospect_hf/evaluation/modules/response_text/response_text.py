@@ -8,9 +8,9 @@ from typing import Any
 import datasets
 import evaluate
 
-from prospect_hf.evaluation.encoders import SentenceEncoder
-from prospect_hf.evaluation.sums import plain
-from prospect_hf.evaluation.texts import distinct, document_frequencies, text_counts, text_figures
+from prospect_hf.metrics.counts import plain
+from prospect_hf.metrics.encoders import SentenceEncoder
+from prospect_hf.metrics.texts import distinct, document_frequencies, text_counts, text_figures
 
 _DESCRIPTION = """
 BLEU-1 to BLEU-4 (sacrebleu), ROUGE-L (rouge-score, stemmed), METEOR (nltk; exact and stem matches, no WordNet),
@@ -34,7 +34,7 @@ Examples:
 
 
 class ResponseText(evaluate.Metric):
-    """``prospect_hf.evaluation.texts``."""
+    """``prospect_hf.metrics.texts``."""
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(

@@ -10,9 +10,9 @@ import evaluate
 import numpy as np
 
 from prospect_hf.errors import DataError
-from prospect_hf.evaluation.encoders import SentenceEncoder
-from prospect_hf.evaluation.matching import match_counts, match_figures, match_stream, window_frames
-from prospect_hf.evaluation.sums import plain, total
+from prospect_hf.metrics.counts import plain, total
+from prospect_hf.metrics.encoders import SentenceEncoder
+from prospect_hf.metrics.stream_matching import match_counts, match_figures, match_stream, window_frames
 
 _DESCRIPTION = """
 Which predicted utterance stands for which reference, by content and time: a minimum-cost matching of predictions with
@@ -43,7 +43,7 @@ Examples:
 
 
 class StreamMatching(evaluate.Metric):
-    """``prospect_hf.evaluation.matching``."""
+    """``prospect_hf.metrics.stream_matching``."""
 
     def _info(self) -> evaluate.MetricInfo:
         spoken = {"frame": datasets.List(datasets.Value("int64")), "text": datasets.List(datasets.Value("string"))}

@@ -1,0 +1,70 @@
+"""How often each label occurs in the rows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from prospect_hf.dataset.report import REPORT_FILE, load_report, report_folders
+from prospect_hf.errors import UsageError
+from prospect_hf.sessions import COMPLETED, IGNORE, IN_PROGRESS, NOT_STARTED, SOURCES
+
+
+def _turns_beyond(rows: datasets.Dataset) -> int:
+    beyond = 0
+    for folder in report_folders(rows):
+        splits = load_report(folder / REPORT_FILE)["splits"]
+        if str(rows.split) not in splits:
+            raise UsageError(
+                f"the rows are of split {rows.split}, but {folder} holds {', '.join(splits)}; "
+                "concatenate_datasets keeps a split's name only with split=."
+            )
+        report = splits[str(rows.split)]
+        beyond += sum(report[source]["beyond_turns"] for source in rows.unique("source") if source in report)
+    return beyond
+
+
+def label_balance(rows: datasets.Dataset) -> dict[str, int]:
+    """How often each label occurs in one split as loaded: rows, sessions, videos, and rows by label.
+
+    States are counted per step and frame, after the frame's events. ``turns_beyond_frames`` comes from the reports
+    beside the rows' files, since such turns are in no row. Raises ``UsageError`` where there is no such report.
+    """
+    columns = ["session_id", "video_uid", "speaking", "dst_update", "states_after"]
+    counts: dict[str, Counter[Any]] = {column: Counter() for column in columns}
+    for batch in rows.select_columns(columns).with_format("arrow").iter(batch_size=100_000):
+        for column in columns:
+            values = batch.column(column).combine_chunks()
+            flat = values.flatten() if pa.types.is_list(values.type) else values
+            for entry in pc.value_counts(flat).to_pylist():
+                counts[column][entry["values"]] += entry["counts"]
+    speaking, update, states = counts["speaking"], counts["dst_update"], counts["states_after"]
+    return {
+        "rows": len(rows),
+        "sessions": len(counts["session_id"]),
+        "videos": len(counts["video_uid"]),
+        "speaking_1": speaking[1],
+        "speaking_0": speaking[0],
+        "speaking_ignored": speaking[IGNORE],
+        "dst_update_1": update[1],
+        "dst_update_0": update[0],
+        "dst_update_ignored": update[IGNORE],
+        "states_not_started": states[NOT_STARTED],
+        "states_in_progress": states[IN_PROGRESS],
+        "states_completed": states[COMPLETED],
+        "states_ignored": states[IGNORE],
+        "turns_beyond_frames": _turns_beyond(rows),
+    }
+
+
+def balance_by_source(rows: datasets.Dataset) -> dict[str, dict[str, int]]:
+    """``label_balance`` of each source in one split."""
+    source = np.asarray(rows["source"][:])
+    return {
+        name: label_balance(rows.select(np.flatnonzero(source == name))) for name in SOURCES if (source == name).any()
+    }

@@ -1,0 +1,147 @@
+"""The ``dst_frames`` dataset: one row a frame, with everything that was said and that changed on it.
+
+Pixels stay in the frame stores; a row names its store and its frame. Input files are read and checked when the rows are
+made, and a cache of rows is taken again only while they (and the code that makes the labels) are unchanged.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import datasets
+
+from prospect_hf.dataset.input_files import VERSION, DstFramesConfig, Form
+from prospect_hf.dataset.report import REPORT_FILE, load_report, summary
+from prospect_hf.dataset.row_maker import FEATURES, session_rows
+from prospect_hf.errors import UsageError
+from prospect_hf.sessions import SOURCES, Session
+from prospect_hf.sources.prepared import read_prepared
+from prospect_hf.sources.proassist import DST, read_sessions
+from prospect_hf.sources.report import OnError, SessionsReport, check_splits
+
+
+class DstFrames(datasets.GeneratorBasedBuilder):
+    """Frame rows of one source, or of all: ``DstFrames(config_name="wtag", root="...", dst="align")``.
+
+    Splits are train, validation and test, as far as their files exist. ``report`` tells, by split and source, what was
+    read and what was not; it also lies beside the rows as ``report.json``. Raises ``UsageError`` and ``DataError``.
+    """
+
+    VERSION = VERSION
+    BUILDER_CONFIG_CLASS = DstFramesConfig
+    BUILDER_CONFIGS: ClassVar[list[DstFramesConfig]] = [
+        *(DstFramesConfig(name=source, version=VERSION, sources=(source,)) for source in SOURCES),
+        DstFramesConfig(name="all", version=VERSION),
+    ]
+
+    def __init__(self, *args: Any, config_name: str | None = None, **kwargs: Any) -> None:
+        # Left to itself, the library makes up a config called "default" out of the other arguments.
+        if config_name not in self.builder_configs:
+            raise UsageError(f"config_name is {config_name!r}; it must be one of {', '.join(self.builder_configs)}.")
+        self._report: dict[str, Any] | None = None
+        super().__init__(*args, config_name=config_name, **kwargs)
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """``{"absent": [source], "splits": {split: {source: {...}}}}``, see ``SessionsReport``.
+
+        Raises ``UsageError`` before the rows are made.
+        """
+        if self._report is None:
+            self._report = load_report(Path(self.cache_dir) / REPORT_FILE)
+        return self._report
+
+    def _info(self) -> datasets.DatasetInfo:
+        return datasets.DatasetInfo(features=FEATURES)
+
+    def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
+        # Everything is read here and not in _generate_examples, whose errors the library wraps in its own.
+        files = self.config.input_files()
+        reports = [self._read(source, split) for split, source in files]
+        check_splits(reports)
+        by_split: dict[str, list[SessionsReport]] = {}
+        for report in reports:
+            by_split.setdefault(report.split, []).append(report)
+        read = {source for _, source in files}
+        self._report = {
+            "absent": [source for source in self.config.sources if source not in read],
+            "splits": {
+                split: {report.source: summary(report) for report in of_split} for split, of_split in by_split.items()
+            },
+        }
+        return [
+            datasets.SplitGenerator(
+                name=split, gen_kwargs={"sessions": [one for report in of_split for one in report.sessions]}
+            )
+            for split, of_split in by_split.items()
+        ]
+
+    def _read(self, source: str, split: str) -> SessionsReport:
+        config = self.config
+        root, dst_root = Path(config.root), Path(config.dst_root) if config.dst_root else None
+        if config.form == "dialogs":
+            return read_sessions(
+                root,
+                source,
+                split,
+                dst=config.dst,
+                dst_root=dst_root,
+                suffix=config.suffix,
+                on_error=config.on_error,
+            )
+        if config.dst == "files" and dst_root is None:
+            raise UsageError("prepared rows have no state labels of their own; set dst_root, or dst=none.")
+        return read_prepared(
+            root,
+            source,
+            split,
+            pattern=config.pattern,
+            dst_root=dst_root if config.dst == "files" else None,
+            on_error=config.on_error,
+        )
+
+    def _download_and_prepare(self, dl_manager: Any, verification_mode: Any, **prepare_splits_kwargs: Any) -> None:
+        super()._download_and_prepare(dl_manager, verification_mode, **prepare_splits_kwargs)
+        # The folder is still the library's temporary one, which it renames when all is written.
+        text = json.dumps(self._report, indent=1, ensure_ascii=False)
+        (Path(self._output_dir) / REPORT_FILE).write_text(text + "\n", encoding="utf-8")
+
+    def _generate_examples(self, sessions: list[Session]) -> Iterator[tuple[Any, dict[str, Any]]]:
+        for number, session in enumerate(sessions):
+            for row in session_rows(session):
+                yield datasets.builder.Key(number, row["frame_index"]), row
+
+
+def load_dst_frames(
+    config_name: str,
+    root: Path,
+    *,
+    cache_dir: Path,
+    sources: Sequence[str] | None = None,
+    dst: DST = "none",
+    dst_root: Path | None = None,
+    suffix: str = "_filtered",
+    on_error: OnError = "raise",
+    form: Form = "dialogs",
+    num_proc: int | None = None,
+) -> datasets.DatasetDict:
+    """Make the rows under ``cache_dir``, or take them from there, and open them: {split: rows}.
+
+    Raises what ``DstFrames`` raises. ``read_report`` gives the report of a split or of all.
+    """
+    builder = DstFrames(
+        config_name=config_name,
+        cache_dir=str(cache_dir),
+        root=str(Path(root).resolve()),
+        sources=None if sources is None else tuple(sources),
+        dst=dst,
+        dst_root=None if dst_root is None else str(Path(dst_root).resolve()),
+        suffix=suffix,
+        on_error=on_error,
+        form=form,
+    )
+    builder.download_and_prepare(num_proc=num_proc)
+    return builder.as_dataset()

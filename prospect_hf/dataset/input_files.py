@@ -1,0 +1,113 @@
+"""The settings of ``dst_frames``: which files the rows are made of, and the fingerprint of those files."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import datasets
+
+import prospect_hf
+from prospect_hf.code_fingerprint import code_fingerprint
+from prospect_hf.errors import UsageError
+from prospect_hf.sessions import SOURCES
+from prospect_hf.sources.prepared import PREPARED_FILES, prepared_files
+from prospect_hf.sources.proassist import DST, dialogs_file, source_folder
+from prospect_hf.sources.report import FILE_SPLITS, OnError
+
+VERSION = datasets.Version("1.0.0")
+
+Form = Literal["dialogs", "prepared"]
+
+# The code that decides what is in a row.
+LABEL_CODE = (
+    "sessions.py",
+    "timeline.py",
+    "checked_json.py",
+    "sources/*.py",
+    "labels/*.py",
+    "frames/store.py",
+    "dataset/dst_frames.py",
+    "dataset/input_files.py",
+    "dataset/row_maker.py",
+)
+
+
+@dataclasses.dataclass(eq=False)
+class DstFramesConfig(datasets.BuilderConfig):
+    """What rows are made of.
+
+    root: folder that holds ``processed_data``. sources: which to read; one that has no file there is left out and
+    named in the report. form: "dialogs" (generated_dialogs) or "prepared" (prepared rows).
+    dst: "files", "align" or "none", see ``read_sessions``; prepared rows have state labels with "files" alone.
+    dst_root: folder of state label files. suffix: of dialog files. pattern: of prepared files, ``{split}`` filled in.
+    on_error: "raise" or "skip".
+    """
+
+    root: str = ""
+    sources: Sequence[str] = SOURCES
+    dst: DST = "none"
+    dst_root: str = ""
+    suffix: str = "_filtered"
+    pattern: str = PREPARED_FILES
+    on_error: OnError = "raise"
+    form: Form = "dialogs"
+
+    def input_files(self) -> dict[tuple[str, str], list[Path]]:
+        """The files of each (split, source), in the order of splits; only those that exist.
+
+        Raises ``UsageError`` where root is no such folder, or has nothing to read.
+        """
+        if not self.root:
+            raise UsageError("root is not set; it is the folder that holds processed_data.")
+        if self.form not in ("dialogs", "prepared"):
+            raise UsageError(f"form is '{self.form}'; it must be dialogs or prepared.")
+        root = Path(self.root)
+        for source in self.sources:
+            if source not in SOURCES:
+                raise UsageError(f"source '{source}' is unknown; known are {', '.join(SOURCES)}.")
+        if len(self.sources) == 1:
+            source_folder(root, self.sources[0])
+        elif not (root / "processed_data").is_dir():
+            raise UsageError(f"{root / 'processed_data'}: no such folder; root is the folder that holds it.")
+        found: dict[tuple[str, str], list[Path]] = {}
+        for split in FILE_SPLITS:
+            for source in self.sources:
+                if self.form == "prepared":
+                    files = prepared_files(root, source, split, self.pattern)
+                else:
+                    dialogs = dialogs_file(root, source, split, self.suffix)
+                    files = [dialogs] if dialogs.is_file() else []
+                if files:
+                    found[split, source] = files
+        if not found:
+            wanted = (
+                f"prepared/{self.pattern.format(split='{train,val,test}')}"
+                if self.form == "prepared"
+                else f"generated_dialogs/{{train,val,test}}{self.suffix}.json"
+            )
+            raise UsageError(f"{root / 'processed_data'}: no {wanted} for {', '.join(self.sources)}.")
+        return found
+
+    def fingerprint(self) -> str:
+        """A digest of all that decides the rows: where every input lies, its size and its time; and the label code."""
+        root = Path(self.root)
+        files = {path for paths in self.input_files().values() for path in paths}
+        for source in self.sources:
+            files.update((root / "processed_data" / source / "frames").glob("*.arrow"))
+        if self.dst_root:
+            files.update(Path(self.dst_root).rglob("*.json"))
+        digest = hashlib.sha256()
+        for path in sorted(files):
+            stat = path.stat()
+            digest.update(f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
+        digest.update(code_fingerprint(Path(prospect_hf.__file__).parent, LABEL_CODE).encode())
+        return digest.hexdigest()
+
+    def create_config_id(self, config_kwargs: dict[str, Any], custom_features: datasets.Features | None = None) -> str:
+        """The name of the cache folder: a changed input gives another one."""
+        inputs = {**config_kwargs, "fingerprint": self.fingerprint()}
+        return str(super().create_config_id(inputs, custom_features=custom_features))

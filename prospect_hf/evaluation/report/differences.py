@@ -1,0 +1,188 @@
+"""Is B better than A? Paired differences of two results over the sessions that both hold, with intervals.
+
+Both results' counts are drawn with the same sessions, so what makes a session hard for both cancels out of the
+difference.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prospect_hf.errors import DataError, UsageError
+from prospect_hf.evaluation.report.page import write_report
+from prospect_hf.evaluation.report.results import read_results
+from prospect_hf.evaluation.score import figures
+from prospect_hf.metrics.bootstrap import draw_weights, drawn_sums, interval, recording_sums
+from prospect_hf.metrics.catalogue import FIGURES, PAIRS
+from prospect_hf.metrics.counts import plain, total
+from prospect_hf.tables import table
+
+DRAWS = 5000
+
+
+def paired_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], draws: int = DRAWS) -> dict[str, Any]:
+    """Two runs of ``results.json``, figure by figure.
+
+    Args:
+        ours, theirs: A and B.
+        draws: of the bootstrap.
+
+    Returns:
+        ``sessions`` (how many both hold), ``left_out`` (ids that one of them lacks) and ``figures``: name -> ``a``,
+        ``b``, ``difference`` (b - a) and its 95 % interval ``low``, ``high``, None where undefined; figures that only
+        one has are left out, and those of a sentence encoder or a judge where the two used different ones.
+
+    Raises:
+        DataError: no session in common, or one that is not the same in both.
+    """
+    a, b = ({session["id"]: session for session in run["sessions"]} for run in (ours, theirs))
+    common = sorted(a.keys() & b.keys())
+    if not common:
+        raise DataError(f"{ours['name']!r} and {theirs['name']!r} have no session in common: nothing can be compared.")
+    for name in common:
+        if a[name]["fingerprint"] != b[name]["fingerprint"]:
+            raise DataError(
+                f"session {name} is not the same in {ours['name']!r} and {theirs['name']!r}: its plan, words, labels "
+                "or frames differ; evaluate both on one corpus."
+            )
+    weights = draw_weights([a[name]["recording"] for name in common], draws)
+    recordings = [a[name]["recording"] for name in common]
+    sides = []
+    for sessions in (a, b):
+        counts = [sessions[name]["tally"] for name in common]
+        alone = figures(recording_sums(counts, recordings))
+        sides.append((plain(figures(total(counts))), figures(drawn_sums(counts, weights)), alone))
+    (value_a, drawn_a, alone_a), (value_b, drawn_b, alone_b) = sides
+    measured_alike = {"encoder": ("Stream matching", PAIRS), "judge": ("Judge",)}
+    apart = [
+        group
+        for key, groups in measured_alike.items()
+        for group in groups
+        if ours["stamp"].get(key) != theirs["stamp"].get(key)
+    ]
+    found = {}
+    for name, figure in FIGURES.items():
+        if name not in value_a or name not in value_b:
+            continue
+        if figure.group in apart:
+            continue
+        # An infinite perplexity is written as undefined, and is that here, too.
+        before, after = (None if v is None or not math.isfinite(v) else v for v in (value_a[name], value_b[name]))
+        difference = None if before is None or after is None else after - before
+        with np.errstate(invalid="ignore"):
+            drawn = drawn_b[name] - drawn_a[name]
+            showing = int(np.sum(np.isfinite(alone_b[name] - alone_a[name])))
+        bounds = interval(np.where(np.isfinite(drawn), drawn, np.nan), showing)
+        low, high = bounds if bounds is not None and difference is not None else (None, None)
+        found[name] = {"a": before, "b": after, "difference": difference, "low": low, "high": high}
+    return {"sessions": len(common), "left_out": sorted(a.keys() ^ b.keys()), "figures": found}
+
+
+def compare_command(argv: Sequence[str]) -> int:
+    """``compare A B``: print the differences; A and B are results, or ``FILE#RUN`` for one run of several."""
+    if len(argv) != 2:
+        raise UsageError("compare takes two results: compare A B, each a folder or results.json, #RUN for one run.")
+    pairs = run_pairs(*(read_side(side) for side in argv))
+    for a, b in pairs:
+        differences = paired_differences(a, b)
+        print(difference_table(a, b, differences))
+    return 0
+
+
+def read_side(side: str) -> list[dict[str, Any]]:
+    """The runs of ``FILE`` or the one of ``FILE#RUN``.
+
+    Raises:
+        UsageError: no such run.
+    """
+    path, _, name = side.partition("#")
+    runs = read_results(Path(path))["runs"]
+    if not name:
+        return list(runs)
+    chosen = [run for run in runs if run["name"] == name]
+    if not chosen:
+        raise UsageError(f"{path} has no run {name!r}; its runs are {', '.join(repr(run['name']) for run in runs)}.")
+    return chosen
+
+
+def run_pairs(
+    ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]]
+) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """The runs to compare: one with one, or those of the same name.
+
+    Raises:
+        UsageError: no name in common.
+    """
+    if len(ours) == len(theirs) == 1:
+        return [(ours[0], theirs[0])]
+    by_name = {run["name"]: run for run in theirs}
+    pairs = [
+        (run, by_name[run["name"]]) for run in ours if run["name"] in by_name and run["stamp"]["mode"] != "baseline"
+    ]
+    if not pairs:
+        raise UsageError("The two results have no run of the same name; choose one of each with FILE#RUN.")
+    return pairs
+
+
+def difference_table(a: Mapping[str, Any], b: Mapping[str, Any], differences: Mapping[str, Any]) -> str:
+    """The differences as text; a star marks those whose interval leaves 0 out."""
+    rows = [["B - A", "A", "B", "difference", "95 % interval", ""]]
+    for name, of_figure in differences["figures"].items():
+        figure = FIGURES[name]
+        if of_figure["a"] is None and of_figure["b"] is None:
+            continue
+        cells = ["–" if of_figure[key] is None else f"{of_figure[key]:.{figure.digits}f}" for key in ("a", "b")]
+        change = of_figure["difference"]
+        low, high = of_figure["low"], of_figure["high"]
+        between = "" if low is None else f"{low:+.{figure.digits}f} to {high:+.{figure.digits}f}"
+        told = "–" if change is None else f"{change:+.{figure.digits}f}"
+        sure = ""
+        shown = change is not None and float(f"{change:.{figure.digits}f}") != 0
+        if shown and low is not None and (low > 0 or high < 0):
+            sure = "*"
+            if figure.higher_is_better is not None:
+                sure += " better" if (low > 0) == figure.higher_is_better else " worse"
+        rows.append([f"{figure.group}: {figure.label}", *cells, told, between, sure])
+    out = differences["left_out"]
+    lines = [
+        f"A: {a['name']} of {a['stamp']['model']} ({a['stamp']['model_revision']})",
+        f"B: {b['name']} of {b['stamp']['model']} ({b['stamp']['model_revision']})",
+        f"{differences['sessions']} sessions in both" + (f", {len(out)} in one only and left out" if out else ""),
+    ]
+    if a["stamp"]["mode"] != b["stamp"]["mode"]:
+        lines.append(f"Note: A is {a['stamp']['mode']}, B is {b['stamp']['mode']}: not the same task.")
+    for key, what in (("encoder", "stream matching and texts of its pairs"), ("judge", "marks")):
+        if a["stamp"].get(key) != b["stamp"].get(key):
+            lines.append(f"The two differ in their {key}, so {what} are left out.")
+    note = f"* the interval leaves 0 out; of {len(rows) - 1} figures without any difference one in 20 would, too"
+    return "\n".join(["", *lines, "", table(rows), note])
+
+
+def report_command(argv: Sequence[str]) -> int:
+    """``report OUT.html A [B ...]``: one page of the runs of several results."""
+    if len(argv) < 2:
+        raise UsageError("report takes the page to write and results: report OUT.html A [B ...].")
+    out = Path(argv[0])
+    if out.suffix != ".html":
+        raise UsageError(f"report writes a page: {out} must end in .html, and stands before the results.")
+    results = [read_results(Path(path)) for path in argv[1:]]
+    runs: dict[str, dict[str, Any]] = {}
+    for path, run in ((path, run) for path, one in zip(argv[1:], results, strict=True) for run in one["runs"]):
+        name, baseline = run["name"], run["stamp"]["mode"] == "baseline"
+        twin = runs.get(name) if baseline else None
+        if twin is not None and all(run["stamp"][key] == twin["stamp"][key] for key in ("data_fingerprint", "encoder")):
+            continue  # one and the same
+        if len(results) > 1 and (not baseline or twin is not None):
+            name = f"{Path(path).name}: {name}"
+        if name in runs:
+            raise DataError(f"run {name!r} stands in two of the results; give their folders different names.")
+        runs[name] = {**run, "name": name}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_report(out, {**results[0], "runs": list(runs.values())})
+    print(out)
+    return 0

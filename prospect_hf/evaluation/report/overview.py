@@ -1,0 +1,65 @@
+"""The table that an evaluation prints: runs side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from prospect_hf.metrics.catalogue import FIGURES
+from prospect_hf.tables import table
+
+MAIN = (
+    "joint_state_accuracy",
+    "table_joint_state_accuracy",
+    "state_macro_f1",
+    "speaking_average_precision",
+    "speaking_f1_1s",
+    "dst_update_f1_1s",
+    "table_transition_f1_1s",
+    "table_transition_abs_delay_s",
+    "illegal_transitions_per_hour",
+    "matching_precision",
+    "matching_recall",
+    "matching_f1",
+    "matching_time_diff_s",
+    "matching_correct_pairs",
+    "response_bleu",
+    "text_bleu4",
+    "text_similarity",
+    "perplexity",
+    "token_accuracy",
+    "fluency",
+    "judge_overall",
+)
+
+
+# Beside more runs than this the intervals would not fit on a screen.
+WIDE = 5
+
+
+def overview_table(runs: Sequence[Mapping[str, Any]]) -> str:
+    """The main figures over all sources, a column a run; – is undefined.
+
+    Where the runs are few, half the width of each 95 % interval stands beside the figure.
+    """
+    rows = [["", *(run["name"].removeprefix("stream, ").removeprefix("baseline, ") for run in runs)]]
+    for name in MAIN:
+        scores = [run["scores"]["all"].get(name) for run in runs]
+        if any(score is not None for score in scores):
+            figure = FIGURES[name]
+            cells = [_cell(score, figure.digits, len(runs) <= WIDE) for score in scores]
+            rows.append([f"{figure.group}: {figure.label}", *cells])
+    sessions = len(runs[0]["sessions"])
+    stamp = runs[0]["stamp"]
+    head = f"{sessions} sessions of {stamp['data']} ({stamp['split']}), encoder: {stamp['encoder'] or 'none'}"
+    return f"\n{head}\n{table(rows)}"
+
+
+def _cell(score: Mapping[str, float | None] | None, digits: int, intervals: bool) -> str:
+    if score is None:
+        return ""
+    if score["value"] is None:
+        return "–"
+    if not intervals or score["low"] is None or score["high"] is None:
+        return f"{score['value']:.{digits}f}"
+    return f"{score['value']:.{digits}f} ±{(score['high'] - score['low']) / 2:.{digits}f}"

@@ -1,0 +1,229 @@
+"""One evaluated run as it stands in ``results.json``: its stamp, figures with intervals, curves, and what is shown.
+
+A run is the predictions of one model in one mode on one set of sessions. Its counts of every session go along, so that
+results can be compared, pooled and resampled without the model or the corpus.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from prospect_hf.errors import DataError, UsageError
+from prospect_hf.evaluation.judge.judged_runs import Judged
+from prospect_hf.evaluation.report.schema import KIND, VERSION, check_results
+from prospect_hf.evaluation.report.sessions import delays, shown_sessions
+from prospect_hf.evaluation.score import figures
+from prospect_hf.evaluation.scored_run import ScoredRun
+from prospect_hf.files import write_json
+from prospect_hf.metrics.bootstrap import draw_weights, drawn_sums, interval, recording_sums
+from prospect_hf.metrics.catalogue import FIGURES
+from prospect_hf.metrics.counts import Counts, plain, ratio, total
+from prospect_hf.metrics.decisions import (
+    average_precision,
+    best_threshold,
+    labelled_scores,
+    precision_recall_curve,
+)
+from prospect_hf.metrics.states import STATES
+from prospect_hf.metrics.texts import distinct
+
+# Average precision is resampled on so many thresholds at most, at quantiles of the positives' scores.
+THRESHOLDS = 2000
+DRAWS_AT_A_TIME = 100
+# Counted and not estimated: no interval.
+NUMBERS = ("matching_correct_pairs",)
+
+Shown = dict[str, dict[str, float | None]]
+
+
+def run_result(
+    name: str,
+    stamp: Mapping[str, Any],
+    evaluated: ScoredRun,
+    fingerprints: Mapping[str, str],
+    draws: int,
+    judged: Judged | None = None,
+) -> dict[str, Any]:
+    """One run of ``results.json``.
+
+    Args:
+        name: of the run.
+        stamp: what was evaluated, and how.
+        evaluated: the predictions and their counts.
+        fingerprints: of each session, by its id.
+        draws: of the bootstrap; 0: no intervals.
+        judged: an LLM judge's votes, where there was one; their marks are among the counts already.
+    """
+    sources = list(dict.fromkeys(session.source for session in evaluated.sessions))
+    scopes = {"all": evaluated, **{source: evaluated.of_source(source) for source in sources}}
+    scores = {scope: scope_scores(part, draws) for scope, part in scopes.items()}
+    if judged is not None:
+        scores["all"] |= {name: {"value": value, "low": None, "high": None} for name, value in judged.agreement.items()}
+    best, worst, ranked_by = shown_sessions(evaluated)
+    if judged is not None:
+        for view in (*best, *worst):
+            view["judgement"] = judged.votes[view["id"]]
+    return {
+        "name": name,
+        "stamp": dict(stamp),
+        "scores": scores,
+        "sessions": [
+            {
+                "id": session.session_id,
+                "source": session.source,
+                "recording": recording,
+                "frames": len(session),
+                "fingerprint": fingerprints[session.session_id],
+                "tally": dict(counts),
+            }
+            | ({} if judged is None else {"judgement": judged.votes[session.session_id]})
+            for session, recording, counts in zip(
+                evaluated.sessions, evaluated.recordings, evaluated.counts, strict=True
+            )
+        ],
+        "curves": {
+            "speaking": precision_recall_curve(*_pooled(evaluated, "speaking")),
+            "dst_update": precision_recall_curve(*_pooled(evaluated, "dst_update")),
+        },
+        "confusion": _confusions(total(evaluated.counts)),
+        "delays_s": delays(evaluated),
+        "shown": {"best": best, "worst": worst},
+        "ranked_by": ranked_by,
+    }
+
+
+def scope_scores(part: ScoredRun, draws: int) -> Shown:
+    """figure -> value, low, high: pooled over the sessions, with the bootstrap's interval."""
+    values: dict[str, float | None] = plain(figures(total(part.counts)))
+    for name in ("speaking", "dst_update"):
+        scores, labels = _pooled(part, name)
+        values[f"{name}_average_precision"] = average_precision(scores, labels)
+        values[f"{name}_best_threshold"], values[f"{name}_best_f1"] = best_threshold(scores, labels)
+        if values[f"{name}_best_f1"] is None:
+            values[f"{name}_best_threshold"] = None  # there was nothing to find one by
+    if part.predictions[0].table is not None:
+        said = [text for prediction in part.predictions for text in prediction.spoken.values()]
+        values |= {"distinct_1": distinct(said, 1), "distinct_2": distinct(said, 2)}
+    intervals = _intervals(part, draws) if draws else {}
+    return {
+        name: {
+            "value": _finite(values[name]),
+            "low": intervals[name][0] if name in intervals else None,
+            "high": intervals[name][1] if name in intervals else None,
+        }
+        for name in FIGURES
+        if name in values
+    }
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _intervals(part: ScoredRun, draws: int) -> dict[str, tuple[float, float]]:
+    weights = draw_weights(part.recordings, draws)
+    drawn = dict(figures(drawn_sums(part.counts, weights)))
+    alone = dict(figures(recording_sums(part.counts, part.recordings)))
+    for name in ("speaking", "dst_update"):
+        drawn[f"{name}_average_precision"] = drawn_average_precision(part, name, weights)
+        alone[f"{name}_average_precision"] = alone[f"{name}_recall"]  # both need a positive
+    found = {}
+    for name, values in drawn.items():
+        showing = int(np.sum(~np.isnan(alone[name])))
+        bounds = None if name in NUMBERS else interval(np.where(np.isinf(values), np.nan, values), showing)
+        if bounds is not None:
+            found[name] = bounds
+    return found
+
+
+def drawn_average_precision(part: ScoredRun, name: str, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """``[draws]``, the average precision of each draw, exact up to ``THRESHOLDS`` distinct scores of positives.
+
+    Args:
+        part: the sessions.
+        name: of the decision.
+        weights: ``[draws, sessions]``.
+    """
+    pairs = [
+        labelled_scores(scores, labels)
+        for scores, labels in (_of_session(part, index, name) for index in range(len(part.sessions)))
+    ]
+    positive = np.concatenate([score[truth] for score, truth in pairs])
+    if not len(positive):
+        return np.full(len(weights), np.nan)
+    edges = np.unique(positive)
+    if len(edges) > THRESHOLDS:
+        edges = np.unique(np.quantile(edges, np.linspace(0, 1, THRESHOLDS), method="nearest"))
+    # From the highest threshold down: frames of each session at or over it, by label.
+    found = np.zeros((2, len(pairs), len(edges)))
+    for row, (score, truth) in enumerate(pairs):
+        for kind in (0, 1):
+            ordered = np.sort(score[truth == kind])
+            found[kind, row] = len(ordered) - np.searchsorted(ordered, edges[::-1], "left")
+    precisions = []
+    for begin in range(0, len(weights), DRAWS_AT_A_TIME):
+        some = weights[begin : begin + DRAWS_AT_A_TIME]
+        misses, hits = some @ found[0], some @ found[1]
+        gained = np.diff(hits, axis=1, prepend=0)
+        steps = np.nan_to_num(ratio(hits, hits + misses)) * gained
+        precisions.append(ratio(steps.sum(1), hits[:, -1]))
+    return np.concatenate(precisions)
+
+
+def _of_session(part: ScoredRun, index: int, name: str) -> tuple[ArrayLike, ArrayLike]:
+    session, prediction = part.sessions[index], part.predictions[index]
+    if name == "speaking":
+        return prediction.p_speak, session.speaking
+    return prediction.p_update, session.dst_update
+
+
+def _pooled(part: ScoredRun, name: str) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    pairs = [_of_session(part, index, name) for index in range(len(part.sessions))]
+    return np.concatenate([np.asarray(p) for p, _ in pairs]), np.concatenate([np.asarray(y) for _, y in pairs])
+
+
+def _confusions(sums: Counts) -> dict[str, list[list[int]]]:
+    return {
+        name: [[int(sums[f"{prefix}state_{r}{p}"]) for p in STATES] for r in STATES]
+        for name, prefix in (("head", ""), ("table", "table_"))
+        if f"{prefix}state_00" in sums
+    }
+
+
+def write_results(path: Path, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Write ``results.json`` beside its place, then rename; returns what it holds.
+
+    Raises:
+        DataError: a run without its stamp.
+    """
+    written = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    results = {"kind": KIND, "version": VERSION, "written": written, "runs": [dict(run) for run in runs]}
+    check_results(results, str(path))
+    write_json(path, results, indent=None)
+    return results
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """A checked ``results.json``, or that of a folder.
+
+    Raises:
+        UsageError: there is none.
+        DataError: it is none, or a run lacks its stamp.
+    """
+    file = path / "results.json" if path.is_dir() else path
+    try:
+        results = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"{file}: no such file; give a folder that scripts/evaluate.py wrote.") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DataError(f"{file} cannot be read as JSON: {error}.") from error
+    check_results(results, str(file))
+    return dict(results)

@@ -1,0 +1,97 @@
+"""The stamp of a run: model revision, code, data and settings that its figures depend on."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
+from prospect_hf import __version__
+from prospect_hf.code_fingerprint import code_fingerprint
+from prospect_hf.evaluation.arguments import EvaluateArguments
+from prospect_hf.evaluation.corpus import Corpus
+from prospect_hf.metrics.encoders import SentenceEncoder
+
+# The code of this package that decides a prediction; the model's own is added to it.
+PREDICTION_CODE = (
+    "data/*.py",
+    "frames/*.py",
+    "evaluation/free_running.py",
+    "evaluation/predictions.py",
+    "evaluation/runs.py",
+    "evaluation/teacher_forced.py",
+)
+# The files of a model's folder that decide what it answers.
+REVISED = ("*.safetensors", "config.json", "*processor*.json", "token*.json", "vocab.json", "merges.txt")
+
+
+def model_revision(folder: Path) -> str:
+    """16 hex digits of a model folder's weights and settings."""
+    digest = hashlib.sha256()
+    for path in sorted(path for pattern in REVISED for path in folder.glob(pattern)):
+        digest.update(path.name.encode())
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()[:16]
+
+
+def prediction_code_fingerprint() -> str:
+    """12 hex digits of the code that decides a prediction: the model's own, reading and packing, both evaluators.
+
+    A version number does not change with every edit; predictions that another code made must not be taken for this
+    one's.
+    """
+    model_code = Path(str(inspect.getsourcefile(DSTSmolVLMForConditionalGeneration))).parent
+    parts = (
+        code_fingerprint(model_code, ["*_dst_smolvlm.py"]),
+        code_fingerprint(Path(__file__).resolve().parents[1], PREDICTION_CODE),
+    )
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:12]
+
+
+def common_stamp(
+    args: EvaluateArguments,
+    corpus: Corpus,
+    model: DSTSmolVLMForConditionalGeneration,
+    encoder: SentenceEncoder | None,
+) -> dict[str, Any]:
+    """What every run of this evaluation has in common."""
+    speaking, update = args.speaking_threshold, args.dst_update_threshold
+    return {
+        "mode": "",
+        "model": args.model,
+        "model_revision": model_revision(Path(args.model)),
+        "data": str(corpus.data.root),
+        "data_fingerprint": corpus.fingerprint,
+        "split": args.split,
+        "sources": list(dict.fromkeys(session.source for session in corpus.sessions)),
+        "sessions": len(corpus.sessions),
+        "limit": args.limit,
+        "frames": corpus.data.frames,
+        "dst": corpus.data.dst,
+        "fps": model.config.fps,
+        "speaking_threshold": model.config.speaking_threshold if speaking is None else speaking,
+        "dst_update_threshold": model.config.dst_update_threshold if update is None else update,
+        "context": None,
+        "tracking": None,
+        "decoding": None,
+        "encoder": None if encoder is None else encoder.identity,
+        "prospect_hf": __version__,
+        "code": prediction_code_fingerprint(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "draws": args.draws,
+    }
+
+
+def baseline_stamp(stamp: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The stamp of a baseline: no model, and decisions that are 0 or 1."""
+    nobody = {"mode": "baseline", "model": name, "model_revision": None, "code": None}
+    return dict(stamp) | nobody | {"speaking_threshold": 0.5, "dst_update_threshold": 0.5}

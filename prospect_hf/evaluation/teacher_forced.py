@@ -1,0 +1,141 @@
+"""The teacher-forced evaluator: decisions, states and text likelihoods on streams whose texts are the reference's.
+
+The sequences are those of training (``data.clips``), each frame once; every clip opens with the reference's state. It
+says how well each head answers when all before it was right, which is more than a live stream can hope for: the report
+marks it so.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
+from processing_dst_smolvlm import DSTSmolVLMProcessor
+from prospect_hf.data.clips import Clip, ClipCollator, ClipDataset
+from prospect_hf.data.features import FrameFeatures
+from prospect_hf.data.reader import FrameReader
+from prospect_hf.data.session_rows import SessionRows
+from prospect_hf.errors import DataError
+from prospect_hf.evaluation.predictions import ForcedTexts, Prediction
+from prospect_hf.sessions import IGNORE
+
+# Of a batch, padding included: bounds activations and logits.
+TOKENS_PER_BATCH = 8192
+
+
+@torch.inference_mode()
+def teacher_forced(
+    model: DSTSmolVLMForConditionalGeneration,
+    processor: DSTSmolVLMProcessor,
+    frames: FrameReader | FrameFeatures,
+    sessions: Sequence[SessionRows],
+    max_seq_len: int,
+) -> Iterator[tuple[int, Prediction]]:
+    """(index, prediction) of each of ``sessions``, as they are done.
+
+    Args:
+        model: in eval mode.
+        processor: the model's own.
+        frames: the pictures, or their features.
+        max_seq_len: tokens of a clip at most, as in training.
+
+    Raises:
+        DataError: a frame and its texts do not fit beside the plan.
+    """
+    clips = ClipDataset(sessions, processor, frames, max_seq_len)
+    collate = ClipCollator(processor.tokenizer.pad_token_id)
+    numbers = {session.session_id: index for index, session in enumerate(sessions)}
+    owner = [numbers[clip.session.session_id] for clip in clips.clips]
+    waiting = np.bincount(owner, minlength=len(sessions))
+    parts: dict[int, list[tuple[int, dict[str, Any]]]] = defaultdict(list)
+    for chosen in batches([clip.tokens for clip in clips.clips]):
+        batch = collate([clips[index] for index in chosen])
+        inputs = {name: value.to(model.device) for name, value in batch.items() if not name.endswith("_labels")}
+        output = model(**inputs, use_cache=False)
+        for index, part in zip(chosen, read_clips(output, batch, [clips.clips[i] for i in chosen]), strict=True):
+            number = owner[index]
+            parts[number].append((clips.clips[index].begin, part))
+            waiting[number] -= 1
+            if not waiting[number]:
+                yield number, _join([part for _, part in sorted(parts.pop(number), key=lambda pair: pair[0])])
+
+
+def batches(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Indices of clips, those of like length together, at most ``TOKENS_PER_BATCH`` tokens each with padding."""
+    chosen: list[int] = []
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        if chosen and lengths[chosen[0]] * (len(chosen) + 1) > TOKENS_PER_BATCH:
+            yield chosen
+            chosen = []
+        chosen.append(index)
+    if chosen:
+        yield chosen
+
+
+def read_clips(output: Any, batch: dict[str, torch.Tensor], clips: Sequence[Clip]) -> Iterator[dict[str, Any]]:
+    """What the model answers on each clip of a batch, as arrays."""
+    speak = output.speaking_logits.float().softmax(-1)[..., 1].cpu().numpy()
+    update = output.dst_update_logits.float().softmax(-1)[..., 1].cpu().numpy()
+    states = output.dst_state_logits.argmax(-1).cpu().numpy()
+    targets = batch["labels"][:, 1:]
+    row, place = np.nonzero((targets != IGNORE).numpy())  # row-major, as the model's logits
+    wanted = targets[torch.from_numpy(row), torch.from_numpy(place)].to(output.logits.device)
+    nll = torch.nn.functional.cross_entropy(output.logits.float(), wanted, reduction="none").double().cpu().numpy()
+    right = (output.logits.argmax(-1) == wanted).cpu().numpy()
+    for index, clip in enumerate(clips):
+        frames, steps = clip.end - clip.begin, len(clip.session.steps)
+        of_clip = row == index
+        yield {
+            "p_speak": speak[index, :frames],
+            "p_update": update[index, :frames],
+            "states": states[index, :frames, :steps],
+            "forced": _texts(clip, place[of_clip], nll[of_clip], right[of_clip]),
+        }
+
+
+def _texts(clip: Clip, place: np.ndarray, nll: np.ndarray, right: np.ndarray) -> ForcedTexts:
+    """The clip's labelled tokens, text by text: a run of labels without a gap is a text."""
+    texts = [
+        (frame, is_state)
+        for frame, item in sorted(clip.session.items.items())
+        if clip.begin <= frame < clip.end
+        for is_state, there in ((True, bool(item.changes)), (False, bool(item.response)))
+        if there
+    ]
+    starts = np.flatnonzero(np.diff(place, prepend=-2) != 1)
+    if len(starts) != len(texts):
+        raise DataError(
+            f"session {clip.session.session_id}: its stream has {len(starts)} learned texts where the rows have "
+            f"{len(texts)}; the processor and the rows do not fit."
+        )
+    if not len(starts):
+        none = np.zeros(0, np.int64)
+        return ForcedTexts(none, none.astype(bool), none, none.astype(float), none, none)
+    tokens = np.diff(np.append(starts, len(place)))
+    # The first wrong token of each text; a place past the text's end where all are right.
+    at = np.arange(len(place)) - np.repeat(starts, tokens)
+    prefix = np.minimum.reduceat(np.where(right, np.repeat(tokens, tokens), at), starts)
+    return ForcedTexts(
+        frame=np.array([frame for frame, _ in texts]),
+        is_state=np.array([is_state for _, is_state in texts]),
+        tokens=tokens,
+        nll=np.add.reduceat(nll, starts),
+        right=np.add.reduceat(right.astype(np.int64), starts),
+        prefix=prefix,
+    )
+
+
+def _join(parts: Sequence[dict[str, Any]]) -> Prediction:
+    """The clips of a session, in order, as one prediction."""
+    forced = ForcedTexts(
+        **{name: np.concatenate([vars(part["forced"])[name] for part in parts]) for name in vars(parts[0]["forced"])}
+    )
+    p_speak, p_update, states = (
+        np.concatenate([part[name] for part in parts]) for name in ("p_speak", "p_update", "states")
+    )
+    return Prediction(p_speak, p_update, states, table=None, forced=forced)

@@ -1,0 +1,76 @@
+"""Writing a file whole or not at all: written beside its place under a name of its own, flushed, then renamed."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+def temporary_path(path: Path) -> Path:
+    """A path beside ``path`` that no other writer uses: two processes that write one file must not share it."""
+    return path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path to write to; when the block ends, that file takes the place of ``path``.
+
+    Whatever happens, a power cut included, ``path`` holds either its old content or the whole new one: the new content
+    is on the disk before the rename, since a file system may carry out a rename before the writes that preceded it.
+    Where the block raises, the temporary file is removed and ``path`` stays as it was. Missing folders are made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_path(path)
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder to write into; when the block ends, it takes the place of ``folder``.
+
+    A folder that is not empty cannot be replaced in one step. Of a process that is killed between the two renames,
+    ``folder`` is missing and its old content lies beside it as ``{name}.old``; it never holds parts of both.
+    """
+    temporary, old = temporary_path(folder), folder.with_name(folder.name + ".old")
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        for path in temporary.rglob("*"):
+            if path.is_file():
+                with path.open("rb+") as file:
+                    os.fsync(file.fileno())
+        if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            folder.rename(old)
+        temporary.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` as UTF-8 with line feeds, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: Path, value: Any, *, indent: int | None = 1) -> None:
+    """Write ``value`` as JSON, whole or not at all.
+
+    Raises:
+        ValueError: a number in it is not finite, which JSON has no word for.
+        TypeError: a value that JSON has no form for.
+    """
+    write_text(path, json.dumps(value, indent=indent, allow_nan=False) + "\n")

@@ -1,0 +1,74 @@
+"""Frame stores: one file a video, row index = absolute frame index.
+
+The file is ProAssist's: an Arrow IPC *stream* with one string column ``frame`` that holds base64 JPEG pictures.
+It is memory-mapped, so that a random frame costs one decode and no copy of the file.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterable
+from pathlib import Path
+
+import pyarrow as pa
+from PIL import Image
+
+from prospect_hf.errors import DataError
+from prospect_hf.files import replacing
+
+ROWS_PER_BATCH = 64
+
+
+def write_frames(path: Path, jpegs: Iterable[bytes]) -> int:
+    """Write encoded JPEG pictures to ``path`` (beside it first, then renamed) and return how many there were."""
+    schema = pa.schema([("frame", pa.string())])
+    count = 0
+    with (
+        replacing(path) as temporary,
+        pa.OSFile(str(temporary), "wb") as sink,
+        pa.ipc.new_stream(sink, schema) as writer,
+    ):
+        batch: list[str] = []
+        for jpeg in jpegs:
+            batch.append(base64.b64encode(jpeg).decode("ascii"))
+            count += 1
+            if len(batch) == ROWS_PER_BATCH:
+                writer.write_batch(pa.record_batch([pa.array(batch, pa.string())], schema=schema))
+                batch = []
+        if batch:
+            writer.write_batch(pa.record_batch([pa.array(batch, pa.string())], schema=schema))
+    return count
+
+
+class FrameStore:
+    """The frames of one video, read by absolute index.
+
+    Raises ``DataError`` where the file is missing, is no frame store, or has no such frame.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            with pa.memory_map(str(path), "r") as source:
+                table = pa.ipc.open_stream(source).read_all()
+        except FileNotFoundError:
+            raise DataError(f"{path}: no such frame file; check data.root, or render frames instead.") from None
+        except (pa.ArrowInvalid, OSError) as error:
+            raise DataError(f"{path}: not an Arrow stream of frames ({error}).") from error
+        if "frame" not in table.column_names:
+            raise DataError(f"{path}: no column 'frame' among {table.column_names}; expected base64 JPEG strings.")
+        self._column = table.column("frame")
+
+    def __len__(self) -> int:
+        return len(self._column)
+
+    def __getitem__(self, index: int) -> Image.Image:
+        """The RGB picture of absolute frame ``index``."""
+        if not 0 <= index < len(self._column):
+            raise DataError(f"{self.path}: frame {index} asked for, but the file holds frames 0 to {len(self) - 1}.")
+        try:
+            encoded = base64.b64decode(self._column[index].as_py(), validate=True)
+            return Image.open(io.BytesIO(encoded)).convert("RGB")
+        except (ValueError, TypeError, OSError) as error:
+            raise DataError(f"{self.path}: frame {index} is not a base64 JPEG picture ({error}).") from error

@@ -1,0 +1,136 @@
+"""Figures for a model's card: ``model-index`` metadata, and ``.eval_results`` files where the data set is on the Hub.
+
+Both say how a figure was made; a streamed and a teacher-forced figure never share a name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, eval_result_entries_to_yaml
+from huggingface_hub.repocard_data import eval_results_to_model_index
+
+from prospect_hf.errors import UsageError
+from prospect_hf.files import replacing, write_text
+from prospect_hf.metrics.catalogue import FIGURES
+
+CARD_FIGURES = (
+    "joint_state_accuracy",
+    "table_joint_state_accuracy",
+    "speaking_f1_1s",
+    "dst_update_f1_1s",
+    "transition_f1_1s",
+    "table_transition_f1_1s",
+    "matching_precision",
+    "matching_recall",
+    "matching_f1",
+    "text_bleu4",
+    "text_similarity",
+    "perplexity",
+    "token_accuracy",
+    "judge_overall",
+)
+TASK, TASK_NAME = "video-text-to-text", "Dialog state tracking and proactive speech"
+FRAMES = {"store": "its own frames", "rendered": "frames drawn from the labels", "blank": "blank frames"}
+
+
+def write_entries(
+    output: Path, results: Mapping[str, Any], dataset_id: str | None, model_folder: Path | None
+) -> list[Path]:
+    """Write the entries into ``output``, and into a model's folder where one is given.
+
+    Args:
+        output: gets ``model-index.yaml`` and, with a ``dataset_id``, ``eval_results.yaml``.
+        results: of ``results.json``.
+        dataset_id: of the data set on the Hub; None: data that is not there, which ``.eval_results`` cannot name.
+        model_folder: whose ``README.md`` gets the ``model-index`` and which gets ``.eval_results/prospect.yaml``.
+
+    Returns:
+        The files.
+
+    Raises:
+        UsageError: the model's folder has no card.
+    """
+    runs = [run for run in results["runs"] if run["stamp"]["mode"] != "baseline"]
+    listed = [entry for run in runs for entry in model_index(run, dataset_id)]
+    name = Path(runs[0]["stamp"]["model"]).name
+    written = [_write(output / "model-index.yaml", {"model-index": eval_results_to_model_index(name, listed)})]
+    benchmark: list[EvalResultEntry] = []
+    if dataset_id is not None:
+        benchmark = [entry for run in runs for entry in hub_entries(run, dataset_id, results["written"])]
+        written.append(_write(output / "eval_results.yaml", eval_result_entries_to_yaml(benchmark)))
+    if model_folder is not None:
+        card = model_folder / "README.md"
+        if not card.is_file():
+            raise UsageError(f"{card} is not there: evaluate.card=true puts the figures into a card that exists.")
+        loaded = ModelCard.load(card)
+        loaded.data.model_name, loaded.data.eval_results = name, listed
+        with replacing(card) as temporary:
+            loaded.save(temporary)
+        written.append(card)
+        if benchmark:
+            folder = model_folder / ".eval_results"
+            folder.mkdir(exist_ok=True)
+            written.append(_write(folder / "prospect.yaml", eval_result_entries_to_yaml(benchmark)))
+    return written
+
+
+def model_index(run: Mapping[str, Any], dataset_id: str | None) -> list[EvalResult]:
+    """A run's figures over all sources and over each, as ``model-index`` entries; undefined ones are left out."""
+    stamp = run["stamp"]
+    data = dataset_id or Path(stamp["data"]).name
+    entries = []
+    for scope, scores in run["scores"].items():
+        for figure in CARD_FIGURES:
+            if figure not in scores or scores[figure]["value"] is None:
+                continue
+            entries.append(
+                EvalResult(
+                    task_type=TASK,
+                    task_name=TASK_NAME,
+                    dataset_type=data,
+                    dataset_name=f"{data}, {scope}, {FRAMES[stamp['frames']]}",
+                    dataset_config=scope,
+                    dataset_split=stamp["split"],
+                    metric_type=figure,
+                    # Entries of one data set are put under one task, so each figure names its run itself.
+                    metric_name=f"{FIGURES[figure].group}: {FIGURES[figure].label} ({run['name']})",
+                    metric_config=run["name"],
+                    metric_value=round(scores[figure]["value"], 4),
+                    dataset_args={"fingerprint": stamp["data_fingerprint"]},
+                    metric_args=settings(stamp),
+                )
+            )
+    return entries
+
+
+def hub_entries(run: Mapping[str, Any], dataset_id: str, written: str) -> list[EvalResultEntry]:
+    """A run's figures over all sources for ``.eval_results``, one task a figure."""
+    scores, stamp = run["scores"]["all"], run["stamp"]
+    mode = stamp["mode"] if stamp["context"] is None else f"{stamp['mode']}_{stamp['context']['strategy']}"
+    return [
+        EvalResultEntry(
+            dataset_id=dataset_id,
+            task_id=f"{mode}_{figure}",
+            value=round(scores[figure]["value"], 4),
+            date=written,
+            notes=json.dumps({"split": stamp["split"], **settings(stamp)}, sort_keys=True),
+        )
+        for figure in CARD_FIGURES
+        if figure in scores and scores[figure]["value"] is not None
+    ]
+
+
+def settings(stamp: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a stamp decides a figure, beside the model: how it was made, and on which part of the data."""
+    keys = ("mode", "speaking_threshold", "dst_update_threshold", "context", "encoder", "frames", "prospect_hf")
+    return {key: stamp[key] for key in keys} | {key: stamp.get(key) for key in ("sources", "sessions", "judge")}
+
+
+def _write(path: Path, value: Any) -> Path:
+    write_text(path, yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
+    return path

@@ -1,0 +1,191 @@
+"""``scripts/stream.py``: a video or a session in; a live view, a trace, a timeline page, subtitles and a video out."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from PIL import Image
+
+from context_dst_smolvlm import Context, StreamError
+from modeling_dst_smolvlm import Decoding, DSTSmolVLMForConditionalGeneration
+from processing_dst_smolvlm import DSTSmolVLMProcessor
+from prospect_hf.checkpoints import load_trained
+from prospect_hf.errors import DataError, UsageError
+from prospect_hf.settings import compose, parse
+from prospect_hf.streaming.arguments import GROUPS, StreamArguments
+from prospect_hf.streaming.followed_task import FollowedTask, is_stored, session_task, video_task
+from prospect_hf.streaming.frame_sources import SourceFrame
+from prospect_hf.streaming.interrupt import Interrupt
+from prospect_hf.streaming.pace import LivePace
+from prospect_hf.streaming.snapshot import restore_stream, save_stream
+from prospect_hf.streaming.subtitles import annotate_video, write_srt
+from prospect_hf.streaming.thumbnails import ThumbnailStrip
+from prospect_hf.streaming.timeline_page import write_page
+from prospect_hf.streaming.trace import KIND, VERSION, TraceWriter, read_trace
+from prospect_hf.timeline import frame_at
+from streaming_dst_smolvlm import DSTStream
+from tracking_dst_smolvlm import Tracking
+
+NEEDED = 'this needs the packages of `pip install "prospect-hf[stream]"`'
+
+
+def main(argv: Sequence[str], usage: str | None = None) -> int:
+    """Follow what the command line names and return the exit code."""
+    if {"-h", "--help"} & set(argv):
+        print(usage or main.__doc__)
+        return 0
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    try:
+        return run(argv)
+    except (UsageError, DataError, StreamError, OSError, ImportError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+
+
+def run(overrides: Sequence[str]) -> int:
+    """Follow the source; 0 at its end, 1 where it was stopped or broke off."""
+    groups = compose("stream", GROUPS, overrides)
+    args = parse(StreamArguments, groups["stream"], "stream")
+    context = parse(Context, groups["context"], "context")
+    tracking = parse(Tracking, groups["tracking"], "tracking")
+    decoding = parse(Decoding, groups["decoding"], "decoding")
+    try:
+        from prospect_hf.streaming.live_view import LiveView
+    except ImportError as error:
+        raise UsageError(f"{error}: {NEEDED}.") from error
+
+    model, processor = load_trained(Path(args.model))
+    fps = model.config.fps
+    job = session_task(args, processor, fps) if args.session else video_task(args, fps)
+    output = Path(args.output_dir)
+    stream = begin(args, job, model, processor, context, tracking, decoding)
+    batch, first = stream.batch, stream.batch.rows[0].frame + 1
+    view = LiveView(job.plan, job.goal, batch.speaking_threshold, batch.dst_update_threshold, view=args.view)
+    batch.on_text = lambda _, frame, piece: view.hear(piece)
+    header = {
+        "kind": KIND,
+        "version": VERSION,
+        "goal": job.goal,
+        "plan": job.plan,
+        "fps": fps,
+        "speaking_threshold": batch.speaking_threshold,
+        "dst_update_threshold": batch.dst_update_threshold,
+        "source": job.source,
+        "model": args.model,
+        "context": {**asdict(batch.context), "max_tokens": batch.max_tokens},
+        "reference": job.reference,
+    }
+    path = output / (f"trace-{first}.jsonl" if first else "trace.jsonl")
+    strip = ThumbnailStrip()
+    failure: BaseException | None = None
+    dropped = 0
+    begin_s, later = args.start_s, 0.0
+    if first and is_stored(job.source):
+        begin_s = batch.rows[0].time + 0.5 / fps
+        job.said_until(frame_at(batch.rows[0].time, fps))  # was said before the stop
+    elif first:
+        later = batch.rows[0].time + 1 / fps  # a camera's own time begins anew
+    frames: Any = job.frames(begin_s)
+    with ExitStack() as stack:
+        if args.live:
+            frames = stack.enter_context(LivePace(frames, realtime=is_stored(job.source)))
+        interrupt = stack.enter_context(Interrupt())
+        trace = stack.enter_context(TraceWriter(path, header))
+        stack.enter_context(view)
+        began = time.perf_counter()
+        try:
+            for frame in frames:
+                with interrupt.after_this():
+                    text = job.said_until(frame_at(frame.time, fps))
+                    event = stream.step(frame.frame, text, frame.time + later)
+                    trace.write(event)
+                dropped = frames.dropped if args.live else 0
+                view.show(event, dropped)
+                strip.add(event.frame, frame.frame)
+        except (KeyboardInterrupt, DataError, StreamError) as error:
+            failure = error  # what was followed so far is kept
+        seconds = time.perf_counter() - began
+    count = batch.rows[0].frame + 1 - first
+    if not count:
+        if failure is None or isinstance(failure, KeyboardInterrupt):
+            raise DataError(f"{job.source}: no frame was followed.")
+        raise failure
+    if not batch.rows[0].phase:
+        save_stream(stream, output / "state")
+    written = [path, *write_outputs(path, args, job, strip)]
+    lost = f", {dropped} dropped" if args.live else ""
+    print(f"{count} frames, {count / seconds:.1f} a second{lost}: {', '.join(map(str, written))}")
+    if isinstance(failure, KeyboardInterrupt):
+        goes_on = "in the middle of a frame" if batch.rows[0].phase else "stream.restore=true goes on from here"
+        print(f"stopped; {goes_on}", file=sys.stderr)
+    elif failure is not None:
+        print(f"error: {' '.join(str(failure).split())}", file=sys.stderr)
+    return 0 if failure is None else 1
+
+
+def begin(
+    args: StreamArguments,
+    job: FollowedTask,
+    model: DSTSmolVLMForConditionalGeneration,
+    processor: DSTSmolVLMProcessor,
+    context: Context,
+    tracking: Tracking,
+    decoding: Decoding,
+) -> DSTStream:
+    """A new stream, or the one that an earlier run left.
+
+    Raises:
+        UsageError: the stream that is there is about something else.
+    """
+    if args.restore:
+        stream = restore_stream(Path(args.output_dir) / "state", model, processor)
+        task = stream.batch.rows[0].task
+        if (list(task.plan), task.goal) != (job.plan, job.goal):
+            raise UsageError(
+                f"{args.output_dir}/state follows another plan or goal; give those, or another output_dir."
+            )
+    else:
+        stream = DSTStream(model, processor, job.plan, job.goal, None, context, tracking, decoding)
+    if args.speaking_threshold is not None:
+        stream.batch.speaking_threshold = args.speaking_threshold
+    if args.dst_update_threshold is not None:
+        stream.batch.dst_update_threshold = args.dst_update_threshold
+    return stream
+
+
+def write_outputs(trace_path: Path, args: StreamArguments, job: FollowedTask, strip: ThumbnailStrip) -> list[Path]:
+    """The timeline page, the subtitles and, if asked for, the annotated video, named after the trace."""
+    trace = read_trace(trace_path)
+    page, subtitles = trace_path.with_suffix(".html"), trace_path.with_suffix(".srt")
+    write_page(page, trace, sorted(strip.pictures.items()))
+    write_srt(subtitles, trace)
+    written = [page, subtitles]
+    if args.annotate:
+        video = trace_path.with_suffix(".mp4")
+        shown = job.frames(trace.events[0]["time"] - 0.25 / trace.header["fps"])
+        annotate_video(video, trace, pictures(shown, job.source))
+        written.append(video)
+    return written
+
+
+def pictures(frames: Iterable[SourceFrame], source: str) -> Iterator[Image.Image]:
+    """The pictures of a source.
+
+    Raises:
+        UsageError: it holds features, which nobody can see.
+    """
+    for frame in frames:
+        if isinstance(frame.frame, torch.Tensor):
+            raise UsageError(f"{source} holds features and no pictures: leave stream.annotate out.")
+        yield frame.frame

@@ -1,0 +1,97 @@
+"""State labels on disk: a ``dst`` list of step spans, on the record itself or in a label file beside it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from prospect_hf.checked_json import as_dict, get_dict, get_list, get_number, get_text, load_json
+from prospect_hf.errors import DataError, UsageError
+from prospect_hf.labels.spans import Span
+from prospect_hf.sessions import Step
+
+_STEP_ID = re.compile(r"^S([1-9]\d*)$")
+
+
+def step_index(step_id: str, steps: Sequence[Step], where: str) -> int:
+    """The 0-based index of "S1".."SK"."""
+    match = _STEP_ID.match(step_id)
+    if match is None or int(match[1]) > len(steps):
+        raise DataError(f"{where}: 'id' is '{step_id}'; the plan has the steps S1 to S{len(steps)}.")
+    return int(match[1]) - 1
+
+
+def parse_spans(record: dict[str, Any], steps: Sequence[Step], where: str) -> tuple[Span, ...]:
+    """The spans in ``record["dst"]``; the same id twice is a re-opened step, ``end_ts`` null one never completed.
+
+    Raises ``DataError``, among the rest where the list is empty: a label file without a step labels nothing.
+    """
+    spans = []
+    for number, value in enumerate(get_list(record, "dst", where)):
+        at = f"{where}: dst[{number}]"
+        entry = as_dict(value, at)
+        kind = get_text(entry, "type", at)
+        if kind != "step":
+            raise DataError(f"{at}: 'type' is '{kind}'; only steps have a state.")
+        step = step_index(get_text(entry, "id", at), steps, at)
+        start = get_number(entry, "start_ts", at)
+        end = None
+        if "end_ts" not in entry or entry["end_ts"] is not None:
+            end = get_number(entry, "end_ts", at)
+            if end <= start:
+                raise DataError(f"{at}: 'end_ts' {end} is not after 'start_ts' {start}.")
+        spans.append(Span(step, start, end))
+    return tuple(spans)
+
+
+class LabelFiles:
+    """The label files of one source and split under ``root``.
+
+    Read from, as far as they exist: ``{source}/{split}*.json`` and ``{source}/generated_dialogs/{split}*.json`` (lists
+    of records with ``video_uid`` and ``dst``), then per video ``{source}/{split}/{uid}.json``, ``{source}/{uid}.json``
+    and ``{uid}.json``. Raises ``UsageError`` where ``root`` is no folder.
+    """
+
+    def __init__(self, root: Path, source: str, file_split: str) -> None:
+        if not root.is_dir():
+            raise UsageError(f"{root}: no such folder of state labels (dst_root).")
+        self._lists = [f"{source}/{file_split}*.json", f"{source}/generated_dialogs/{file_split}*.json"]
+        self._singles = [f"{source}/{file_split}/{{uid}}.json", f"{source}/{{uid}}.json", "{uid}.json"]
+        self._root = root
+        self._records: dict[str, tuple[dict[str, Any], str]] = {}
+        for path in sorted(path for pattern in self._lists for path in root.glob(pattern)):
+            records = load_json(path)
+            if not isinstance(records, list):
+                raise DataError(f"{path}: expected a list of records with 'video_uid' and 'dst'.")
+            for number, value in enumerate(records):
+                where = f"{path}: record {number}"
+                self._add(as_dict(value, where), where)
+
+    def _add(self, record: dict[str, Any], where: str) -> None:
+        uid = get_text(record, "video_uid", where)
+        where = f"{where} ({uid})"
+        if uid in self._records and self._records[uid][0].get("dst") != record.get("dst"):
+            raise DataError(f"{where}: other state labels than in {self._records[uid][1]}; keep one of the two.")
+        self._records.setdefault(uid, (record, where))
+
+    def find(self, uid: str, where: str) -> tuple[dict[str, Any], str]:
+        """The record with the labels of video ``uid``, and where it is; ``where`` is what asks for them."""
+        if uid in self._records:
+            return self._records[uid]
+        for pattern in self._singles:
+            path = self._root / pattern.format(uid=uid)
+            if path.is_file():
+                value = load_json(path)
+                record = as_dict(value[0] if isinstance(value, list) and len(value) == 1 else value, str(path))
+                return record, str(path)
+        looked = ", ".join([*self._lists, *self._singles])
+        raise DataError(f"{where}: no state labels for {uid} under {self._root}; looked for {looked}.")
+
+
+def segment_text(record: dict[str, Any], where: str) -> str:
+    """The annotated segments of a record, as text lines."""
+    return get_text(
+        get_dict(record, "parsed_video_anns", where), "all_step_descriptions", f"{where}: parsed_video_anns"
+    )

@@ -1,0 +1,1 @@
+"""Metrics: plain functions from predictions and references to counts, and from sums of counts to figures."""

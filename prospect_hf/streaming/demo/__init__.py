@@ -1,0 +1,5 @@
+"""The demo in a browser. It needs gradio (extra ``demo``)."""
+
+from prospect_hf.streaming.demo.app import build_app, launch, write_space
+
+__all__ = ["build_app", "launch", "write_space"]

@@ -1,0 +1,282 @@
+"""The demo in a browser: a video or a camera, a plan to edit, and a model that follows both, live.
+
+One model serves all visitors; each has a stream of its own and a lock lets one step through the model at a time.
+What happens behind one page is in ``visitor``, how it looks in ``demo_parts``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from context_dst_smolvlm import STRATEGIES, StreamError
+from prospect_hf import __version__
+from prospect_hf.checkpoints import load_trained
+from prospect_hf.errors import DataError, UsageError
+from prospect_hf.streaming.demo.components import STYLE, escaped, now_html, status_html, steps_html, talk_html
+from prospect_hf.streaming.demo.visitor import Settings, Shown, Visitor
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
+try:
+    import gradio as gr
+except ImportError as error:
+    raise UsageError('The demo needs gradio, which is not installed: pip install "prospect-hf[demo]".') from error
+
+VIDEO, CAMERA = "Video file", "Camera"
+VIDEO_FILES = [".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif", ".m4v", ".mpg", ".ts"]
+MOST_UPLOAD = "1gb"
+STREAMS = 8  # visitors whose streams run at the same time; the others wait
+KEPT_S = 24 * 3600  # seconds that uploads and downloads are kept
+EXAMPLE_GOAL = "Making the Snack Plate"
+EXAMPLE_PLAN = """Pin the blue cracker onto the plate.
+Pin the cyan cracker onto the plate.
+Pin the orange pretzel onto the plate.
+Pin the red cookie onto the plate."""
+STRATEGY_NAMES = {
+    "summarize_with_dst": "begin anew with the tracked states",
+    "summarize_and_drop": "begin anew with a written summary",
+    "drop_middle": "cut out the middle",
+    "drop_all": "begin anew with the plan alone",
+    "none": "end with an error",
+}
+
+
+class Demo:
+    """What the page's buttons do: the visitors, found by the session that gradio gives each open page."""
+
+    def __init__(self, folder: str) -> None:
+        self.model, self.processor = load_trained(Path(folder))
+        self.name = Path(folder).name
+        self.lock = threading.Lock()
+        self.visitors: dict[str, Visitor] = {}
+
+    def visitor(self, request: gr.Request) -> Visitor:
+        """The one whose page this is."""
+        known = str(request.session_hash)
+        if known not in self.visitors:
+            self.visitors[known] = Visitor(self.model, self.processor, self.name, self.lock)
+        return self.visitors[known]
+
+    def start(
+        self,
+        source: str,
+        video: str | None,
+        realtime: bool,
+        goal: str,
+        plan: str,
+        strategy: str,
+        speaking_threshold: float,
+        dst_update_threshold: float,
+        request: gr.Request,
+    ) -> Iterator[tuple[Any, ...]]:
+        """Follow, and show it; the outputs are status, now, steps, talk, start, stop, trace, page."""
+        asked = Settings(
+            source == CAMERA, video, realtime, goal, plan, strategy, speaking_threshold, dst_update_threshold
+        )
+        off, on = gr.update(interactive=False), gr.update(interactive=True)
+        buttons: tuple[Any, ...] = off, on, off, off
+        before = ("", "", "")
+        try:
+            for shown in self.visitor(request).follow(asked):
+                if shown.files is not None:
+                    buttons = on, off, *(gr.update(value=str(path), interactive=True) for path in shown.files)
+                parts = views(shown)
+                # What stays the same is left alone: a list that is drawn anew loses its place.
+                fresh = (part if part != old else gr.skip() for part, old in zip(parts, before, strict=True))
+                yield (status_html(shown.message, shown.failed), *fresh, *buttons)
+                buttons, before = (gr.skip(),) * 4, parts
+        except (UsageError, DataError, StreamError) as error:
+            yield (status_html(str(error), failed=True), *(gr.skip(),) * 7)
+
+    def stop(self, request: gr.Request) -> None:
+        """End the stream."""
+        self.visitor(request).stop()
+
+    def ask(self, question: str, request: gr.Request) -> tuple[Any, Any]:
+        """Ask with the next frame; the outputs are the question's box and the status."""
+        try:
+            self.visitor(request).ask(question)
+        except UsageError as error:
+            return gr.skip(), status_html(str(error), failed=True)
+        return "", gr.skip()
+
+    def look(self, picture: Image.Image | None, request: gr.Request) -> None:
+        """A picture of the camera."""
+        if picture is not None:
+            self.visitor(request).look(picture)
+
+    def leave(self, request: gr.Request) -> None:
+        """The page was closed."""
+        visitor = self.visitors.pop(str(request.session_hash), None)
+        if visitor is not None:
+            visitor.stop()
+
+
+def views(shown: Shown | None) -> tuple[str, str, str]:
+    """Now, steps and talk."""
+    return now_html(shown), steps_html(shown), talk_html(shown)
+
+
+def choose(source: str) -> tuple[Any, Any, Any]:
+    """Show what belongs to the source; the outputs are video, realtime, camera."""
+    stored = gr.update(visible=source == VIDEO)
+    return stored, stored, gr.update(visible=source == CAMERA)
+
+
+def build_app(folder: str) -> gr.Blocks:
+    """The page for the trained model in ``folder``; ``launch`` serves it.
+
+    Raises:
+        UsageError: there is no DST-SmolVLM2 in the folder.
+    """
+    demo = Demo(folder)
+    config = demo.model.config
+    with gr.Blocks(title="DST-SmolVLM2", analytics_enabled=False, delete_cache=(3600, KEPT_S)) as app:
+        gr.HTML(
+            '<div class="dst"><h1>A task, followed step by step</h1><p class="soft">'
+            f"At {config.fps:g} frames a second, {escaped(demo.name)} decides whether to speak and which steps have "
+            "moved.</p></div>"
+        )
+        with gr.Row():
+            with gr.Column(scale=2, min_width=320):
+                source = gr.Radio([VIDEO, CAMERA], value=VIDEO, label="What is followed")
+                video = gr.File(label="Video", file_types=VIDEO_FILES, type="filepath", height=120)
+                camera = gr.Image(
+                    label="Camera", sources=["webcam"], streaming=True, type="pil", height=240, visible=False
+                )
+                realtime = gr.Checkbox(False, label="At the video's pace", info="Else as fast as the model goes.")
+                goal = gr.Textbox(EXAMPLE_GOAL, label="Goal", max_lines=2, max_length=500)
+                plan = gr.Textbox(EXAMPLE_PLAN, label="Plan, one step a line", lines=4, max_lines=12, max_length=20_000)
+                with gr.Accordion("Thresholds and context", open=False):
+                    speak = gr.Slider(0, 1, round(config.speaking_threshold, 3), step=0.001, label="Speaks from")
+                    update = gr.Slider(
+                        0, 1, round(config.dst_update_threshold, 3), step=0.001, label="Updates the states from"
+                    )
+                    strategy = gr.Dropdown(
+                        [(STRATEGY_NAMES[name], name) for name in reversed(STRATEGIES)],
+                        value="summarize_with_dst",
+                        label="When the context is full",
+                    )
+                with gr.Row():
+                    start = gr.Button("Start", variant="primary")
+                    stop = gr.Button("Stop", interactive=False)
+                status = gr.HTML(status_html("Choose a video, then press Start."))
+            with gr.Column(scale=3, min_width=320):
+                shown = [gr.HTML(part) for part in views(None)]
+                question = gr.Textbox(
+                    label="Ask while it runs", placeholder="What comes next?", max_length=1000, submit_btn="Ask"
+                )
+                with gr.Row():
+                    trace = gr.DownloadButton("Download the trace", interactive=False)
+                    page = gr.DownloadButton("Download the timeline page", interactive=False)
+
+        # Private: the page is the interface. Without a limit: a visitor never waits to stop or to ask.
+        quick: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
+        settings = [source, video, realtime, goal, plan, strategy, speak, update]
+        source.change(choose, source, [video, realtime, camera], **quick)
+        # Told at once, since all places may be taken.
+        clicked = start.click(
+            lambda: (status_html("Waiting for a free place."), gr.update(interactive=False)),
+            None,
+            [status, start],
+            **quick,
+        )
+        run = clicked.then(
+            demo.start, settings, [status, *shown, start, stop, trace, page],
+            **quick | {"concurrency_limit": STREAMS},
+        )  # fmt: skip
+        # Whatever happened: the page can be used again.
+        run.then(lambda: (gr.update(interactive=True), gr.update(interactive=False)), None, [start, stop], **quick)
+        stop.click(demo.stop, None, None, **quick)
+        question.submit(demo.ask, question, [question, status], **quick)
+        camera.stream(demo.look, camera, None, stream_every=0.5, **quick)
+        app.unload(demo.leave)
+    return app
+
+
+def launch(app: gr.Blocks, host: str, port: int, wait: bool = True) -> None:
+    """Serve the page at ``host``:``port``, until it is interrupted or, without ``wait``, ``app.close()``.
+
+    Raises:
+        UsageError: the port is taken.
+    """
+    # Fonts of the visitor's system: nothing is fetched from elsewhere.
+    theme = gr.themes.Default(
+        primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
+    ).set(  # the default ones are too pale to read
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_400",
+        input_placeholder_color="*neutral_500",
+    )
+    try:
+        app.queue(default_concurrency_limit=None).launch(
+            server_name=host,
+            server_port=port,
+            share=False,
+            ssr_mode=False,
+            prevent_thread_lock=True,
+            quiet=True,
+            footer_links=[],
+            max_file_size=MOST_UPLOAD,
+            theme=theme,
+            css=STYLE,
+        )
+    except OSError as error:
+        raise UsageError(f"{host}:{port} cannot be served at, it may be in use: give another port.") from error
+    if wait:
+        print(f"Serving at http://{host}:{port}; Ctrl-C ends it.", flush=True)
+        app.block_thread()
+
+
+APP = '''"""The demo of {model_id}."""
+
+from huggingface_hub import snapshot_download
+
+from prospect_hf.streaming.demo.app import build_app, launch
+
+launch(build_app(snapshot_download("{model_id}")), host="0.0.0.0", port=7860)
+'''
+README = """---
+title: {title}
+sdk: gradio
+sdk_version: {gradio}
+python_version: "3.11"
+app_file: app.py
+license: apache-2.0
+models:
+  - {model_id}
+---
+
+[{model_id}](https://huggingface.co/{model_id}) follows a video or a camera by a plan: at every frame it decides whether
+to speak and which steps have moved.
+"""
+
+
+def write_space(folder: Path, model_id: str) -> list[Path]:
+    """Write the files of a Hugging Face Space that shows the model ``model_id`` of the Hub; returns their paths.
+
+    Raises:
+        UsageError: no such model can exist, or one of the files is there already.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", model_id, re.ASCII):
+        raise UsageError(f"{model_id!r} is no model of the Hub: give OWNER/NAME.")
+    title = model_id.split("/")[1]
+    files = {
+        "app.py": APP.format(model_id=model_id),
+        "requirements.txt": f"prospect-hf[demo]=={__version__}\n",
+        "README.md": README.format(model_id=model_id, title=title, gradio=version("gradio")),
+    }
+    for name in files:
+        if (folder / name).exists():
+            raise UsageError(f"{folder / name} is there already: give another folder.")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name).write_text(text, encoding="utf-8", newline="\n")
+    return [folder / name for name in files]

@@ -1,0 +1,273 @@
+"""One visitor of the demo: a stream at a time, the questions for it, a camera's pictures, and what the page shows.
+
+Nothing here knows of gradio.
+"""
+
+from __future__ import annotations
+
+import queue
+import shutil
+import tempfile
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from PIL import Image
+
+from context_dst_smolvlm import StreamError
+from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
+from processing_dst_smolvlm import DSTSmolVLMProcessor, one_line
+from prospect_hf.errors import DataError, UsageError
+from prospect_hf.streaming.frame_sources import SourceFrame, video_frames
+from prospect_hf.streaming.pace import LivePace
+from prospect_hf.streaming.thumbnails import ThumbnailStrip
+from prospect_hf.streaming.timeline_page import write_page
+from prospect_hf.streaming.trace import KIND, VERSION, TraceWriter, read_trace
+from streaming_dst_smolvlm import DSTStream, StreamEvent
+
+CAMERA_S = 30.0  # seconds without a picture after which a camera counts as lost
+SHOW_EVERY_S = 0.15  # seconds between two views of a running stream
+WORDS_SHOWN = 100  # utterances; the trace has them all
+FPS_OVER = 40  # frames over which the speed is taken
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a visitor asks for.
+
+    Args:
+        camera: follow the camera instead of ``video``.
+        video: path of the uploaded file, None where there is none.
+        realtime: keep the video's pace and drop frames where the model is slower.
+        plan: the steps, one a line.
+        strategy: what happens when the context is full, one of ``STRATEGIES``.
+    """
+
+    camera: bool
+    video: str | None
+    realtime: bool
+    goal: str
+    plan: str
+    strategy: str
+    speaking_threshold: float
+    dst_update_threshold: float
+
+
+@dataclass
+class Shown:
+    """What a visitor's page shows of a stream.
+
+    Args:
+        words: (seconds, who, text); who is user, assistant or note.
+        times: readings of the clock, in seconds, after the last frames.
+        restarts: how often room had to be made in the context.
+        files: trace and timeline page, once they are whole.
+    """
+
+    goal: str
+    plan: list[str]
+    thresholds: tuple[float, float]
+    message: str = ""
+    failed: bool = False
+    event: StreamEvent | None = None
+    picture: Image.Image | None = None
+    words: deque[tuple[float, str, str]] = field(default_factory=lambda: deque(maxlen=WORDS_SHOWN))
+    times: deque[float] = field(default_factory=lambda: deque(maxlen=FPS_OVER))
+    dropped: int = 0
+    restarts: int = 0
+    files: tuple[Path, Path] | None = None
+
+    @property
+    def frames(self) -> int:
+        """Frames followed so far."""
+        return 0 if self.event is None else self.event.frame + 1
+
+    @property
+    def fps(self) -> float:
+        """Frames a second, over the last ``FPS_OVER``."""
+        span = self.times[-1] - self.times[0] if len(self.times) > 1 else 0.0
+        return (len(self.times) - 1) / span if span else 0.0
+
+
+class Visitor:
+    """One page: at most one stream at a time, the questions for it, and the camera's newest picture.
+
+    Args:
+        model, processor: of one folder.
+        model_name: for the trace.
+        lock: held while the model works, the same for all visitors.
+    """
+
+    def __init__(
+        self,
+        model: DSTSmolVLMForConditionalGeneration,
+        processor: DSTSmolVLMProcessor,
+        model_name: str,
+        lock: threading.Lock,
+    ) -> None:
+        self.model, self.processor, self.model_name, self.lock = model, processor, model_name, lock
+        self.folder = Path(tempfile.mkdtemp(prefix="prospect_hf_demo_"))
+        weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
+        self.stopping = False
+        self._busy = threading.Lock()
+        self._questions: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._changed = threading.Condition()  # guards the two below and `stopping`
+        self._picture: tuple[float, Image.Image] | None = None
+        self._dropped = 0
+
+    @property
+    def running(self) -> bool:
+        """Whether something is being followed."""
+        return self._busy.locked()
+
+    def stop(self) -> None:
+        """End the stream after the frame under way."""
+        with self._changed:
+            self.stopping = True
+            self._changed.notify_all()
+
+    def ask(self, question: str) -> None:
+        """Say something with the next frame.
+
+        Raises:
+            UsageError: there is nothing to say, or nobody who hears it.
+        """
+        if not one_line(question):
+            raise UsageError("The question is empty.")
+        if not self.running:
+            raise UsageError("Nothing is being followed: press Start, then ask.")
+        self._questions.put(question)
+
+    def look(self, picture: Image.Image) -> None:
+        """A picture of the camera; it takes the place of one that the model had no time for."""
+        with self._changed:
+            self._dropped += self._picture is not None
+            self._picture = time.monotonic(), picture
+            self._changed.notify_all()
+
+    def follow(self, asked: Settings) -> Iterator[Shown]:
+        """Follow what is asked for; the same object each time, as it is by then, and at the end with the files.
+
+        Raises:
+            UsageError, StreamError: the settings cannot be used, or a stream is running. What goes wrong later is
+                told by the page, and what was followed until then is kept.
+        """
+        if not self._busy.acquire(blocking=False):
+            raise UsageError("This page follows a video already: stop it first.")
+        try:
+            with self._changed:
+                self.stopping, self._picture, self._dropped = False, None, 0
+            while not self._questions.empty():
+                self._questions.get()
+            yield from self._follow(asked)
+        finally:
+            self._busy.release()
+
+    def _follow(self, asked: Settings) -> Iterator[Shown]:
+        plan = [one_line(line) for line in asked.plan.splitlines() if one_line(line)]
+        if not plan:
+            raise UsageError("The plan is empty: write at least one step.")
+        if not asked.camera and asked.video is None:
+            raise UsageError("There is no video yet: choose a file.")
+        name = "camera" if asked.video is None or asked.camera else Path(asked.video).name
+        with self.lock:
+            stream = DSTStream(self.model, self.processor, plan, one_line(asked.goal), context=asked.strategy)
+        batch = stream.batch
+        batch.speaking_threshold, batch.dst_update_threshold = asked.speaking_threshold, asked.dst_update_threshold
+        shown = Shown(one_line(asked.goal), plan, (asked.speaking_threshold, asked.dst_update_threshold))
+        shown.message = "Waiting for the camera's first picture." if asked.camera else f"Opening {name}."
+        yield shown
+        shown.message = f"Following {name}."
+        header = {
+            "kind": KIND,
+            "version": VERSION,
+            "goal": shown.goal,
+            "plan": plan,
+            "fps": self.model.config.fps,
+            "speaking_threshold": asked.speaking_threshold,
+            "dst_update_threshold": asked.dst_update_threshold,
+            "source": name,
+            "model": self.model_name,
+            "context": {**asdict(batch.context), "max_tokens": batch.max_tokens},
+            "reference": None,
+        }
+        strip, path = ThumbnailStrip(), self.folder / "trace.jsonl"
+        failure: ValueError | None = None
+        last_view = began = time.perf_counter()
+        with ExitStack() as stack:
+            trace = stack.enter_context(TraceWriter(path, header))
+            frames: Iterable[SourceFrame] = self._camera()
+            pace: LivePace | None = None
+            if not asked.camera:
+                frames = stored = video_frames(str(asked.video), self.model.config.fps)
+                if asked.realtime:
+                    frames = pace = stack.enter_context(LivePace(stored, realtime=True))
+            try:
+                for frame in frames:
+                    event = self._step(stream, frame, shown)
+                    trace.write(event)
+                    assert isinstance(frame.frame, Image.Image)
+                    strip.add(event.frame, frame.frame)
+                    shown.picture, shown.dropped = frame.frame, self._dropped if pace is None else pace.dropped
+                    if self.stopping:
+                        break
+                    if time.perf_counter() - last_view > SHOW_EVERY_S:
+                        yield shown
+                        last_view = time.perf_counter()
+            except (DataError, StreamError) as error:
+                failure = error
+        seconds = time.perf_counter() - began
+        if failure is not None:
+            shown.failed, shown.message = True, str(failure).replace(str(asked.video), name)
+        elif self.stopping:
+            shown.message = f"Stopped after {shown.frames} frames."
+        else:
+            shown.message = f"Followed to the end: {shown.frames} frames in {seconds:.1f} s."
+        if shown.frames:
+            page = path.with_name("timeline.html")
+            write_page(page, read_trace(path), sorted(strip.pictures.items()))
+            shown.files = path, page
+        yield shown
+
+    def _step(self, stream: DSTStream, frame: SourceFrame, shown: Shown) -> StreamEvent:
+        """Show the stream a frame, with what the user has asked since the last one."""
+        asked = []
+        while not self._questions.empty():
+            asked.append(self._questions.get())
+        with self.lock:
+            try:
+                event = stream.step(frame.frame, " ".join(asked) or None, frame.time)
+            except StreamError as error:
+                if not asked:
+                    raise
+                # The stream is as it was; a question that does not fit does not end it.
+                shown.words.append((frame.time, "note", str(error)))
+                event = stream.step(frame.frame, None, frame.time)
+        for who, text in (("user", event.user_text), ("assistant", event.text)):
+            if text:
+                shown.words.append((event.time, who, one_line(text)))
+        shown.event = event
+        shown.restarts += event.context is not None
+        shown.times.append(time.perf_counter())
+        return event
+
+    def _camera(self) -> Iterator[SourceFrame]:
+        """The newest picture each time, until the stream is stopped; time counts from the first one."""
+        began: float | None = None
+        index = 0
+        while True:
+            with self._changed:
+                arrived = self._changed.wait_for(lambda: self._picture is not None or self.stopping, CAMERA_S)
+                if self.stopping:
+                    return
+                if not arrived or self._picture is None:
+                    raise DataError(f"The camera has sent no picture for {CAMERA_S:g} s: start it in the page.")
+                (at, picture), self._picture = self._picture, None
+            began = at if began is None else began
+            yield SourceFrame(index, at - began, picture)
+            index += 1

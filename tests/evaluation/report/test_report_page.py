@@ -1,0 +1,259 @@
+"""The report of an evaluation: what it refuses, what it embeds, and how it behaves in a real browser."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browser import open_browser
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from report_fixtures import NASTY, SOURCES, make_results
+
+from prospect_hf.errors import DataError
+from prospect_hf.evaluation.report.page import OVERVIEW, write_report
+from prospect_hf.evaluation.report.schema import STAMP_KEYS, check_results
+from prospect_hf.metrics.catalogue import FIGURES
+
+SCRIPT = re.compile(r"<script([^>]*)>(.*?)</script>", re.S)
+SMALL = make_results(2, 20)
+
+
+def embedded(path: Path) -> dict[str, Any]:
+    blocks = SCRIPT.findall(path.read_text(encoding="utf-8"))
+    assert [attributes for attributes, _ in blocks] == [' id="report" type="application/json"', ""]
+    return json.loads(blocks[0][1])
+
+
+def test_the_page_holds_the_results_without_the_tallies(tmp_path: Path) -> None:
+    results = make_results(7, 30)
+    write_report(tmp_path / "r.html", results)
+    shown = embedded(tmp_path / "r.html")["results"]
+    for run, expected in zip(shown["runs"], results["runs"], strict=True):
+        assert run.pop("counts") == {"all": [7, 210], SOURCES[0]: [2, 60]} | {name: [1, 30] for name in SOURCES[1:]}
+        assert run == {key: value for key, value in expected.items() if key != "sessions"}
+    assert {key: value for key, value in shown.items() if key != "runs"} == {
+        key: value for key, value in results.items() if key != "runs"
+    }
+    assert [entry.name for entry in tmp_path.iterdir()] == ["r.html"]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    text=st.one_of(st.text(), st.just(NASTY), st.just("\ud800 </SCRIPT >"), st.just("__PAGE_DATA__ __SCRIPT_HASH__"))
+)
+def test_no_text_leaves_the_data_block(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    path = tmp_path_factory.mktemp("page") / "r.html"
+    run = copy.deepcopy(SMALL["runs"][0])
+    run["name"] = run["stamp"]["data"] = run["shown"]["best"][0]["goal"] = run["ranked_by"] = text
+    write_report(path, SMALL | {"runs": [run]})
+    page = path.read_text(encoding="utf-8")
+    assert page.lower().count("</script") == 2 and "<img" not in page and not {"\u2028", "\u2029"} & set(page)
+    run = embedded(path)["results"]["runs"][0]
+    assert [run["name"], run["stamp"]["data"], run["shown"]["best"][0]["goal"], run["ranked_by"]] == [text] * 4
+
+
+def test_nothing_comes_from_elsewhere_and_only_its_own_script_runs(tmp_path: Path) -> None:
+    write_report(tmp_path / "r.html", SMALL)
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', page)
+    script = SCRIPT.findall(page)[1][1]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policy is not None and "default-src 'none'" in policy[1] and f"script-src 'sha256-{digest}'" in policy[1]
+    template = page.replace('"http://www.w3.org/2000/svg"', "")  # the name of a namespace, not an address
+    assert not re.search(
+        r"https?://|//[a-z]|\burl\(|@import|innerHTML|outerHTML|insertAdjacent|document\.write|eval\(", template
+    )
+
+
+def test_the_overview_names_figures_and_groups_lie_together() -> None:
+    assert {key for key, _, _ in OVERVIEW} <= set(FIGURES)
+    groups = [group for _, _, group in OVERVIEW]
+    assert groups == sorted(groups, key=groups.index)
+
+
+def no_revision(results: dict[str, Any]) -> None:
+    results["runs"][1]["stamp"]["model_revision"] = None
+
+
+def wrong_frame(results: dict[str, Any]) -> None:
+    results["runs"][1]["shown"]["best"][0]["said"] = [{"frame": 20, "text": "Late.", "verdict": None}]
+
+
+CHANGES: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
+    (lambda r: r.update(kind="other"), r"kind 'other' and version 1, where 'prospect_hf_evaluation' and 1"),
+    (lambda r: r.update(version=2), r"version 2, where"),
+    (lambda r: r.pop("kind"), r"the key 'kind' is missing"),
+    (lambda r: r.pop("written"), r"the key 'written' is missing"),
+    (lambda r: r.update(runs=[]), r"runs is empty"),
+    (lambda r: r["runs"][3].pop("name"), r"run 3: the key 'name' is missing"),
+    (lambda r: r["runs"][1].update(name="offline"), r"run 'offline': the name stands for two runs"),
+    (lambda r: r["runs"][1].pop("stamp"), r"run 'stream, none': the key 'stamp' is missing"),
+    (lambda r: r["runs"][1].update(stamp=None), r"run 'stream, none', stamp: NoneType instead of an object"),
+    (lambda r: r["runs"][1]["stamp"].update(mode="online"), r"mode 'online' is none of offline, stream, baseline"),
+    (lambda r: r["runs"][1]["stamp"].update(fps=0), r"fps 0 is not above 0"),
+    (no_revision, r"run 'stream, none', stamp: model_revision is null"),
+    (lambda r: r["runs"][1]["scores"]["wtag"].update(glory={}), r"scores.wtag: 'glory' is not in FIGURES"),
+    (lambda r: r["runs"][1]["scores"]["wtag"]["matching_f1"].pop("low"), r"'low' is missing"),
+    (lambda r: r["runs"][1]["scores"]["all"]["matching_f1"].update(value=float("nan")),
+     r"run 'stream, none': scores.all.matching_f1.value is nan; what is undefined is null"),
+    (lambda r: r["runs"][0]["delays_s"]["transition"].append(float("-inf")), r"delays_s.transition\[400\] is -inf"),
+    (lambda r: r["runs"][1]["shown"].pop("worst"), r"shown: the key 'worst' is missing"),
+    (wrong_frame, r"shown.best, session '.*': said has frame 20, but its frames are 0 to 19"),
+    (lambda r: r["runs"][1]["shown"]["worst"][0]["p_update"].pop(), r"p_update has 19 values for 20 frames"),
+    (lambda r: r["runs"][1]["shown"]["worst"][0]["predicted_states"].append([3, 6, 1]), r"\[3, 6, 1\]"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "message"), CHANGES)
+def test_what_is_refused(tmp_path: Path, change: Callable[[dict[str, Any]], Any], message: str) -> None:
+    results = copy.deepcopy(SMALL)
+    check_results(results, "results.json")
+    change(results)
+    with pytest.raises(DataError, match=r"^results\.json.*" + message) as caught:
+        check_results(results, "results.json")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(DataError):
+        write_report(tmp_path / "r.html", results)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("key", STAMP_KEYS)
+def test_a_stamp_lacks_nothing(key: str) -> None:
+    results = copy.deepcopy(SMALL)
+    del results["runs"][2]["stamp"][key]
+    with pytest.raises(DataError, match=f"results.json, run 'stream, drop_all', stamp: the key '{key}' is missing"):
+        check_results(results, "results.json")
+
+
+def test_the_page_in_a_browser(tmp_path: Path) -> None:
+    results = make_results(12, 120)
+    plain, nasty, bare = (tmp_path / f"{name}.html" for name in ("plain", "nasty", "bare"))
+    write_report(plain, results)
+    write_report(nasty, make_results(3, 40, text=NASTY))
+    results = copy.deepcopy(results)
+    least = results["runs"][6]  # a baseline that decided nothing, alone
+    least |= {
+        "curves": {},
+        "confusion": {},
+        "delays_s": {},
+        "shown": {"best": [], "worst": least["shown"]["worst"][:1]},
+    }
+    least["shown"]["worst"][0] |= {
+        "p_speak": [],
+        "p_update": [],
+        "user": [],
+        "reference": [],
+        "said": [],
+        "score": None,
+    }
+    least["stamp"] |= {"frames": "store", "dst": "files"}
+    write_report(bare, results | {"runs": [least]})
+    with open_browser() as new_page:
+        page = new_page(viewport={"width": 1280, "height": 900})
+        requests: list[str] = []
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto(plain.as_uri())
+        for run in embedded(plain)["results"]["runs"]:
+            assert page.locator("#overview tbody th", has_text=re.compile(f"^{re.escape(run['name'])}$")).count() == 1
+        assert [text.strip() for text in page.locator(".warning b").all_inner_texts()] == [
+            "Drawn pictures, not video.", "Aligned labels, not annotated ones.",
+            "Other data, other scale: Llama-3.1-8B + SigLIP on the full corpus, percent.",
+        ]  # fmt: skip
+
+        # Scope: the numbers are that source's; the best stream is bold, a baseline never is; null is a dash.
+        column = [key for key, _, _ in OVERVIEW].index("table_transition_f1_1s")
+
+        def cells() -> list[Any]:
+            rows = page.locator("#overview tbody tr:has(td.n)")
+            return [rows.nth(n).locator("td").nth(column) for n in range(rows.count())]
+
+        for scope in ("all", "wtag"):
+            page.select_option("#scope", scope)
+            ranked = sorted(
+                results["runs"], key=lambda run: ["stream", "offline", "baseline"].index(run["stamp"]["mode"])
+            )
+            scores = [run["scores"][scope]["table_transition_f1_1s"] for run in ranked]
+            shown = [f"{score['value']:.3f}" for score in scores]
+            assert [cell.inner_text().split("\n")[0] for cell in cells()] == shown
+            assert cells()[0].locator("small").inner_text() == f"{scores[0]['low']:.3f}–{scores[0]['high']:.3f}"
+            bold = [cell.locator("b").count() for cell in cells()]
+            # A teacher-forced run is another task: it never wins over a stream.
+            assert bold == [int(text == max(shown[:5])) for text in shown[:5]] + [0, 0, 0, 0]
+        page.select_option("#scope", "ego4d")
+        assert cells()[0].inner_text() == "–"
+        assert cells()[0].get_attribute("title") == "undefined: nothing to count"
+
+        # Run: stamp, figures and sessions are that run's.
+        assert "Language model" in page.inner_text("#detail") and "dot" in page.inner_text("#detail .legend")
+        page.select_option("#run", "stream, drop_middle")
+        assert "strategy drop_middle, max_tokens 288, keep 1, 2" in page.inner_text("#detail")
+        assert "Not computed in this run: Language model." in page.inner_text("#detail")
+        assert page.locator("details.session").count() == 20
+
+        # A timeline opens by keyboard; hovering and arrow keys tell what happens on a frame.
+        view = next(run for run in results["runs"] if run["name"] == "stream, drop_middle")["shown"]["best"][0]
+        page.locator("details.session summary").first.focus()
+        page.keyboard.press("Enter")
+        page.wait_for_selector(".track path.speak")
+        assert page.locator(".track rect.s1").count() == 2 * len(view["steps"])
+        page.locator(".track svg").focus()
+        page.keyboard.press("End")
+        assert f"frame {view['first_frame'] + 119}" in page.inner_text("#tip")
+        page.keyboard.press("Home")
+        page.keyboard.press("n")  # the user, on frame 2
+        assert "user (0:" in page.inner_text("#tip") and "What do I do first?" in page.inner_text("#tip")
+        assert page.get_attribute(".track svg", "aria-valuenow") == "2"
+        said = view["said"][0]
+        box = page.locator(".track svg").bounding_box()
+        page.mouse.move(box["x"] + (said["frame"] + 0.5) * box["width"] / 120, box["y"] + 80)
+        assert f"model said, {said['verdict']}" in page.inner_text("#tip") and said["text"] in page.inner_text("#tip")
+        page.mouse.move(5, 5)
+        assert page.is_hidden("#tip")
+        words = page.inner_text(".words")
+        assert all(one["text"] in words for one in view["said"] + view["reference"] + view["user"])
+        assert all(url.startswith("file://") for url in requests) and page.problems == []
+
+        for width in (390, 1280):
+            page = new_page(viewport={"width": width, "height": 800}, color_scheme="dark")
+            page.goto(nasty.as_uri())
+            page.locator("details.session summary").first.click()
+            page.wait_for_selector(".track path.speak")
+            assert "</script><img src=x onerror=alert(1)>" in page.inner_text("#title")
+            assert page.locator("img").count() == 0 and page.locator("script").count() == 2 and page.problems == []
+            assert page.evaluate("document.documentElement.scrollWidth") == width
+
+        page = new_page(viewport={"width": 1280, "height": 900})
+        page.goto(bare.as_uri())
+        page.locator("details.session summary").first.click()
+        assert "Nobody says anything." in page.inner_text("#detail")
+        assert page.locator(".warning").count() == 1 and page.problems == []  # the one beside published figures
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda results: results["runs"][0].update(sessions=3),
+        lambda results: results.update(runs=5),
+        lambda results: results["runs"][0].update(scores=[1]),
+        lambda results: results["runs"][0].update(name=["a"]),
+        lambda results: results["runs"][0]["stamp"].update(fps="x"),
+        lambda results: results["runs"][0]["sessions"][0].pop("tally"),
+        lambda results: results["runs"][0]["sessions"][0]["tally"].update(n="1"),
+        lambda results: results["runs"][0]["scores"]["all"]["speaking_f1"].update(value="0.9"),
+        lambda results: results["runs"][1]["shown"]["best"][0]["said"][0].pop("frame"),
+    ],
+)
+def test_another_type_is_refused_and_no_traceback(change: Callable[[dict[str, Any]], object]) -> None:
+    results = make_results()
+    check_results(results, "r.json")
+    change(results)
+    with pytest.raises(DataError, match=r"r\.json"):
+        check_results(results, "r.json")

@@ -1,0 +1,109 @@
+"""Missing predictions: only those are made, a worker that dies is a sentence, workers do not outlive their parent."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+import pytest
+from model_fixtures import NoiseReader, make_session, small_processor
+from stream_fixtures import FIVE, talkative_model
+
+from context_dst_smolvlm import Context
+from prospect_hf.errors import DataError
+from prospect_hf.evaluation.predictions import PredictionStore
+from prospect_hf.evaluation.runs import Run, predict_missing, workers
+
+SESSIONS = [make_session(seed, 12 + seed, 3) for seed in range(5)]
+
+
+def run_in(folder: Path, **settings: Any) -> Run:
+    store = PredictionStore(folder, settings, {session.session_id: "0f" for session in SESSIONS})
+    return Run("stream, none", store, NoiseReader(), (0.5, 0.5), 2, 2048, Context("none"), None, FIVE)  # type: ignore[arg-type]
+
+
+def test_what_is_there_is_not_made_again(tmp_path: Path) -> None:
+    model, processor = talkative_model(), small_processor()
+    before = model.config.speaking_threshold, model.config.dst_update_threshold
+    try:
+        assert predict_missing(run_in(tmp_path), SESSIONS, model, processor, progress=False) == 5
+        times = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+        assert len(times) == 5
+        assert predict_missing(run_in(tmp_path), SESSIONS, model, processor, progress=False) == 0
+        run_in(tmp_path).store.path(SESSIONS[3]).unlink()
+        assert predict_missing(run_in(tmp_path), SESSIONS, model, processor, progress=False) == 1
+        assert sum(path.stat().st_mtime_ns != time for path, time in times.items()) == 1
+        assert (model.config.speaking_threshold, model.config.dst_update_threshold) == (0.5, 0.5)
+    finally:
+        model.config.speaking_threshold, model.config.dst_update_threshold = before
+
+
+def test_a_worker_that_was_killed_is_a_sentence(tmp_path: Path) -> None:
+    class Killed:
+        """A pool whose worker dies."""
+
+        def submit(self, *work: Any) -> Future[int]:
+            """A future that says so."""
+            future: Future[int] = Future()
+            future.set_exception(BrokenProcessPool("A process in the process pool was terminated abruptly"))
+            return future
+
+    with pytest.raises(DataError, match="stream, none: a worker process was ended from outside"):
+        predict_missing(run_in(tmp_path), SESSIONS, talkative_model(), small_processor(), Killed(), False)  # type: ignore[arg-type]
+
+
+def test_one_process_needs_no_other(tmp_path: Path) -> None:
+    with workers(tmp_path, 1) as pool:
+        assert pool is None
+
+
+CHILD = """
+import sys
+from pathlib import Path
+from prospect_hf.evaluation import runs
+
+def begin(folder, threads):
+    runs.threading.Thread(target=runs._end_with_parent, daemon=True).start()
+
+runs._begin = begin
+
+def sleep(seconds):
+    import os, time
+    print(os.getpid(), flush=True)
+    time.sleep(seconds)
+
+if __name__ == "__main__":
+    with runs.workers(Path("."), 2) as pool:
+        list(pool.map(sleep, [60, 60]))
+"""
+
+
+def alive(process: int) -> bool:
+    status = Path(f"/proc/{process}/status")
+    return status.exists() and "zombie" not in status.read_text()
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="looks at processes as Linux lists them")
+@pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGINT])
+def test_workers_do_not_outlive_their_parent(tmp_path: Path, kind: signal.Signals, repository: Path) -> None:
+    (tmp_path / "child.py").write_text(CHILD)
+    environment = {**os.environ, "PYTHONPATH": str(repository), "OMP_NUM_THREADS": "1"}
+    parent = subprocess.Popen(
+        [sys.executable, "child.py"], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    assert parent.stdout is not None
+    pids = [int(parent.stdout.readline()) for _ in range(2)]
+    assert all(alive(pid) for pid in pids)
+    parent.send_signal(kind)
+    parent.wait(30)
+    until = time.monotonic() + 30
+    while any(alive(pid) for pid in pids) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not any(alive(pid) for pid in pids)

@@ -1,0 +1,419 @@
+"""The LLM client: what it sends, keeps, retries, pays and says, against a scripted server; the key shows nowhere."""
+
+from __future__ import annotations
+
+import builtins
+import json
+import logging
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from llm_fixtures import FakeServer, Reply, fake_server
+
+from prospect_hf.errors import DataError, UsageError
+from prospect_hf.llm import client as llm
+from prospect_hf.llm.arguments import LLMArguments
+from prospect_hf.llm.client import LLMClient, Question
+from prospect_hf.settings import parse
+
+pytest.importorskip("openai", reason="openai is not installed (extra llm)")
+
+KEY = "sk-very-secret-0123456789"
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {"word": {"type": "string"}},
+    "required": ["word"],
+    "additionalProperties": False,
+}
+MESSAGES = [{"role": "system", "content": "One word."}, {"role": "user", "content": "Größe?"}]
+GOOD = Reply({"word": "tall"})
+PRICES = {"usd_per_million_input": 1.0, "usd_per_million_output": 4.0}
+# What a reply costs that uses 100 and 10 tokens.
+USD = (100 * 1.0 + 10 * 4.0) / 1e6
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No settings of this machine, and no long waits between attempts."""
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(llm, "FIRST_WAIT_S", 0.01)
+
+
+@pytest.fixture
+def key(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> Iterator[str]:
+    """The key is set, and after the test it stands in no log, no output and no file."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    caplog.set_level(logging.DEBUG)
+    yield KEY
+    written = capsys.readouterr()
+    assert KEY not in caplog.text + written.out + written.err
+    for path in tmp_path.rglob("*"):
+        assert not path.is_file() or KEY not in path.read_text()
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Callable[..., LLMClient]:
+    """Makes a client of a fake server; its cache is the test's own."""
+
+    def make(server: FakeServer, **settings: Any) -> LLMClient:
+        given = {"model": "m", "base_url": server.url, "cache_dir": str(tmp_path / "cache"), "timeout_s": 10.0}
+        return LLMClient(LLMArguments(**(given | settings)))
+
+    return make
+
+
+Make = Callable[..., LLMClient]
+
+
+def test_a_question_is_sent_as_structured_output_and_answered(client: Make, key: str) -> None:
+    with fake_server([GOOD]) as server:
+        asked = client(server, temperature=0.25, max_output_tokens=77, **PRICES)
+        assert asked.ask(MESSAGES, SCHEMA, "word", seed=5) == {"word": "tall"}
+    assert server.requests == [
+        {
+            "model": "m",
+            "messages": MESSAGES,
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "word", "schema": SCHEMA, "strict": True},
+            },
+            "temperature": 0.25,
+            "seed": 5,
+            "max_tokens": 77,
+        }
+    ]
+    assert server.headers[0]["authorization"] == f"Bearer {key}"
+    usd = pytest.approx(USD)
+    assert asked.spent == {"requests": 1, "cached": 0, "input_tokens": 100, "output_tokens": 10, "usd": usd}
+    assert KEY not in repr(asked) + repr(asked.arguments) + str(asked.spent)
+
+
+def test_no_key_and_a_proxy_do_not_keep_from_a_server_on_this_machine(
+    client: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{closed.getsockname()[1]}")
+        with fake_server([GOOD]) as server:
+            asked = client(server, max_retries=0)
+            assert asked.ask(MESSAGES, SCHEMA, "word") == {"word": "tall"}
+    assert asked.spent["usd"] is None
+
+
+def test_the_openai_clients_own_variable_names_the_server(client: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    with fake_server([GOOD]) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url + "/")
+        assert client(server, base_url=None).ask(MESSAGES, SCHEMA, "word") == {"word": "tall"}
+        monkeypatch.setenv("OPENAI_BASE_URL", "http://me:pass@127.0.0.1/v1")
+        with pytest.raises(UsageError, match="OPENAI_BASE_URL must be") as raised:
+            client(server, base_url=None)
+    assert "pass@" not in str(raised.value)
+
+
+def test_no_key_goes_unencrypted_to_another_machine(client: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = FakeServer("")
+    monkeypatch.setenv("OTHER_KEY", KEY)
+    with pytest.raises(UsageError, match="unencrypted") as raised:
+        client(server, base_url="http://gpu-box.example/v1", api_key_env="OTHER_KEY")
+    assert KEY not in str(raised.value)
+    client(server, base_url="https://gpu-box.example/v1", api_key_env="OTHER_KEY")
+    client(server, base_url="http://127.0.0.1:9/v1", api_key_env="OTHER_KEY")
+    monkeypatch.delenv("OTHER_KEY")
+    client(server, base_url="http://gpu-box.example/v1", api_key_env="OTHER_KEY")
+
+
+def test_openai_itself_needs_a_key(client: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = FakeServer("")
+    with pytest.raises(UsageError, match="set the environment variable OTHER_KEY"):
+        client(server, base_url=None, api_key_env="OTHER_KEY")
+    monkeypatch.setenv("OTHER_KEY", KEY + "\n")
+    asked = client(server, base_url=None, api_key_env="OTHER_KEY")
+    request = asked._request(Question(MESSAGES, SCHEMA, "word"))
+    assert "max_completion_tokens" in request and "max_tokens" not in request
+    monkeypatch.setenv("OTHER_KEY", KEY + "…")
+    with pytest.raises(UsageError, match="OTHER_KEY holds a character") as raised:
+        client(server, api_key_env="OTHER_KEY", base_url=None)
+    assert KEY not in str(raised.value)
+
+
+def test_without_openai_the_message_names_the_extra(client: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def without(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name == "openai":
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(UsageError, match=r'pip install "prospect-hf\[llm\]"'):
+        client(FakeServer("http://127.0.0.1:1/v1"))
+
+
+def test_a_rerun_costs_nothing(client: Make, key: str, tmp_path: Path) -> None:
+    with fake_server([GOOD]) as server:
+        client(server).ask(MESSAGES, SCHEMA, "word")
+        again = client(server, max_retries=0, timeout_s=3.0, concurrency=1)
+        assert again.ask(MESSAGES, SCHEMA, "word") == {"word": "tall"}
+        assert len(server.requests) == 1 and again.spent["cached"] == 1 and again.spent["requests"] == 0
+        # All that decides an answer makes another question of it.
+        again.ask(MESSAGES, SCHEMA, "word", seed=1)
+        again.ask(MESSAGES[1:], SCHEMA, "word")
+        again.ask(MESSAGES, SCHEMA | {"description": "a word"}, "word")
+        client(server, temperature=0.0).ask(MESSAGES, SCHEMA, "word")
+        client(server, max_output_tokens=5).ask(MESSAGES, SCHEMA, "word")
+        client(server, model="other").ask(MESSAGES, SCHEMA, "word")
+        client(server, base_url=server.url.replace("127.0.0.1", "localhost")).ask(MESSAGES, SCHEMA, "word")
+        assert len(server.requests) == 8
+    kept = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    assert len(kept) == 8 and all(path.suffix == ".json" and json.loads(path.read_text())["answer"] for path in kept)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"answer": {"word": 3}}', '{"answer": null}'])
+def test_a_broken_file_of_the_cache_is_named(client: Make, tmp_path: Path, text: str) -> None:
+    with fake_server([GOOD]) as server:
+        client(server).ask(MESSAGES, SCHEMA, "word")
+        (path,) = (tmp_path / "cache").rglob("*.json")
+        path.write_text(text)
+        with pytest.raises(DataError, match=path.name):
+            client(server).ask(MESSAGES, SCHEMA, "word")
+        path.unlink()
+        assert client(server).ask(MESSAGES, SCHEMA, "word") == {"word": "tall"}
+
+
+MALFORMED = {
+    "prose": (Reply("Tall, I think."), "the answer is no object, but 'Tall, I think.'"),
+    "fenced": (Reply('```json\n{"word": "tall"}\n```'), "the answer is no object"),
+    "another key": (Reply({"words": "tall"}), "must have the keys word and no others"),
+    "another type": (Reply({"word": 3}), "the answer.word is no string"),
+    "half a character": (Reply('{"word": "\\ud83d"}'), "the answer is no object"),
+    "deep": (Reply("[" * 100_000), "the answer is no object"),
+    "refused": (Reply(refusal="I will not."), "it was refused .'I will not.'"),
+    "filtered": (Reply("", finish_reason="content_filter"), "content filter"),
+    "cut off": (Reply('{"word": "ta', finish_reason="length"), "raise llm.max_output_tokens"),
+    "no content": (Reply(None), "no chat completion"),
+    "no choices": (Reply(body='{"choices": []}'), "no chat completion"),
+    "a list": (Reply(body="[1]"), "no chat completion, but '.1.'"),
+    "html": (Reply(body="<html>", headers={"Content-Type": "text/html"}), "no chat completion, but '<html>'"),
+    "broken body": (Reply(body='{"choices'), "no chat completion"),
+    "the key": (Reply({"word": KEY}), "it repeats the key"),
+    "the key, written otherwise": (Reply('{"word": "' + KEY.replace("s", "\\u0073", 1) + '"}'), "it repeats the key"),
+    "the key, broken": (Reply(KEY), "'<key>'"),
+    "long": (Reply("no " * 9999), "no no…'"),
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_a_malformed_answer_is_asked_for_again_then_told(client: Make, key: str, name: str) -> None:
+    bad, told = MALFORMED[name]
+    with fake_server([bad, bad, GOOD]) as server:
+        assert client(server, max_retries=2).ask(MESSAGES, SCHEMA, "word", seed=1) == {"word": "tall"}
+    # The same seed would bring the same answer, and a seed nearby is another vote's.
+    assert [request["seed"] for request in server.requests] == [1, 1_000_001, 2_000_001]
+    with fake_server([bad]) as server:
+        asked = client(server, max_retries=1)
+        with pytest.raises(DataError, match=told) as raised:
+            asked.ask(MESSAGES, SCHEMA, "other")
+        assert len(server.requests) == 2 and asked.spent["requests"] == 2
+    message = str(raised.value)
+    assert message.startswith("m gave no usable answer for 'other' in 2 attempts: ")
+    assert KEY not in message and len(message) < 400 and "\n" not in message
+
+
+FAILING = {
+    408: "run again later",
+    429: "lower llm.concurrency",
+    500: "run again later",
+    503: "run again later",
+}
+
+
+@pytest.mark.parametrize("status", FAILING)
+def test_a_server_that_fails_is_asked_again_with_the_same_seed(client: Make, key: str, status: int) -> None:
+    bad = Reply(body=json.dumps({"error": {"message": f"no room for {KEY}"}}), status=status)
+    with fake_server([bad, bad, GOOD]) as server:
+        asked = client(server, max_retries=2)
+        assert asked.ask(MESSAGES, SCHEMA, "word") == {"word": "tall"}
+    assert [request["seed"] for request in server.requests] == [0, 0, 0]
+    assert asked.spent["requests"] == 3 and asked.spent["input_tokens"] == 100
+    with fake_server([bad]) as server:
+        with pytest.raises(UsageError, match=f"HTTP {status} .*<key>.*in 3 attempts; .*{FAILING[status]}") as raised:
+            client(server, max_retries=2).ask(MESSAGES, SCHEMA, "other")
+        assert len(server.requests) == 3
+    assert KEY not in str(raised.value) and server.url in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        (401, "environment variable OPENAI_API_KEY"),
+        (403, "environment variable OPENAI_API_KEY"),
+        (404, "llm.model and llm.base_url"),
+        (400, "check the llm settings"),
+    ],
+)
+def test_a_request_that_is_refused_for_good_is_sent_once(client: Make, key: str, status: int, told: str) -> None:
+    bad = Reply(body=json.dumps({"error": {"message": f"Bearer {KEY} is wrong"}}), status=status)
+    with fake_server([bad]) as server:
+        asked = client(server, **PRICES)
+        with pytest.raises(UsageError, match=told) as raised:
+            asked.ask(MESSAGES, SCHEMA, "word")
+    assert len(server.requests) == 1 and KEY not in str(raised.value) and asked.spent["usd"] == 0
+
+
+def test_the_server_says_how_long_to_wait(client: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(llm, "FIRST_WAIT_S", 1000.0)
+    with fake_server([Reply(body="{}", status=429, headers={"Retry-After": "0.02"}), GOOD]) as server:
+        assert client(server).ask(MESSAGES, SCHEMA, "word") == {"word": "tall"}
+    with fake_server([Reply(body="{}", status=429, headers={"Retry-After": "3600"})]) as server:
+        with pytest.raises(UsageError, match="asks to wait 3600 s"):
+            client(server).ask(MESSAGES, SCHEMA, "other")
+        assert len(server.requests) == 1
+
+
+def test_a_silent_server_is_given_up_and_counted_at_the_most(client: Make, key: str) -> None:
+    with fake_server([Reply({"word": "late"}, wait_s=30.0)]) as server:
+        asked = client(server, timeout_s=0.1, max_retries=1, max_output_tokens=50, **PRICES)
+        with pytest.raises(UsageError, match=r"said nothing for 0.1 s, in 2 attempts; raise llm.timeout_s"):
+            asked.ask(MESSAGES, SCHEMA, "word")
+        assert len(server.requests) == 2
+    assert asked.spent["output_tokens"] == 100
+    tokens = asked.spent["input_tokens"]
+    assert tokens is not None and tokens > 2 * len("One word.Größe?".encode())
+
+
+def test_a_server_that_is_not_there_is_named(client: Make, key: str) -> None:
+    with fake_server([GOOD]) as server:
+        pass
+    asked = client(server, max_retries=1, **PRICES)
+    with pytest.raises(UsageError, match=r"127\.0\.0\.1:\d+/v1 cannot be reached .*llm.base_url"):
+        asked.ask(MESSAGES, SCHEMA, "word")
+    assert asked.spent["requests"] == 2 and asked.spent["usd"] == 0
+
+
+def test_the_cost_cap_is_never_passed_and_a_second_run_goes_on(client: Make) -> None:
+    questions = [Question(MESSAGES, SCHEMA, "word", seed) for seed in range(12)]
+    with fake_server([Reply({"word": "tall"}, wait_s=0.01)]) as server:
+        bound = client(server)._request(questions[0])
+        most = (len(json.dumps(bound, ensure_ascii=False).encode()) + 2048 * 4.0) / 1e6
+        settings = {"concurrency": 6, **PRICES, "max_usd": most + 3.5 * USD}
+        asked = client(server, **settings)
+        with pytest.raises(UsageError, match=r"llm.max_usd: \$0.0006 of \$.* is spent in 4 requests, .* raise it"):
+            asked.ask_many(questions, progress=False)
+        # Four fit: the fifth might have cost more than what was left.
+        assert len(server.requests) == 4 and asked.spent["usd"] == pytest.approx(4 * USD)
+        again = client(server, **settings)
+        with pytest.raises(UsageError, match=r"llm.max_usd"):
+            again.ask_many(questions, progress=False)
+        assert again.spent["cached"] == 4 and again.spent["requests"] == 4
+        last = client(server, concurrency=6, **PRICES)
+        assert last.ask_many(questions, progress=False) == [{"word": "tall"}] * 12
+        assert last.spent["cached"] == 8 and len(server.requests) == 12
+
+
+def test_requests_on_their_way_count_for_the_cost_cap(client: Make) -> None:
+    with fake_server([Reply({"word": "tall"}, wait_s=0.1)]) as server:
+        request = json.dumps(client(server)._request(Question(MESSAGES, SCHEMA, "word")), ensure_ascii=False)
+        most = (len(request.encode()) + 2048 * 4.0) / 1e6
+        asked = client(server, concurrency=4, max_usd=1.5 * most, **PRICES)
+        asked.ask_many([Question(MESSAGES, SCHEMA, "word", seed) for seed in range(4)], progress=False)
+    assert server.most_at_once == 1 and asked.spent["requests"] == 4
+
+
+def test_the_request_cap_counts_attempts(client: Make) -> None:
+    with fake_server([Reply("no")]) as server:
+        asked = client(server, max_requests=3, max_retries=9)
+        with pytest.raises(UsageError, match=r"llm.max_requests: all 3 requests are used; .* raise it and run again"):
+            asked.ask(MESSAGES, SCHEMA, "word")
+        assert len(server.requests) == 3
+
+
+def test_without_told_usage_the_most_is_counted(client: Make) -> None:
+    with fake_server([Reply({"word": "tall"}, usage=None)]) as server:
+        asked = client(server, max_output_tokens=50, **PRICES)
+        asked.ask(MESSAGES, SCHEMA, "word")
+    spent = asked.spent
+    assert spent["output_tokens"] == 50 and spent["input_tokens"] and spent["usd"]
+    assert spent["usd"] == pytest.approx((spent["input_tokens"] + 50 * 4) / 1e6)
+
+
+def test_many_questions_keep_their_order_and_run_side_by_side(client: Make) -> None:
+    def late_first(request: dict[str, Any]) -> Reply:
+        return Reply({"word": str(request["seed"])}, wait_s=0.02 * (8 - request["seed"]))
+
+    with fake_server(late_first) as server:
+        questions = [Question(MESSAGES, SCHEMA, "word", seed) for seed in range(8)]
+        answers = client(server, concurrency=4).ask_many(questions, progress=False)
+        assert answers == [{"word": str(seed)} for seed in range(8)]
+        assert 2 <= server.most_at_once <= 4
+        assert client(server).ask_many([], progress=False) == []
+
+
+def test_the_first_error_stops_the_rest(client: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(llm, "FIRST_WAIT_S", 1000.0)
+
+    def one_bad(request: dict[str, Any]) -> Reply:
+        if request["seed"] == 1:
+            return Reply(body="{}", status=401, wait_s=0.1)
+        if request["seed"] == 0:
+            return Reply(body="{}", status=500)
+        return Reply({"word": "tall"}, wait_s=0.2)
+
+    with fake_server(one_bad) as server:
+        questions = [Question(MESSAGES, SCHEMA, "word", seed) for seed in range(50)]
+        asked = client(server, concurrency=3)
+        # Were the one that waits for its second attempt not woken, this would take 1000 seconds.
+        with pytest.raises(UsageError, match="HTTP 401"):
+            asked.ask_many(questions, progress=False)
+        assert len(server.requests) < 10
+        assert client(server).ask(MESSAGES, SCHEMA, "word", seed=2) == {"word": "tall"}
+        assert [request["seed"] for request in server.requests].count(2) == 1  # what was on its way is kept
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"base_url": "127.0.0.1:8000"}, "llm.base_url must be http"),
+        ({"base_url": "http://me:word@host/v1"}, "llm.base_url must be http"),
+        ({"base_url": "http://word@host/v1"}, "llm.base_url must be http"),
+        ({"base_url": "https://host/v1?key=word"}, "llm.base_url must be http"),
+        ({"base_url": "ftp://host"}, "llm.base_url must be http"),
+        ({"base_url": "http://host:port"}, "llm.base_url must be http"),
+        ({"api_key_env": "sk-word"}, "llm.api_key_env must name an environment variable"),
+        ({"api_key_env": "word"}, "llm.api_key_env must name an environment variable"),
+        ({"temperature": 2.5}, "llm.temperature must be between 0 and 2"),
+        ({"temperature": float("nan")}, "llm.temperature must be between 0 and 2"),
+        ({"max_output_tokens": 0}, "llm.max_output_tokens must be at least 1"),
+        ({"concurrency": 0}, "llm.concurrency must be at least 1"),
+        ({"max_requests": 0}, "llm.max_requests must be at least 1"),
+        ({"max_retries": -1}, "llm.max_retries must be at least 0"),
+        ({"timeout_s": 0.0}, "llm.timeout_s must be over 0"),
+        ({"max_usd": float("inf"), **PRICES}, "llm.max_usd must be over 0"),
+        ({"usd_per_million_input": 1.0}, "Give both"),
+        ({"usd_per_million_input": -1.0, "usd_per_million_output": 1.0}, "must be at least 0"),
+        ({"max_usd": 1.0}, "llm.max_usd needs llm.usd_per_million_input"),
+        ({"api_key": "word"}, "did you mean llm.api_key_env"),
+        ({"concurrency": "four"}, "llm.concurrency must be int"),
+    ],
+)
+def test_settings_are_checked(settings: dict[str, Any], told: str) -> None:
+    with pytest.raises(UsageError, match=told) as raised:
+        parse(LLMArguments, settings, "llm")
+    assert "word" not in str(raised.value).replace("password", "")
+
+
+def test_a_client_needs_a_model_and_a_place_to_keep_answers(client: Make, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"llm.model=NAME"):
+        client(FakeServer("http://127.0.0.1:1/v1"), model=None)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match=r"llm.cache_dir="):
+        client(FakeServer("http://127.0.0.1:1/v1"), cache_dir=str(tmp_path / "file" / "cache"))

@@ -1,0 +1,458 @@
+"""The ProAssist readers: real records reproduce, and each kind of bad record is named or counted."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from prospect_hf.errors import DataError, UsageError
+from prospect_hf.frames.store import write_frames
+from prospect_hf.sessions import DSTEvent
+from prospect_hf.sources.knowledge import parse_steps
+from prospect_hf.sources.prepared import read_prepared
+from prospect_hf.sources.proassist import read_sessions, read_training_record
+from prospect_hf.sources.report import SessionsReport, check_splits
+from prospect_hf.timeline import build_timeline
+
+SPLITS = {"egoexolearn": "validation"}
+
+
+def make_record(uid: str = "v1") -> dict[str, Any]:
+    return {
+        "video_uid": uid,
+        "inferred_goal": "Make tea",
+        "inferred_knowledge": "Tea\n\nTools\nkettle\n\n1. Fill the kettle with cold\nwater.\n2. Boil the water.\n",
+        "video_labels": {},
+        "conversations": [
+            {
+                "user_type": "talk_some",
+                "conversation": [
+                    {"role": "user", "time": 2.0, "content": "I want tea.", "labels": ""},
+                    {"role": "assistant", "time": 2.0, "content": "Fill it.", "labels": "initiative|instruction"},
+                    {"role": "assistant", "time": 9.5, "content": "Boil.", "labels": "", "progress": "Filled."},
+                ],
+            },
+            {"user_type": "no_talk", "conversation": [{"role": "assistant", "time": 4.0, "content": "Go."}]},
+        ],
+        "parsed_video_anns": {
+            "dataset": "wtag",
+            "all_step_descriptions": "[3.0s-9.0s] fill kettle\n[9.0s-20.0s] boil",
+            "duration": 40.0,
+            "fps": 29.78,
+        },
+        "dst": [
+            {"type": "step", "id": "S1", "start_ts": 3.0, "end_ts": 9.0, "name": "Fill"},
+            {"type": "step", "id": "S2", "start_ts": 9.0, "end_ts": 20.0, "name": "Boil"},
+        ],
+    }
+
+
+def write_corpus(root: Path, records: Any, split: str = "train", source: str = "wtag") -> Path:
+    path = root / "processed_data" / source / "generated_dialogs" / f"{split}_filtered.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(records if isinstance(records, str) else json.dumps(records))
+    return path
+
+
+def write_store(root: Path, name: str, frames: int) -> None:
+    folder = root / "processed_data" / "wtag" / "frames"
+    folder.mkdir(exist_ok=True)
+    Image.new("RGB", (8, 8), (9, 9, 9)).save(folder / "one.jpg")
+    write_frames(folder / f"{name}.arrow", [(folder / "one.jpg").read_bytes()] * frames)
+
+
+# --- real records ---
+
+
+@pytest.mark.parametrize(
+    ("source", "sessions", "turns", "first", "rows", "labelled", "steps"),
+    [
+        ("assembly101", 1, 32, 425, 839, 8, 8),
+        ("ego4d", 2, 123, 0, 13370, 2, 5),
+        ("egoexolearn", 1, 21, 0, 532, 2, 5),
+        ("epickitchens", 1, 49, 0, 3283, 6, 9),
+        ("holoassist", 1, 23, 0, 472, 3, 8),
+        ("wtag", 1, 25, 0, 627, 11, 12),
+    ],
+)
+def test_the_real_records_are_read(
+    shared_data: Path, source: str, sessions: int, turns: int, first: int, rows: int, labelled: int, steps: int
+) -> None:
+    report = read_sessions(shared_data / "proassist", source, SPLITS.get(source, "train"), dst="align")
+    assert len(report.sessions) == sessions and not report.skipped and report.beyond_turns == 0
+    assert sum(len(session.turns) for session in report.sessions) == turns
+    assert {session.first_frame for session in report.sessions} == {first}
+    assert sum(session.num_frames - session.first_frame for session in report.sessions) == rows
+    assert (report.labelled_steps, report.steps) == (labelled, steps)
+    for session in report.sessions:
+        timeline = build_timeline(session)
+        assert not timeline.beyond and len(timeline.turns) == len(session.turns)
+        assert timeline.dst_update.sum() == len(timeline.events) > 0
+
+
+def test_the_real_prepared_rows_reproduce_without_a_mismatch(shared_data: Path) -> None:
+    """Frames items of the rows tell each turn's frame; the reader refuses a row that our rules do not reproduce."""
+    report = read_prepared(shared_data / "proassist", "assembly101", "train")
+    timelines = [build_timeline(session) for session in report.sessions]
+    assert len(report.sessions) == report.unlabelled == 6
+    assert sum(len(timeline.turns) for timeline in timelines) == 227
+    assert sum(len(timeline.speaking) for timeline in timelines) == 2809
+    speaking = sum(int((timeline.speaking == 1).sum()) for timeline in timelines)
+    assert round(100 * speaking / 2809, 2) == 6.27
+    assert all(timeline.num_frames - 1 == max(timeline.turns) for timeline in timelines)
+    assert all(turn.progress for session in report.sessions for turn in session.turns if turn.role == "assistant")
+
+
+def test_the_real_training_record_agrees_with_its_spans(shared_data: Path) -> None:
+    (session,) = read_training_record(shared_data / "dst/assembly101_9011-c03f_training_record.json")
+    assert session.events is not None and len(session.events) == 12 and len(session.turns) == 9
+    timeline = build_timeline(session)
+    # 97.2 s; its own start_frame fields put the second and later events of a frame's run elsewhere.
+    assert [event.transition for event in timeline.events[193]] == ["start"] and timeline.states_after[-1].min() == 2
+
+
+# --- what is read ---
+
+
+def test_a_record_becomes_sessions(tmp_path: Path) -> None:
+    write_corpus(tmp_path, [make_record()])
+    report = read_sessions(tmp_path, "wtag", "train", dst="files")
+    one, two = report.sessions
+    assert [step.text for step in one.steps] == ["Fill the kettle with cold water.", "Boil the water."]
+    assert one.fps == 2.0 and one.first_frame == 0 and one.num_frames == 40 and one.user_type == "talk_some"
+    assert one.session_id != two.session_id and one.turns[2].progress == "Filled."
+    assert one.events is not None
+    assert set(one.events) == {
+        DSTEvent(3.0, 0, "start"),
+        DSTEvent(9.0, 0, "complete"),
+        DSTEvent(9.0, 1, "start"),
+        DSTEvent(20.0, 1, "complete"),
+    }
+    assert all(session.events is None for session in read_sessions(tmp_path, "wtag", "train").sessions)
+
+
+def test_without_state_labels_a_session_ends_with_its_last_turn(tmp_path: Path) -> None:
+    write_corpus(tmp_path, [make_record()])
+    assert [session.num_frames for session in read_sessions(tmp_path, "wtag", "train").sessions] == [19, 8]
+
+
+def test_the_frame_store_says_how_many_frames_there_are(tmp_path: Path) -> None:
+    write_corpus(tmp_path, [make_record()])
+    write_store(tmp_path, "v1", 55)
+    assert {session.num_frames for session in read_sessions(tmp_path, "wtag", "train").sessions} == {55}
+
+
+def test_a_part_of_a_video_ends_where_the_part_ends(tmp_path: Path) -> None:
+    record = make_record()
+    record["parsed_video_anns"] |= {"video_start_time": 1.3, "duration": 21.0}
+    write_corpus(tmp_path, [record])
+    write_store(tmp_path, "v1", 200)
+    for session in read_sessions(tmp_path, "wtag", "train", dst="files").sessions:
+        assert (session.first_frame, session.num_frames) == (2, 45)
+
+
+def test_turns_that_only_queue_past_the_end_are_counted(tmp_path: Path) -> None:
+    record = make_record()
+    record["conversations"][1]["conversation"] = [{"role": "assistant", "time": 10.0, "content": "Go."}] * 3
+    write_corpus(tmp_path, [record])
+    write_store(tmp_path, "v1", 20)
+    assert read_sessions(tmp_path, "wtag", "train").beyond_turns == 2
+
+
+def test_turns_are_put_in_order_of_time_and_counted(tmp_path: Path) -> None:
+    record = make_record()
+    record["conversations"][0]["conversation"].reverse()
+    write_corpus(tmp_path, [record])
+    report = read_sessions(tmp_path, "wtag", "train")
+    assert report.reordered == 1
+    # At equal times the given order holds.
+    assert [turn.text for turn in report.sessions[0].turns] == ["Fill it.", "I want tea.", "Boil."]
+
+
+def test_a_step_id_twice_is_a_step_opened_again_and_a_missing_end_never_completes(tmp_path: Path) -> None:
+    record = make_record()
+    record["dst"] += [{"type": "step", "id": "S1", "start_ts": 25.0, "end_ts": None}]
+    write_corpus(tmp_path, [record])
+    (session, _) = read_sessions(tmp_path, "wtag", "train", dst="files").sessions
+    timeline = build_timeline(session)
+    assert timeline.states_after[[4, 5, 16, 17, 48, 49], 0].tolist() == [0, 1, 1, 2, 2, 1]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["wtag/train.json", "wtag/train_filtered.json", "wtag/generated_dialogs/train_x.json", "wtag/v1.json", "v1.json"],
+)
+def test_state_labels_are_found_under_their_own_root(tmp_path: Path, name: str) -> None:
+    record = make_record()
+    labels = {"video_uid": "v1", "dst": record.pop("dst")[:1]}
+    write_corpus(tmp_path, [record])
+    path = tmp_path / "labels" / name
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(labels if name.endswith("v1.json") else [labels]))
+    report = read_sessions(tmp_path, "wtag", "train", dst="files", dst_root=tmp_path / "labels")
+    assert report.labelled_steps == 1
+    assert all(session.events is not None and len(session.events) == 2 for session in report.sessions)
+
+
+def test_missing_or_contradicting_state_labels_are_an_error(tmp_path: Path) -> None:
+    record = make_record()
+    write_corpus(tmp_path, [record])
+    labels = tmp_path / "labels"
+    with pytest.raises(UsageError, match="labels"):
+        read_sessions(tmp_path, "wtag", "train", dst="files", dst_root=labels)
+    (labels / "wtag").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"v1.*looked for.*wtag/v1.json|v1.*looked for.*wtag/train"):
+        read_sessions(tmp_path, "wtag", "train", dst="files", dst_root=labels)
+    other = copy.deepcopy(record)
+    other["dst"][0]["start_ts"] = 3.5
+    (labels / "wtag/train_a.json").write_text(json.dumps([record, record]))
+    (labels / "wtag/train_b.json").write_text(json.dumps([other]))
+    with pytest.raises(DataError, match="other state labels"):
+        read_sessions(tmp_path, "wtag", "train", dst="files", dst_root=labels)
+
+
+def test_sections_before_the_plan_are_no_steps() -> None:
+    steps = parse_steps(
+        "Pins\n\nIngredients\n1 8-inch cake\nSteps\n1. Cut 1/2-\ninch off.\n2.  Wait.\n10. Eat 2.5 of it.", ""
+    )
+    assert [step.text for step in steps] == ["Cut 1/2- inch off.", "Wait.", "Eat 2.5 of it."]
+    assert [step.id for step in steps] == ["S1", "S2", "S3"]
+
+
+# --- bad records ---
+
+Change = Callable[[dict[str, Any]], Any]
+
+
+def turn(record: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = record["conversations"][0]["conversation"][2]
+    return found
+
+
+BAD: list[tuple[str, Change, list[str]]] = [
+    ("no uid", lambda r: r.pop("video_uid"), ["record 1", "video_uid", "missing"]),
+    ("no goal", lambda r: r.pop("inferred_goal"), ["record 1 (v2)", "inferred_goal"]),
+    ("no plan", lambda r: r.update(inferred_knowledge="Tea"), ["inferred_knowledge", "no numbered step"]),
+    ("plan of wrong type", lambda r: r.update(inferred_knowledge=["1. Boil."]), ["inferred_knowledge", "a list"]),
+    ("no annotation", lambda r: r.pop("parsed_video_anns"), ["parsed_video_anns", "missing"]),
+    ("other source", lambda r: r["parsed_video_anns"].update(dataset="ego4d"), ["dataset", "ego4d", "wtag"]),
+    ("NaN start", lambda r: r["parsed_video_anns"].update(video_start_time=float("nan")), ["video_start_time", "nan"]),
+    ("no conversations", lambda r: r.update(conversations=[]), ["conversations", "empty"]),
+    ("no turns", lambda r: r["conversations"][0].update(conversation=[]), ["conversation 0", "empty"]),
+    ("turn is text", lambda r: r["conversations"][0].update(conversation=["hi"]), ["turn 0", "text"]),
+    ("no role", lambda r: turn(r).pop("role"), ["conversation 0: turn 2", "role"]),
+    ("other role", lambda r: turn(r).update(role="narrator"), ["turn 2", "narrator"]),
+    ("NaN time", lambda r: turn(r).update(time=float("nan")), ["turn 2", "time", "nan"]),
+    ("infinite time", lambda r: turn(r).update(time=float("inf")), ["turn 2", "time", "inf"]),
+    ("negative time", lambda r: turn(r).update(time=-1), ["turn 2", "time", "negative"]),
+    ("time is text", lambda r: turn(r).update(time="9.5"), ["turn 2", "time", "text"]),
+    ("time is a truth value", lambda r: turn(r).update(time=True), ["turn 2", "time", "true"]),
+    ("nothing said", lambda r: turn(r).update(content=""), ["turn 2", "content", "empty"]),
+    ("no dst", lambda r: r.pop("dst"), ["dst", "missing"]),
+    ("empty dst", lambda r: r.update(dst=[]), ["dst", "empty"]),  # pitfall 17
+    ("end before start", lambda r: r["dst"][1].update(end_ts=8.0), ["dst[1]", "end_ts", "8.0", "9.0"]),
+    ("end is start", lambda r: r["dst"][1].update(end_ts=9.0), ["dst[1]", "end_ts"]),
+    ("no end key", lambda r: r["dst"][1].pop("end_ts"), ["dst[1]", "end_ts", "missing"]),
+    ("NaN span", lambda r: r["dst"][0].update(start_ts=float("nan")), ["dst[0]", "start_ts"]),
+    ("unknown step", lambda r: r["dst"][0].update(id="S3"), ["dst[0]", "S3", "S1 to S2"]),
+    ("overlap", lambda r: r["dst"][1].update(id="S1", start_ts=4), ["S1", "overlap"]),
+]
+
+
+@pytest.mark.parametrize(("change", "words"), [row[1:] for row in BAD], ids=[row[0] for row in BAD])
+def test_a_bad_record_is_named_or_counted_and_never_silent(tmp_path: Path, change: Change, words: list[str]) -> None:
+    good, bad = make_record("v1"), make_record("v2")
+    change(bad)
+    path = write_corpus(tmp_path, [good, bad])
+    with pytest.raises(DataError) as error:
+        read_sessions(tmp_path, "wtag", "train", dst="files")
+    for word in [str(path), *words]:
+        assert word in str(error.value)
+    report = read_sessions(tmp_path, "wtag", "train", dst="files", on_error="skip")
+    assert report.skipped and str(error.value) in [reason for _, reason in report.skipped]
+    assert all(origin in reason for origin, reason in report.skipped)
+    # Everything is either there or listed: two conversations of v1, and v2's as far as they are sound.
+    missing = 4 - len(report.sessions)
+    assert {session.video_uid for session in report.sessions} >= {"v1"} and missing > 0
+    write_corpus(tmp_path, [bad])
+    if missing == 2:
+        with pytest.raises(DataError, match="no usable session"):
+            read_sessions(tmp_path, "wtag", "train", dst="files", on_error="skip")
+
+
+def test_labels_past_the_frame_store_are_refused_or_skipped(tmp_path: Path) -> None:
+    write_corpus(tmp_path, [make_record("v1"), make_record("v2")])
+    write_store(tmp_path, "v2", 15)
+    with pytest.raises(DataError, match=r"v2.*frame file has 15 frames, labels need 19"):
+        read_sessions(tmp_path, "wtag", "train")
+    report = read_sessions(tmp_path, "wtag", "train", on_error="skip")
+    assert len(report.sessions) == 3 and len(report.skipped) == 1
+    # State labels count, too.
+    write_store(tmp_path, "v2", 39)
+    with pytest.raises(DataError, match="labels need 40"):
+        read_sessions(tmp_path, "wtag", "train", dst="files")
+
+
+@pytest.mark.parametrize("text", ["", "{", "{}", "[]", "null", '[{"video_uid": "v1"'])
+def test_a_file_that_is_no_list_of_records_is_refused_even_when_skipping(tmp_path: Path, text: str) -> None:
+    path = write_corpus(tmp_path, text)
+    with pytest.raises(DataError) as error:
+        read_sessions(tmp_path, "wtag", "train", on_error="skip")
+    assert str(path) in str(error.value)
+
+
+def test_what_does_not_exist_is_named(tmp_path: Path) -> None:
+    write_corpus(tmp_path, [make_record()])
+    with pytest.raises(UsageError, match="nowhere"):
+        read_sessions(tmp_path / "nowhere", "wtag", "train")
+    with pytest.raises(UsageError, match="ego4d"):
+        read_sessions(tmp_path, "ego4d", "train")
+    with pytest.raises(UsageError, match=r"val_filtered\.json"):
+        read_sessions(tmp_path, "wtag", "validation")
+    with pytest.raises(UsageError, match="youtube"):
+        read_sessions(tmp_path, "youtube", "train")
+    with pytest.raises(UsageError, match="dev"):
+        read_sessions(tmp_path, "wtag", "dev")
+
+
+def test_a_recording_in_two_splits_is_refused(tmp_path: Path) -> None:
+    write_corpus(tmp_path, [make_record("v1__view0")])
+    write_corpus(tmp_path, [make_record("v2__view0")], "val")
+
+    def reports() -> list[SessionsReport]:
+        return [read_sessions(tmp_path, "wtag", split) for split in ("train", "validation")]
+
+    check_splits(reports())
+    write_corpus(tmp_path, [make_record("v1__view1")], "val")
+    with pytest.raises(DataError, match="'v1' is in split validation"):
+        check_splits(reports())
+
+
+# --- prepared rows and training records ---
+
+
+def make_row() -> dict[str, Any]:
+    return {
+        "dataset": "wtag",
+        "video_uid": "v1",
+        "clip_idx": 0,
+        "max_seq_len": 0,
+        "start_frame_idx": 1,
+        "end_frame_idx": 20,
+        "fps": 2,
+        "conversation": [
+            {"role": "system", "content": "Help."},
+            {"role": "frames", "start": 1, "end": 4},
+            {"role": "user", "time": 2.0, "content": "I want tea."},
+            {"role": "frames", "start": 4, "end": 5},
+            {"role": "assistant", "time": 2.0, "content": "Fill it."},
+            {"role": "frames", "start": 5, "end": 20},
+        ],
+        "metadata": {
+            "user_type": "no_talk",
+            "user_id": "no_talk_0",
+            "task_goal": "Tea",
+            "knowledge": "1. Fill.\n2. Boil.",
+        },
+    }
+
+
+def write_prepared(root: Path, *rows: Any, name: str = "dialog_train_L0_I1.jsonl") -> None:
+    folder = root / "processed_data" / "wtag" / "prepared"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text("".join(row if isinstance(row, str) else json.dumps(row) + "\n" for row in rows))
+
+
+BAD_ROWS: list[tuple[Change, str]] = [
+    (lambda r: r["conversation"][2].update(time=1.5), "on frame 3, but by the label rules on 2"),
+    (lambda r: r["conversation"][4].update(time=30.0), "by the label rules on 59"),
+    (lambda r: r["conversation"][3].update(start=6), "do not follow"),
+    (lambda r: r.update(end_frame_idx=25), "end_frame_idx"),
+    (lambda r: r["metadata"].pop("knowledge"), "knowledge"),
+    (lambda r: r.update(start_frame_idx=1.5), "whole number"),
+    (lambda r: r["conversation"].insert(1, {"role": "user", "time": 0.0, "content": "hm"}), "label rules"),
+]
+
+
+@pytest.mark.parametrize(("change", "words"), BAD_ROWS)
+def test_a_prepared_row_that_the_rules_do_not_reproduce_is_refused(tmp_path: Path, change: Change, words: str) -> None:
+    row = make_row()
+    write_prepared(tmp_path, row)
+    (session,) = read_prepared(tmp_path, "wtag", "train").sessions
+    assert (session.first_frame, session.num_frames) == (1, 20) and list(build_timeline(session).turns) == [3, 4]
+    change(row)
+    write_prepared(tmp_path, row)
+    with pytest.raises(DataError, match=words):
+        read_prepared(tmp_path, "wtag", "train")
+
+
+def test_prepared_rows_take_state_labels_from_label_files(tmp_path: Path) -> None:
+    write_prepared(tmp_path, make_row())
+    (tmp_path / "v1.json").write_text(json.dumps(make_record()))
+    (session,) = read_prepared(tmp_path, "wtag", "train", dst_root=tmp_path).sessions
+    assert session.events is not None and session.num_frames == 40
+    write_prepared(tmp_path, make_row() | {"max_seq_len": 4096})
+    with pytest.raises(DataError, match="whole videos"):
+        read_prepared(tmp_path, "wtag", "train", dst_root=tmp_path)
+
+
+def test_prepared_files_are_checked(tmp_path: Path) -> None:
+    write_prepared(tmp_path, make_row(), '{"dataset": ')
+    with pytest.raises(DataError, match="line 2"):
+        read_prepared(tmp_path, "wtag", "train")
+    with pytest.raises(UsageError, match="validation"):
+        read_prepared(tmp_path, "wtag", "validation")
+    write_prepared(tmp_path, "\n")
+    with pytest.raises(DataError, match="no usable session"):
+        read_prepared(tmp_path, "wtag", "train", on_error="skip")
+    write_prepared(tmp_path, make_row())
+    write_prepared(tmp_path, make_row(), name="dialog_train_L0_I5.jsonl")
+    with pytest.raises(DataError, match="the same clip"):
+        read_prepared(tmp_path, "wtag", "train")
+    assert len(read_prepared(tmp_path, "wtag", "train", pattern="dialog_{split}_L0_I5.jsonl").sessions) == 1
+    write_store(tmp_path, "v1", 19)
+    with pytest.raises(DataError, match="19 frames, labels need 20"):
+        read_prepared(tmp_path, "wtag", "train", pattern="dialog_{split}_L0_I5.jsonl")
+
+
+def test_a_training_record_whose_turns_and_spans_disagree_is_refused(tmp_path: Path) -> None:
+    record = make_record() | {"dataset": "wtag", "fps": 2, "start_frame_idx": 0, "end_frame_idx": 60}
+    record["conversation"] = [
+        {"role": "system", "content": "Help."},
+        {"role": "DST_UPDATE", "time": 3.0, "content": [{"id": "S1", "transition": "start"}], "start_frame": 0},
+        {"role": "assistant", "time": 3.0, "content": "Go."},
+        {
+            "role": "DST_UPDATE",
+            "time": 9.0,
+            "content": [{"id": "S1", "transition": "complete"}, {"id": "S2", "transition": "start"}],
+        },
+        {"role": "DST_UPDATE", "time": 20.0, "content": [{"id": "S2", "transition": "complete"}]},
+    ]
+    path = tmp_path / "record.json"
+    path.write_text(json.dumps(record))
+    (session,) = read_training_record(path)
+    assert [turn.text for turn in session.turns] == ["Go."]
+    assert list(build_timeline(session).events) == [5, 17, 39]
+    for change, words in (
+        (lambda r: r["conversation"].pop(), "S2 at 20.0 s is in the dst spans alone"),
+        (lambda r: r["conversation"][1].update(time=2.0), "alone"),
+        (lambda r: r["conversation"][1]["content"][0].update(id="S9"), "S9"),
+        (lambda r: r.update(end_frame_idx=39), "labels need 40"),
+    ):
+        bad = copy.deepcopy(record)
+        change(bad)
+        path.write_text(json.dumps(bad))
+        with pytest.raises(DataError, match=words):
+            read_training_record(path)
+
+
+def test_all_conversations_of_a_real_record_share_their_states(shared_data: Path) -> None:
+    one, two = read_sessions(shared_data / "proassist", "ego4d", "train", dst="align").sessions
+    assert np.array_equal(build_timeline(one).states_after, build_timeline(two).states_after)

@@ -1,0 +1,195 @@
+"""The timeline page: what it embeds, and how it behaves in a real browser."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from browser import open_browser
+from PIL import Image
+from trace_fixtures import HOSTILE, make_trace
+
+from prospect_hf.errors import DataError
+from prospect_hf.streaming.timeline_page import write_page
+from prospect_hf.streaming.trace import Trace
+
+SCRIPT = re.compile(r"<script([^>]*)>(.*?)</script>", re.S)
+
+
+def embedded(path: Path) -> dict[str, Any]:
+    blocks = SCRIPT.findall(path.read_text(encoding="utf-8"))
+    assert [attributes for attributes, _ in blocks] == [' id="trace" type="application/json"', ""]
+    return json.loads(blocks[0][1])
+
+
+def values(encoded: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+    return np.frombuffer(base64.b64decode(encoded), "<u2") / 10_000
+
+
+def test_the_page_holds_the_whole_trace(tmp_path: Path) -> None:
+    trace = make_trace(60, 4)
+    path = tmp_path / "p.html"
+    write_page(path, trace)
+    data = embedded(path)
+    events = trace.events
+    assert data["count"] == 60 and data["thumbnails"] == [] and data["plan"] == trace.header["plan"]
+    for name, key in (("speak", "p_speak"), ("update", "p_update"), ("probabilities", "probabilities")):
+        expected = np.array([event[key] for event in events]).ravel()
+        np.testing.assert_allclose(values(data[name]), expected, atol=5.1e-5)
+    assert data["said"] == [[event["frame"], event["text"]] for event in events if event["text"] is not None]
+    table, changes = list(data["states"]), list(data["changes"])
+    for index, event in enumerate(events):
+        while changes and changes[0][0] == index:
+            _, step, state = changes.pop(0)
+            table[step] = state
+        assert table == event["states"]
+    assert data["latency"]["vision"] == [round(1000 * event["latency"]["vision"], 2) for event in events]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["p.html"]
+
+
+def test_nothing_comes_from_elsewhere_and_only_its_own_script_runs(tmp_path: Path) -> None:
+    path = tmp_path / "p.html"
+    write_page(path, make_trace(10, 2), [(3, Image.new("RGB", (640, 480)))])
+    page = path.read_text(encoding="utf-8")
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', page)
+    script = SCRIPT.findall(page)[1][1]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policy is not None and "default-src 'none'" in policy[1] and f"script-src 'sha256-{digest}'" in policy[1]
+    assert not re.search(
+        r"https?://|//[a-z]|\burl\(|@import|innerHTML|outerHTML|insertAdjacent|document\.write|eval\(", page
+    )
+    assert embedded(path)["thumbnails"][0][0] == 3 and "__" not in script
+
+
+def test_hostile_text_does_not_leave_the_data_block(tmp_path: Path) -> None:
+    trace = make_trace(40, 3, text=HOSTILE + "\ud800")
+    path = tmp_path / "p.html"
+    write_page(path, trace)
+    page = path.read_text(encoding="utf-8")
+    assert page.isascii() or not {"\u2028", "\u2029"} & set(page)
+    assert page.count("</script>") == 2 and "<img src=x" not in page
+    assert embedded(path)["goal"] == trace.header["goal"]
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.5, 0.7, 0.123456])
+def test_rounding_takes_no_probability_across_its_threshold(tmp_path: Path, threshold: float) -> None:
+    trace = make_trace(5, 1)
+    trace.header["speaking_threshold"] = threshold
+    for event, p in zip(trace.events, [threshold, threshold - 1e-7, threshold + 1e-7, 0.0, 1.0], strict=True):
+        event["p_speak"] = p
+    write_page(tmp_path / "p.html", trace)
+    shown = values(embedded(tmp_path / "p.html")["speak"])
+    assert (shown >= threshold).tolist() == [True, False, True, False, True]
+    np.testing.assert_allclose(shown[:3], threshold, atol=1.1e-4)
+
+
+def test_what_a_page_cannot_be_made_of(tmp_path: Path) -> None:
+    trace = make_trace(4, 2)
+    with pytest.raises(DataError, match="no events"):
+        write_page(tmp_path / "p.html", Trace(trace.header, []))
+    with pytest.raises(DataError, match="thumbnail of frame 4, but the trace has 0 to 3"):
+        write_page(tmp_path / "p.html", trace, [(4, Image.new("RGB", (8, 8)))])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_long_session_stays_small(tmp_path: Path) -> None:
+    """Six bytes a frame and step, base64: no more than the probabilities need."""
+    path = tmp_path / "p.html"
+    write_page(path, make_trace(600, 50))
+    assert path.stat().st_size < 600 * 50 * 8 + 200_000
+
+
+def chosen(page: Any) -> int:
+    match = re.match(r"Frame (\d+),", page.inner_text("#when"))
+    assert match is not None
+    return int(match[1])
+
+
+def comes_true(page: Any, expression: str) -> None:
+    """playwright's own wait_for_function evaluates strings inside the page, which the page's policy forbids."""
+    for _ in range(100):
+        if page.evaluate(expression):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"never true: {expression}")
+
+
+def test_the_page_in_a_browser(tmp_path: Path) -> None:
+    trace = make_trace(120, 6)
+    plain, hostile, bare, long = (tmp_path / f"{name}.html" for name in ("plain", "hostile", "bare", "long"))
+    write_page(plain, trace, [(frame, Image.new("RGB", (64, 48), (200, 80, 40))) for frame in range(0, 120, 10)])
+    write_page(hostile, make_trace(60, 3, text=HOSTILE), [(0, Image.new("RGB", (8, 8)))])
+    write_page(bare, Trace({**make_trace(1, 0, reference=False).header}, make_trace(1, 0).events, truncated=True))
+    write_page(long, make_trace(2000, 60))
+    said = [event["frame"] for event in trace.events if event["text"] is not None]
+    moved = [event["frame"] for event in trace.events if event["transitions"]]
+    with open_browser() as new_page:
+        page = new_page(viewport={"width": 1280, "height": 900})
+        requests: list[str] = []
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto(plain.as_uri())
+        assert chosen(page) == said[0] and "Spoke: p(speak)" in page.inner_text("#words")
+        assert trace.events[said[0]]["text"] in page.inner_text("#words")
+        for key, expected in (
+            ("Home", 0), ("ArrowRight", 1), ("Shift+ArrowRight", 11), ("ArrowLeft", 10), ("Shift+ArrowLeft", 0),
+            ("ArrowLeft", 0), ("End", 119), ("ArrowRight", 119), ("p", said[-1]), ("p", said[-2]), ("n", said[-1]),
+            ("n", said[-1]), ("Home", 0), ("u", moved[0]), ("u", moved[1]),
+        ):  # fmt: skip
+            page.keyboard.press(key)
+            assert chosen(page) == expected, key
+        move = trace.events[moved[1]]["transitions"][0]
+        words = ["not started", "in progress", "completed"]
+        assert f"{words[move['before']]} → {words[move['after']]}" in page.inner_text("#words")
+        row = page.locator("#table tbody tr").nth(move["step"])
+        assert words[move["after"]] in row.inner_text() and "moved" in (row.get_attribute("class") or "")
+        assert page.get_attribute("#lanes", "aria-valuenow") == str(moved[1])
+        comes_true(page, "$('live').textContent.startsWith('Frame ')")
+
+        # The first Tab stops are the buttons; focus shows. Zoom keeps the frame; a click selects what is under it.
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.id") == "previous"
+        assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+        for _ in range(4):
+            page.keyboard.press("+")
+        assert page.evaluate("scale") > 10 and page.evaluate("x(selected) > gutter && x(selected) < width")
+        for _ in range(6):
+            page.keyboard.press("-")
+        box = page.locator("#lanes").bounding_box()
+        page.mouse.move(box["x"] + page.evaluate("mid(60)"), page.locator("#steps").bounding_box()["y"] + 10)
+        assert page.inner_text("#tip").startswith("frame 60, 0:30") and "head: not started" in page.inner_text("#tip")
+        page.mouse.click(box["x"] + page.evaluate("mid(60)"), box["y"] + 10)
+        assert chosen(page) == 60
+        assert all(url.startswith(("file://", "data:")) for url in requests) and page.problems == []
+
+        page = new_page(viewport={"width": 390, "height": 800}, color_scheme="dark")
+        page.goto(hostile.as_uri())
+        page.wait_for_timeout(200)
+        page.keyboard.press("c")
+        assert "</script><img src=x onerror=alert(1)>" in page.inner_text("#goal")
+        assert "<img src=x onerror=alert(1)>" in page.inner_text("#words")
+        assert page.locator("img").count() == 1 and page.locator("script").count() == 2 and page.problems == []
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+
+        page = new_page(viewport={"width": 1280, "height": 900})
+        page.goto(bare.as_uri())
+        page.keyboard.press("n")
+        assert chosen(page) == 0 and "cut short" in page.inner_text("header") and page.problems == []
+        assert page.is_hidden("#picture") and page.is_hidden("#shrink")
+
+        page.goto(long.as_uri())
+        for _ in range(40):
+            page.keyboard.press("n")
+        assert page.evaluate("stepsBox.scrollTop") > 0 and page.evaluate("$('table').scrollTop") > 0
+        assert page.evaluate("scrollBox.scrollWidth <= scrollBox.clientWidth + 1")
+        for _ in range(8):
+            page.keyboard.press("+")
+        at = page.evaluate("left")
+        page.evaluate("scrollBox.scrollLeft += 500")
+        comes_true(page, f"Math.abs(left - {at} - 500 / scale) < 1")
+        assert page.problems == []

@@ -1,0 +1,80 @@
+"""Files are written whole or not at all, by any number of writers at once."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import pytest
+
+from prospect_hf.files import replacing, replacing_folder, temporary_path, write_json, write_text
+
+
+def test_what_is_written_takes_the_place_of_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "new folder" / "file.txt"
+    write_text(path, "first\r\nline")
+    write_text(path, "second")
+    assert path.read_bytes() == b"second"
+    assert [entry.name for entry in path.parent.iterdir()] == ["file.txt"]
+
+
+def test_a_block_that_raises_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    write_text(path, "old")
+    with pytest.raises(RuntimeError), replacing(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file.txt"]
+
+
+def test_no_two_writers_share_a_temporary_path(tmp_path: Path) -> None:
+    assert len({temporary_path(tmp_path / "file") for _ in range(100)}) == 100
+
+
+def test_many_writers_of_one_file_never_show_a_mixture(tmp_path: Path) -> None:
+    path, failures = tmp_path / "file.json", []
+
+    def write(number: int) -> None:
+        for _ in range(40):
+            try:
+                write_json(path, [number] * 500)
+                read = json.loads(path.read_text())
+                assert len(read) == 500 and len(set(read)) == 1
+            except BaseException as error:
+                failures.append(error)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file.json"]
+
+
+def test_a_number_that_is_not_finite_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError):
+        write_json(tmp_path / "file.json", {"loss": float("nan")})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    for content in ("first", "second"):
+        with replacing_folder(folder) as temporary:
+            (temporary / f"{content}.txt").write_text(content)
+    assert [entry.name for entry in folder.iterdir()] == ["second.txt"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["state"]
+
+
+def test_a_folder_whose_writing_fails_stays_as_it_was(tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    with replacing_folder(folder) as temporary:
+        (temporary / "file.txt").write_text("old")
+    with pytest.raises(RuntimeError), replacing_folder(folder) as temporary:
+        (temporary / "file.txt").write_text("half")
+        raise RuntimeError
+    assert (folder / "file.txt").read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["state"]
