@@ -1,4 +1,4 @@
-"""Settings: Hydra groups of YAML files, parsed into dataclasses that check every key and value."""
+"""Settings: composes Hydra groups of YAML files, and parses them into dataclasses with checked keys and values."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ CONFIGS = Path(__file__).resolve().parent / "configs"
 
 
 def compose(name: str, groups: Mapping[str, type[Any]], overrides: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The settings of each group; ``group.key=value`` sets known and new keys alike (they are checked when parsed).
+    """Compose the settings of each group. ``group.key=value`` accepts any key; :func:`parse` checks keys later.
 
     Args:
-        name: the root file, ``configs/<name>.yaml``.
-        groups: group -> the dataclass that it is parsed into.
-        overrides: as on a command line.
+        name: name of the root file, ``configs/<name>.yaml``.
+        groups: group -> the dataclass of its settings.
+        overrides: overrides as on a command line.
 
     Raises:
-        UsageError: an override of no group, or one that Hydra cannot use.
+        UsageError: an override names no group, or Hydra rejects it.
     """
     paths = {f.name: f"{group}.{f.name}" for group, cls in groups.items() for f in fields(cls)}
     for override in overrides:
@@ -38,7 +38,7 @@ def compose(name: str, groups: Mapping[str, type[Any]], overrides: Sequence[str]
             hint = f"; did you mean {paths.get(near[0], near[0])}?" if near else "."
             known = ", ".join(groups)
             raise UsageError(f"{key!r} is no setting: give GROUP=NAME or GROUP.KEY=VALUE, groups are {known}{hint}")
-    # Hydra wants "+" before a key that no file names; which keys exist is the dataclasses' business here.
+    # Hydra needs "++" before a key that is in no file; the dataclasses define which keys exist.
     merged = [f"++{o}" if "." in o.partition("=")[0] and o[0] not in "+~" else o for o in overrides]
     try:
         with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
@@ -52,10 +52,10 @@ Arguments = TypeVar("Arguments")
 
 
 def parse(cls: type[Arguments], values: Mapping[str, Any], group: str) -> Arguments:
-    """A dataclass from one group of the composed configuration.
+    """Create the dataclass of one group from its composed settings.
 
     Raises:
-        UsageError: an unknown key (with the nearest known one), or a value of another type or out of range.
+        UsageError: a key is unknown (the message suggests the nearest one), or a value has a wrong type or range.
     """
     hints = get_type_hints(cls)
     known = [f.name for f in fields(cls) if f.init]  # type: ignore[arg-type]
@@ -76,7 +76,7 @@ def parse(cls: type[Arguments], values: Mapping[str, Any], group: str) -> Argume
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value as YAML gives it is of a field's type; types that YAML does not know are left to the field."""
+    """Whether a YAML value has a field's type; for types that YAML lacks, True: the dataclass must check them."""
     origin = get_origin(hint)
     if origin in (Union, UnionType):
         return any(_fits(value, part) for part in get_args(hint))

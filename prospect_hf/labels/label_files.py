@@ -24,7 +24,7 @@ def step_index(step_id: str, steps: Sequence[Step], where: str) -> int:
 
 
 def parse_spans(record: dict[str, Any], steps: Sequence[Step], where: str) -> tuple[Span, ...]:
-    """The spans in ``record["dst"]``, in seconds. A repeated id is a re-opened step; ``end_ts`` null is never completed.
+    """The spans in ``record["dst"]``, in seconds. A repeated id re-opens a step; ``end_ts`` null: never completed.
 
     Raises ``DataError`` where the list is empty or an entry is invalid.
     """

@@ -37,7 +37,7 @@ class Ledger:
         Raises:
             UsageError: the request would exceed a limit.
         """
-        advice = f"raise it and run again; answers so far are kept in {self.cache_dir}."
+        advice = f"raise the limit and run again; answers so far are kept in {self.cache_dir}."
         with self._change:
             while self.max_usd is not None and self._usd(_sum(_sum(self._used, self._reserved), most)) > self.max_usd:
                 if not self._in_flight:

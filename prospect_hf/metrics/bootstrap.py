@@ -57,7 +57,7 @@ def interval(values: NDArray[np.float64], showing: int) -> tuple[float, float] |
         showing: number of recordings on which the figure alone is defined.
 
     Returns:
-        (low, high); None where the figure is undefined in half of the draws or more, or ``showing`` is under ``FEWEST``.
+        (low, high); None where the figure is undefined in at least half of the draws, or ``showing`` < ``FEWEST``.
     """
     defined = values[~np.isnan(values)]
     if showing < FEWEST or 2 * len(defined) <= len(values):

@@ -14,7 +14,7 @@ from prospect_hf.sessions import IGNORE
 
 
 def decision_counts(scores: ArrayLike, labels: ArrayLike, threshold: float, name: str) -> Counts:
-    """Numbers of frames by decision and label: ``{name}_yes_yes`` (decision, label), ``_yes_no``, ``_no_yes``, ``_no_no``.
+    """Frames by decision and label: ``{name}_yes_yes`` (decision, label), ``_yes_no``, ``_no_yes`` and ``_no_no``.
 
     Args:
         scores: any shape, the probability of "yes"; the decision is "yes" where ``score >= threshold``.

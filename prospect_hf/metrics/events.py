@@ -1,7 +1,7 @@
 """Metrics of events in time (utterances, state changes): precision, recall, F1 and delay within a tolerance.
 
-Predicted and reference events are matched one to one. ``tolerance_frames`` is in frames; a suffix such as ``_1s`` in the
-name of a count is a tolerance in seconds.
+Predicted and reference events are matched one to one. ``tolerance_frames`` is in frames; a suffix such as ``_1s`` in a
+count's name is a tolerance in seconds.
 """
 
 from __future__ import annotations

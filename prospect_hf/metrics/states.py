@@ -110,7 +110,7 @@ def transitions(states: ArrayLike) -> list[tuple[int, int, int]]:
 
 
 def illegal_transitions(states: ArrayLike, legal: frozenset[tuple[int, int]]) -> int:
-    """The number of state changes between consecutive frames that are not in ``legal``; before frame 0 nothing is started.
+    """The number of state changes between frames that are not in ``legal``; before frame 0 nothing is started.
 
     Args:
         states: ``[frames, steps]``.

@@ -198,7 +198,7 @@ def _assign(
 
 
 def match_counts(match: StreamMatch, fps: float) -> Counts:
-    """``matching_matched``, ``_correct``, ``_missed``, ``_redundant``, ``_distance_sum`` (of correct pairs, seconds)."""
+    """``matching_matched``, ``_correct``, ``_missed``, ``_redundant``, ``_distance_sum`` (seconds, correct pairs)."""
     return {
         "matching_matched": float(len(match.matched)),
         "matching_correct": float(match.correct.sum()),

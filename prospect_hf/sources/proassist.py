@@ -214,7 +214,7 @@ def parse_turn(value: dict[str, Any], where: str) -> Turn:
 def read_training_record(path: Path) -> tuple[Session, ...]:
     """Read training records: one object or a list, each with one ``conversation`` that contains DST_UPDATE turns.
 
-    DST_UPDATE turns repeat the starts and ends of the record's ``dst`` spans; raises ``DataError`` where the two differ.
+    DST_UPDATE turns repeat the starts and ends of the record's ``dst`` spans; raises ``DataError`` where they differ.
     Frame numbers in turns are ignored: frames are computed from times.
     """
     value = load_json(path)
