@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from context_dst_smolvlm import STRATEGIES, Context
-from modeling_dst_smolvlm import Decoding
+from decoding_dst_smolvlm import Decoding
 from prospect_hf.data.arguments import DataArguments
 from prospect_hf.errors import UsageError
 from prospect_hf.llm.arguments import LLMArguments

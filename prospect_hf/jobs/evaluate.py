@@ -16,7 +16,7 @@ from typing import Any
 import transformers
 
 from context_dst_smolvlm import Context, StreamError
-from modeling_dst_smolvlm import Decoding
+from decoding_dst_smolvlm import Decoding
 from prospect_hf.checkpoints import load_trained
 from prospect_hf.data.features import FrameFeatures, encode_sessions
 from prospect_hf.errors import DataError, UsageError

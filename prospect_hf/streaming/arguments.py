@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from context_dst_smolvlm import Context
-from modeling_dst_smolvlm import Decoding
+from decoding_dst_smolvlm import Decoding
 from prospect_hf.data.reader import FRAME_SOURCES
 from prospect_hf.errors import UsageError
 from tracking_dst_smolvlm import Tracking
