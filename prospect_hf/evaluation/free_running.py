@@ -15,7 +15,8 @@ import torch
 from tqdm.auto import tqdm
 
 from context_dst_smolvlm import Context
-from modeling_dst_smolvlm import Decoding, DSTSmolVLMForConditionalGeneration
+from decoding_dst_smolvlm import Decoding
+from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
 from processing_dst_smolvlm import DSTSmolVLMProcessor, FrameItem
 from prospect_hf.data.features import FRAMES_PER_PASS, FrameFeatures
 from prospect_hf.data.reader import FrameReader
@@ -76,8 +77,13 @@ def follow_batch(
     context: Context | str,
     tracking: Tracking | None = None,
     decoding: Decoding | None = None,
+    speaking_threshold: float | None = None,
+    dst_update_threshold: float | None = None,
 ) -> Iterator[tuple[int, Prediction]]:
     """Stream ``sessions`` as one batch; yields (index, prediction) of each session when it ends.
+
+    Args:
+        context, tracking, decoding, speaking_threshold, dst_update_threshold: as in ``StreamBatch``.
 
     Raises:
         StreamError: a session exceeds the context, and the strategy is ``none``.
@@ -85,7 +91,16 @@ def follow_batch(
     heard = [without_labels(session) for session in sessions]
     # Seeded by the session id, so that sampling does not depend on the batch.
     tasks = [Task(one.steps, one.goal, say_states=one.labelled, seed=crc32(one.session_id.encode())) for one in heard]
-    batch = StreamBatch(model, processor, tasks, context, tracking, decoding)
+    batch = StreamBatch(
+        model,
+        processor,
+        tasks,
+        context,
+        tracking,
+        decoding,
+        speaking_threshold=speaking_threshold,
+        dst_update_threshold=dst_update_threshold,
+    )
     events: list[list[StreamEvent]] = [[] for _ in sessions]
     sources = [_inputs(model, frames, session, words.items) for session, words in zip(sessions, heard, strict=True)]
     for row, event in batch.run(sources):

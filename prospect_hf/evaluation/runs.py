@@ -18,7 +18,8 @@ import transformers
 from tqdm.auto import tqdm
 
 from context_dst_smolvlm import Context, StreamError
-from modeling_dst_smolvlm import Decoding, DSTSmolVLMForConditionalGeneration
+from decoding_dst_smolvlm import Decoding
+from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
 from processing_dst_smolvlm import DSTSmolVLMProcessor
 from prospect_hf.checkpoints import load_trained
 from prospect_hf.data.features import FrameFeatures
@@ -62,12 +63,13 @@ class Run:
         done: Callable[[], object],
     ) -> None:
         """Evaluate ``sessions`` as one batch; each is saved when it is finished, and then ``done`` is called."""
-        model.config.speaking_threshold, model.config.dst_update_threshold = self.thresholds
         made: Iterable[tuple[int, Prediction]]
         if self.context is None:
             made = teacher_forced(model, processor, self.frames, sessions, self.max_seq_len)
         else:
-            made = follow_batch(model, processor, self.frames, sessions, self.context, self.tracking, self.decoding)
+            made = follow_batch(
+                model, processor, self.frames, sessions, self.context, self.tracking, self.decoding, *self.thresholds
+            )
         try:
             for index, prediction in made:
                 self.store.save(sessions[index], prediction)
