@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tqdm.auto import tqdm
-
 from prospect_hf.errors import DataError, UsageError
 from prospect_hf.llm.address import check_address, is_loopback
 from prospect_hf.llm.answers import (
@@ -33,6 +31,7 @@ from prospect_hf.llm.answers import (
 )
 from prospect_hf.llm.arguments import LLMArguments
 from prospect_hf.llm.ledger import Ledger
+from prospect_hf.progress import Progress
 
 # Wait before the second attempt, in seconds; it doubles with each attempt up to MAX_WAIT_S. Retry-After overrides it.
 FIRST_WAIT_S = 0.5
@@ -147,7 +146,7 @@ class LLMClient:
         with ThreadPoolExecutor(self.arguments.concurrency) as pool:
             futures = [pool.submit(self._ask, question, stop) for question in questions]
             try:
-                with tqdm(total=len(futures), desc=f"asking {self.arguments.model}", disable=not progress) as bar:
+                with Progress(len(futures), f"asking {self.arguments.model}", "question", show=progress) as bar:
                     for future in as_completed(futures):
                         future.result()
                         bar.update()
