@@ -3,7 +3,7 @@
     python benchmarks/scoring.py
 
 One session of a plan of 20 steps; utterances and state changes as often as in the corpus (7.5 % and 2 % of frames);
-median of 5, both ways in turn. Both must count the same. The last column is ``tally`` as a whole: decisions, events
+median of 5, both ways in turn. Both must count the same. The last column is all of ``score_session``: decisions, events
 within 0, 1, 2 and 5 s, states of head and table, transitions, texts within a second, stream matching (embeddings at
 hand) and all text metrics.
 
@@ -24,7 +24,7 @@ from processing_dst_smolvlm import FrameItem
 from prospect_hf.data.session_rows import SessionRows
 from prospect_hf.evaluation.baselines import oracle, shifted
 from prospect_hf.evaluation.predictions import Prediction
-from prospect_hf.evaluation.score import tally
+from prospect_hf.evaluation.score import score_session
 from prospect_hf.metrics.decisions import decision_counts
 from prospect_hf.metrics.states import state_counts
 from prospect_hf.metrics.texts import document_frequencies
@@ -96,7 +96,7 @@ def seconds(*ways: Callable[[], object]) -> list[float]:
 def main() -> int:
     """Print the table."""
     print(f"Python {platform.python_version()}, numpy {np.__version__}\n")
-    print("| frames | frame by frame | arrays | ratio | all of tally | frames a second |")
+    print("| frames | frame by frame | arrays | ratio | all of score_session | frames a second |")
     print("|---|---|---|---|---|---|")
     for frames in SIZES:
         one = session(frames)
@@ -111,7 +111,7 @@ def main() -> int:
         slow, fast, whole = seconds(
             lambda one=one, made=made: by_frames(one, made),
             lambda one=one, made=made: by_arrays(one, made),
-            lambda one=one, made=made, embeddings=embeddings, frequencies=frequencies: tally(
+            lambda one=one, made=made, embeddings=embeddings, frequencies=frequencies: score_session(
                 one, made, 2.0, (0.5, 0.5), "reopen", embeddings, frequencies
             ),
         )

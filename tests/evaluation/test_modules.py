@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import yaml
 from model_fixtures import make_session
+from score_fixtures import tally
 
 from prospect_hf.errors import DataError, UsageError
 from prospect_hf.evaluation.baselines import oracle, shifted
-from prospect_hf.evaluation.score import figures, tally
+from prospect_hf.evaluation.score import figures
 from prospect_hf.metrics.counts import plain, total
 from prospect_hf.metrics.decisions import binary_metrics
 

@@ -21,6 +21,7 @@ from job_fixtures import SETTINGS
 from llm_fixtures import Reply, fake_server
 from model_fixtures import make_session
 from report_fixtures import make_results
+from score_fixtures import tally
 
 from prospect_hf.checkpoints import load_trained
 from prospect_hf.errors import UsageError
@@ -30,7 +31,7 @@ from prospect_hf.evaluation.baselines import silent
 from prospect_hf.evaluation.corpus import Corpus, data_of, load_corpus
 from prospect_hf.evaluation.report.differences import paired_differences
 from prospect_hf.evaluation.report.results import read_results
-from prospect_hf.evaluation.score import figures, source_frequencies, tally
+from prospect_hf.evaluation.score import figures, source_frequencies
 from prospect_hf.evaluation.stamp import baseline_stamp, model_revision, prediction_code_fingerprint
 from prospect_hf.hub.evaluation_entries import hub_entries, model_index, write_entries
 from prospect_hf.jobs.evaluate import main
@@ -168,7 +169,7 @@ def test_the_speaking_threshold_is_the_streams(trained: Path, tmp_path: Path) ->
     assert run["stamp"]["speaking_threshold"] == 1.0 and len(run["sessions"]) == 2
     assert run["scores"]["all"]["speaking_f1_1s"]["value"] == 0.0
     assert run["scores"]["all"]["speaking_precision"]["value"] is None
-    assert all(not view["said"] for side in ("best", "worst") for view in run["shown"][side])
+    assert all(not view["said"] for view in run["views"])
 
 
 def test_a_threshold_of_zero_speaks_always(trained: Path, tmp_path: Path) -> None:
@@ -248,8 +249,7 @@ def test_the_card_gets_the_figures(trained: Path, tmp_path: Path) -> None:
     }
     for (run, scope, name), value in told.items():
         assert value == round(values(results)[run, scope, name], 4)  # type: ignore[arg-type]
-    assert any(run == "offline" for run, _, _ in told) and any(run.startswith("stream") for run, _, _ in told)
-    assert not any(run.startswith("baseline") for run, _, _ in told)
+    assert {(run, scope) for run, scope, _ in told} == {("offline", "all"), ("stream, summarize_with_dst", "all")}
     entries = yaml.safe_load((model / ".eval_results" / "prospect.yaml").read_text())
     tasks = [entry["dataset"]["task_id"] for entry in entries]
     assert "stream_summarize_with_dst_table_joint_state_accuracy" in tasks and len(set(tasks)) == len(tasks)
@@ -450,18 +450,16 @@ def test_the_settings_of_a_stream_reach_it(trained: Path, tmp_path: Path) -> Non
     assert (run["stamp"]["speaking_threshold"], run["stamp"]["dst_update_threshold"]) == (1.0, 0.0)
     scores = run["scores"]["all"]
     assert scores["speaking_recall"]["value"] == 0.0 and scores["dst_update_recall"]["value"] == 1.0
-    views = [view for side in ("best", "worst") for view in run["shown"][side]]
+    views = run["views"]
     assert not any(view["said"] for view in views) and any(view["predicted_states"] for view in views)
     still = evaluate(
         trained, tmp_path, *settings, never.format("speaking"), always.format("dst_update"), "tracking.hysteresis=1.0"
     )["runs"][0]
-    assert not any(view["predicted_states"] for side in ("best", "worst") for view in still["shown"][side])
+    assert not any(view["predicted_states"] for view in still["views"])
     lengths = []
     for tokens in (1, 6):
         run = evaluate(trained, tmp_path, *settings, always.format("speaking"), f"decoding.max_new_tokens={tokens}")
-        said = [
-            one["text"] for side in ("best", "worst") for view in run["runs"][0]["shown"][side] for one in view["said"]
-        ]
+        said = [one["text"] for view in run["runs"][0]["views"] for one in view["said"]]
         lengths.append(np.mean([len(text) for text in said]) if said else 0.0)
     assert lengths[0] < lengths[1]
 
@@ -566,6 +564,25 @@ def test_entries_say_how_their_figures_were_made() -> None:
     assert "speaking_f1_1s" not in {
         entry.metric_type for entry in model_index(stream, None) if entry.dataset_config == "all"
     }
+
+
+def test_the_cards_front_matter_is_short_and_the_entries_have_the_rest(tmp_path: Path) -> None:
+    """Nine runs over six sources: the card gets the main figures of two runs, ``model-index.yaml`` all of them."""
+    results = make_results(12, 40)
+    (tmp_path / "model").mkdir()
+    card = tmp_path / "model" / "README.md"
+    card.write_text("---\nlicense: mit\n---\n\nText.\n")
+    write_entries(tmp_path, results, "prospect/dst_frames", tmp_path / "model")
+    front = card.read_text().split("---\n")[1]
+    assert front.count("\n") < 150
+    (index,) = yaml.safe_load(front)["model-index"]
+    told = [(metric["config"], metric["type"]) for entry in index["results"] for metric in entry["metrics"]]
+    assert {run for run, _ in told} == {"stream, none", "offline"} and len(set(told)) == len(told) <= 2 * 8
+    assert {entry["dataset"]["config"] for entry in index["results"]} == {"all"}
+    (whole,) = yaml.safe_load((tmp_path / "model-index.yaml").read_text())["model-index"]
+    listed = [(metric["config"], metric["args"]["mode"]) for entry in whole["results"] for metric in entry["metrics"]]
+    assert {run for run, _ in listed} == {run["name"] for run in results["runs"] if run["stamp"]["mode"] != "baseline"}
+    assert len(listed) > 500
 
 
 def test_a_card_that_is_not_there_is_named(tmp_path: Path) -> None:
