@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from prospect_hf.streaming.snapshot import restore_stream, save_stream
 from prospect_hf.streaming.subtitles import annotate_video, write_srt
 from prospect_hf.streaming.thumbnails import ThumbnailStrip
 from prospect_hf.streaming.timeline_page import write_page
-from prospect_hf.streaming.trace import KIND, VERSION, TraceWriter, read_trace
+from prospect_hf.streaming.trace import TraceWriter, read_trace, trace_header
 from prospect_hf.timeline import frame_at
 from streaming_dst_smolvlm import DSTStream
 from tracking_dst_smolvlm import Tracking
@@ -73,19 +72,7 @@ def run(overrides: Sequence[str]) -> int:
     batch, first = stream.batch, stream.batch.rows[0].frame + 1
     view = LiveView(job.plan, job.goal, batch.speaking_threshold, batch.dst_update_threshold, view=args.view)
     batch.on_text = lambda _, frame, piece: view.hear(piece)
-    header = {
-        "kind": KIND,
-        "version": VERSION,
-        "goal": job.goal,
-        "plan": job.plan,
-        "fps": fps,
-        "speaking_threshold": batch.speaking_threshold,
-        "dst_update_threshold": batch.dst_update_threshold,
-        "source": job.source,
-        "model": args.model,
-        "context": {**asdict(batch.context), "max_tokens": batch.max_tokens},
-        "reference": job.reference,
-    }
+    header = trace_header(stream, job.source, args.model, job.reference)
     path = output / (f"trace-{first}.jsonl" if first else "trace.jsonl")
     strip = ThumbnailStrip()
     failure: BaseException | None = None

@@ -19,6 +19,7 @@ from prospect_hf.errors import DataError
 from prospect_hf.streaming.timeline_page import write_page
 from prospect_hf.streaming.trace import Trace
 
+SCROLL = "document.querySelector('.st-scroll')"
 SCRIPT = re.compile(r"<script([^>]*)>(.*?)</script>", re.S)
 
 
@@ -38,12 +39,14 @@ def test_the_page_holds_the_whole_trace(tmp_path: Path) -> None:
     write_page(path, trace)
     data = embedded(path)
     events = trace.events
-    assert data["count"] == 60 and data["thumbnails"] == [] and data["plan"] == trace.header["plan"]
+    session = data["session"]
+    assert session["frames"] == 60 and data["thumbnails"] == [] and session["steps"] == trace.header["plan"]
     for name, key in (("speak", "p_speak"), ("update", "p_update"), ("probabilities", "probabilities")):
         expected = np.array([event[key] for event in events]).ravel()
         np.testing.assert_allclose(values(data[name]), expected, atol=5.1e-5)
-    assert data["said"] == [[event["frame"], event["text"]] for event in events if event["text"] is not None]
-    table, changes = list(data["states"]), list(data["changes"])
+    said = [[one["frame"], one["text"]] for one in session["said"]]
+    assert said == [[event["frame"], event["text"]] for event in events if event["text"] is not None]
+    table, changes = [0] * 4, list(session["predicted_states"])
     for index, event in enumerate(events):
         while changes and changes[0][0] == index:
             _, step, state = changes.pop(0)
@@ -148,22 +151,26 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
         assert f"{words[move['before']]} → {words[move['after']]}" in page.inner_text("#words")
         row = page.locator("#table tbody tr").nth(move["step"])
         assert words[move["after"]] in row.inner_text() and "moved" in (row.get_attribute("class") or "")
-        assert page.get_attribute("#lanes", "aria-valuenow") == str(moved[1])
-        comes_true(page, "$('live').textContent.startsWith('Frame ')")
+        assert page.get_attribute(".st-lanes", "aria-valuenow") == str(moved[1])
+        comes_true(page, "document.querySelector('.st-hidden').textContent.startsWith('Frame ')")
 
         # The first Tab stops are the buttons; focus shows. Zoom keeps the frame; a click selects what is under it.
         page.keyboard.press("Tab")
-        assert page.evaluate("document.activeElement.id") == "previous"
+        assert page.evaluate("document.activeElement.dataset.action") == "previous"
         assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
         for _ in range(4):
             page.keyboard.press("+")
-        assert page.evaluate("scale") > 10 and page.evaluate("x(selected) > gutter && x(selected) < width")
+        assert page.evaluate("timeline.scale") > 10
+        middle, gutter = page.evaluate("[timeline.middle(timeline.selected), timeline.gutter]")
+        assert gutter < middle < page.evaluate("document.querySelector('.st-lanes').clientWidth")
         for _ in range(6):
             page.keyboard.press("-")
-        box = page.locator("#lanes").bounding_box()
-        page.mouse.move(box["x"] + page.evaluate("mid(60)"), page.locator("#steps").bounding_box()["y"] + 10)
-        assert page.inner_text("#tip").startswith("frame 60, 0:30") and "head: not started" in page.inner_text("#tip")
-        page.mouse.click(box["x"] + page.evaluate("mid(60)"), box["y"] + 10)
+        box = page.locator(".st-lanes").bounding_box()
+        steps = page.locator(".st-steps").bounding_box()
+        page.mouse.move(box["x"] + page.evaluate("timeline.middle(60)"), steps["y"] + 10)
+        tip = page.inner_text(".st-tip")
+        assert tip.startswith("frame 60, 0:30") and "head: not started" in tip
+        page.mouse.click(box["x"] + page.evaluate("timeline.middle(60)"), box["y"] + 10)
         assert chosen(page) == 60
         assert all(url.startswith(("file://", "data:")) for url in requests) and page.problems == []
 
@@ -180,16 +187,17 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
         page.goto(bare.as_uri())
         page.keyboard.press("n")
         assert chosen(page) == 0 and "cut short" in page.inner_text("header") and page.problems == []
-        assert page.is_hidden("#picture") and page.is_hidden("#shrink")
+        assert page.is_hidden("#picture") and page.locator("[data-action=context]").count() == 0
 
         page.goto(long.as_uri())
         for _ in range(40):
             page.keyboard.press("n")
-        assert page.evaluate("stepsBox.scrollTop") > 0 and page.evaluate("$('table').scrollTop") > 0
-        assert page.evaluate("scrollBox.scrollWidth <= scrollBox.clientWidth + 1")
+        assert page.evaluate("document.querySelector('.st-steps').scrollTop") > 0
+        assert page.evaluate("$('table').scrollTop") > 0
+        assert page.evaluate(f"{SCROLL}.scrollWidth <= {SCROLL}.clientWidth + 1")
         for _ in range(8):
             page.keyboard.press("+")
-        at = page.evaluate("left")
-        page.evaluate("scrollBox.scrollLeft += 500")
-        comes_true(page, f"Math.abs(left - {at} - 500 / scale) < 1")
+        at = page.evaluate("timeline.left")
+        page.evaluate(f"{SCROLL}.scrollLeft += 500")
+        comes_true(page, f"Math.abs(timeline.left - {at} - 500 / timeline.scale) < 1")
         assert page.problems == []
