@@ -173,6 +173,7 @@ function draw(root, session, options = {}) {
   const BELOW = [];
   if (cache.length) BELOW.push(["cache", 56]);
   if (parts.length) BELOW.push(["latency", 78]);
+  below.hidden = !BELOW.length;
   const total = (list) => list.reduce((sum, lane) => sum + lane[1], 0);
   const plotWidth = () => width - gutter;
   const fitScale = () => plotWidth() / N;

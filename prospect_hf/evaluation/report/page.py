@@ -35,7 +35,6 @@ OVERVIEW = (
     ("text_exact_match", "exact", "Texts of matched pairs"),
     ("names_right_part", "right part", "Texts of matched pairs"),
     ("text_bleu4", "BLEU-4", "Texts of matched pairs"),
-    ("text_similarity", "similarity", "Texts of matched pairs"),
     ("judge_overall", "overall", "Judge"),
 )
 

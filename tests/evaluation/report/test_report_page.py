@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import csv
 import hashlib
 import json
 import re
@@ -15,9 +16,10 @@ import pytest
 from browser import open_browser
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from report_fixtures import NASTY, make_results
+from report_fixtures import NASTY, SOURCES, make_results
 
 from prospect_hf.errors import DataError
+from prospect_hf.evaluation.report import page as page_module
 from prospect_hf.evaluation.report.page import OVERVIEW, write_report
 from prospect_hf.evaluation.report.schema import STAMP_KEYS, check_results
 from prospect_hf.metrics.catalogue import FIGURES
@@ -79,6 +81,22 @@ def test_the_overview_names_figures_and_groups_lie_together() -> None:
     assert {key for key, _, _ in OVERVIEW} <= set(FIGURES)
     groups = [group for _, _, group in OVERVIEW]
     assert groups == sorted(groups, key=groups.index)
+
+
+def test_timelines_past_the_limit_are_left_out_from_the_best_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page has every session's figures and the timelines of the worst; ``results.json`` is not changed."""
+    results = make_results(12, 120)
+    length = len(json.dumps(results["runs"][1]["views"], separators=(",", ":")))
+    monkeypatch.setattr(page_module, "VIEW_CHARACTERS", length // 2 * len(results["runs"]))
+    write_report(tmp_path / "r.html", results)
+    shown = embedded(tmp_path / "r.html")["results"]["runs"][1]
+    kept = len(shown["views"])
+    assert 3 < kept < 9 and shown["views"] == results["runs"][1]["views"][:kept] and len(shown["sessions"]) == 12
+    monkeypatch.setattr(page_module, "VIEW_CHARACTERS", 0)
+    write_report(tmp_path / "r.html", results)
+    assert all(len(run["views"]) == 1 for run in embedded(tmp_path / "r.html")["results"]["runs"])
 
 
 def no_revision(results: dict[str, Any]) -> None:
@@ -143,20 +161,9 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
     write_report(nasty, make_results(3, 40, text=NASTY))
     results = copy.deepcopy(results)
     least = results["runs"][6]  # a baseline that decided nothing, alone
-    least |= {
-        "curves": {},
-        "confusion": {},
-        "delays_s": {},
-        "shown": {"best": [], "worst": least["shown"]["worst"][:1]},
-    }
-    least["shown"]["worst"][0] |= {
-        "p_speak": [],
-        "p_update": [],
-        "user": [],
-        "reference": [],
-        "said": [],
-        "score": None,
-    }
+    least |= {"curves": {}, "confusion": {}, "delays_s": {}, "views": least["views"][:1], "sessions": least["sessions"]}
+    nothing: dict[str, Any] = {name: [] for name in ("p_speak", "p_update", "user", "reference", "said")}
+    least["views"][0] |= nothing | {"score": None}
     least["stamp"] |= {"frames": "store", "dst": "files"}
     write_report(bare, results | {"runs": [least]})
     with open_browser() as new_page:
@@ -194,41 +201,84 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
         assert cells()[0].inner_text() == "–"
         assert cells()[0].get_attribute("title") == "undefined: nothing to count"
 
-        # Run: stamp, figures and sessions are that run's.
-        assert "Language model" in page.inner_text("#detail") and "dot" in page.inner_text("#detail .legend")
+        # The page opens on the first stream; the charts' legends have the figures of the table.
+        run = next(run for run in results["runs"] if run["stamp"]["mode"] == "stream")
+        assert page.input_value("#run") == run["name"]
+        value = {
+            name: f"{score['value']:.3f}" for name, score in run["scores"]["all"].items() if score["value"] is not None
+        }
+        legends = page.locator("#detail .columns .legend").all_inner_texts()
+        for key in ("speaking", "dst_update"):
+            assert f"precision {value[key + '_precision']}, recall {value[key + '_recall']}" in legends[0]
+            assert f"F1 {value[key + '_f1']}" in legends[1] and f"best F1 {value[key + '_best_f1']}" in legends[1]
+        dots = page.locator("#detail .columns svg circle.speak")
+        x, y = float(dots.nth(1).get_attribute("cx")), float(dots.nth(1).get_attribute("cy"))
+        score = run["scores"]["all"]["speaking_f1"]["value"]
+        assert (x, y) == (pytest.approx(34 + 0.41 * 316), pytest.approx(10 + (1 - score) * 250))
+
+        # One figure by source: a row for each, with its interval.
+        page.select_option("#forestFigure", "matching_f1")
+        rows = page.locator(".forest tbody tr:has(th)")
+        assert rows.count() == 1 + len(SOURCES)
+        score = run["scores"]["wtag"]["matching_f1"]
+        row = rows.nth(1 + SOURCES.index("wtag"))
+        assert (
+            f"{score['value']:.3f}" in row.inner_text()
+            and f"{score['low']:.3f}–{score['high']:.3f}" in row.inner_text()
+        )
+        assert row.locator(".whisker").count() == row.locator(".value").count() == 1
+
+        # Another run: stamp, figures and sessions are that run's; the figure stays.
         page.select_option("#run", "stream, drop_middle")
+        assert page.input_value("#forestFigure") == "matching_f1"
         assert "strategy drop_middle, max_tokens 288, keep 1, 2" in page.inner_text("#detail")
         assert "Not computed in this run: Language model." in page.inner_text("#detail")
-        assert page.locator("details.session").count() == 20
+        run = next(run for run in results["runs"] if run["name"] == "stream, drop_middle")
+        assert "All 12 sessions can be opened." in page.inner_text("#detail")
+        shown = page.locator("details.session summary .id").all_inner_texts()
+        assert shown == [view["id"] for view in run["views"]]
+        page.locator("#detail select").nth(1).select_option("best first")
+        assert page.locator("details.session summary .id").all_inner_texts() == shown[::-1]
+        page.locator("#detail select").nth(2).select_option("wtag")
+        assert set(page.locator("details.session summary .soft:nth-child(2)").all_inner_texts()) == {"wtag"}
+        page.select_option("#run", "stream, drop_middle")
 
-        # A timeline opens by keyboard; hovering and arrow keys tell what happens on a frame.
-        view = next(run for run in results["runs"] if run["name"] == "stream, drop_middle")["shown"]["best"][0]
+        # Both tables as CSV.
+        with page.expect_download() as download:
+            page.click("#figuresCsv")
+        table = list(csv.DictReader(Path(download.value.path()).read_text(encoding="utf-8").splitlines()))
+        assert download.value.suggested_filename == "figures-stream-drop_middle.csv"
+        cell = next(one for one in table if (one["sources"], one["figure"]) == ("wtag", "matching_f1"))
+        assert {name: float(cell[name]) for name in ("value", "low", "high")} == run["scores"]["wtag"]["matching_f1"]
+        with page.expect_download() as download:
+            page.click("#sessionsCsv")
+        table = list(csv.DictReader(Path(download.value.path()).read_text(encoding="utf-8").splitlines()))
+        assert [(one["session"], float(one["score"])) for one in table] == [
+            (session["id"], session["score"]) for session in run["sessions"]
+        ]
+
+        # A timeline opens by keyboard; pairs stand side by side, with the words that differ marked.
+        view = run["views"][0]
         page.locator("details.session summary").first.focus()
         page.keyboard.press("Enter")
-        page.wait_for_selector(".track path.speak")
-        assert page.locator(".track rect.s1").count() == 2 * len(view["steps"])
-        page.locator(".track svg").focus()
+        page.wait_for_selector(".session-timeline .st-line")
+        page.locator(".session-timeline .st-lanes").focus()
         page.keyboard.press("End")
-        assert f"frame {view['first_frame'] + 119}" in page.inner_text("#tip")
-        page.keyboard.press("Home")
-        page.keyboard.press("n")  # the user, on frame 2
-        assert "user (0:" in page.inner_text("#tip") and "What do I do first?" in page.inner_text("#tip")
-        assert page.get_attribute(".track svg", "aria-valuenow") == "2"
-        said = view["said"][0]
-        box = page.locator(".track svg").bounding_box()
-        page.mouse.move(box["x"] + (said["frame"] + 0.5) * box["width"] / 120, box["y"] + 80)
-        assert f"model said, {said['verdict']}" in page.inner_text("#tip") and said["text"] in page.inner_text("#tip")
-        page.mouse.move(5, 5)
-        assert page.is_hidden("#tip")
-        words = page.inner_text(".words")
+        assert f"Frame {view['first_frame'] + 119}" in page.inner_text(".st-caption")
+        words = page.inner_text(".st-list")
         assert all(one["text"] in words for one in view["said"] + view["reference"] + view["user"])
-        assert all(url.startswith("file://") for url in requests) and page.problems == []
+        pair = next(one for one in view["said"] if one["verdict"] == "matched" and not one["exact"])
+        row = page.locator(".st-list tr", has_text=pair["text"])
+        assert row.locator("mark").all_inner_texts() == ["Now:", "Please"] and "matched" in row.inner_text()
+        exact = [one for one in view["said"] if one["verdict"] == "matched" and one["exact"]]
+        assert page.locator(".st-list td:last-child", has_text="exact match").count() == len(exact)
+        assert all(url.startswith(("file://", "blob:")) for url in requests) and page.problems == []
 
         for width in (390, 1280):
             page = new_page(viewport={"width": width, "height": 800}, color_scheme="dark")
             page.goto(nasty.as_uri())
             page.locator("details.session summary").first.click()
-            page.wait_for_selector(".track path.speak")
+            page.wait_for_selector(".session-timeline .st-line")
             assert "</script><img src=x onerror=alert(1)>" in page.inner_text("#title")
             assert page.locator("img").count() == 0 and page.locator("script").count() == 2 and page.problems == []
             assert page.evaluate("document.documentElement.scrollWidth") == width
@@ -236,7 +286,9 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
         page = new_page(viewport={"width": 1280, "height": 900})
         page.goto(bare.as_uri())
         page.locator("details.session summary").first.click()
+        page.wait_for_selector(".session-timeline .st-none")
         assert "Nobody says anything." in page.inner_text("#detail")
+        assert "1 of 12 sessions can be opened" in page.inner_text("#detail")
         assert page.locator(".warning").count() == 1 and page.problems == []  # the one beside published figures
 
 
