@@ -269,7 +269,7 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
         assert all(one["text"] in words for one in view["said"] + view["reference"] + view["user"])
         pair = next(one for one in view["said"] if one["verdict"] == "matched" and not one["exact"])
         row = page.locator(".st-list tr", has_text=pair["text"])
-        assert row.locator("mark").all_inner_texts() == ["Now:", "Please"] and "matched" in row.inner_text()
+        assert row.locator("mark").all_inner_texts() == ["Now", ":", "Please"] and "matched" in row.inner_text()
         exact = [one for one in view["said"] if one["verdict"] == "matched" and one["exact"]]
         assert page.locator(".st-list td:last-child", has_text="exact match").count() == len(exact)
         assert all(url.startswith(("file://", "blob:")) for url in requests) and page.problems == []
