@@ -293,8 +293,12 @@ def test_differences_are_those_of_the_values_and_turn_with_the_sides(two: tuple[
 def test_compare_prints_the_shared_runs(two: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", *map(str, two)]) == 0
     out = capsys.readouterr().out
-    assert "4 sessions in both" in out and FIGURES["table_joint_state_accuracy"].label in out
-    assert out.count("B - A") == 1 and "baseline" not in out
+    assert "4 sessions in both" in out and FIGURES["speaking_recall"].label in out
+    assert out.count("B - A") == 1 and "baseline" not in out and "more figures are equal in A and B" in out
+    assert main(["compare", f"{two[0]}", f"{two[0]}"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("figures are equal in A and B.") == 2 and "B - A" not in out
+    assert out.index("stream, summarize_with_dst: 4 sessions") < out.index("offline: 4 sessions")
     assert main(["compare", f"{two[0]}#offline", f"{two[0]}#stream, summarize_with_dst"]) == 0
     assert "not the same task" in capsys.readouterr().out
 
@@ -329,8 +333,8 @@ def test_what_cannot_be_compared(two: tuple[Path, Path], tmp_path: Path, capsys:
     (tmp_path / "text.json").write_text("nothing")
     assert "cannot be read as JSON" in refused(capsys, "report", str(tmp_path / "x.html"), str(tmp_path / "text.json"))
     assert "must end in .html" in refused(capsys, "report", a, b)
-    assert "takes the page to write" in refused(capsys, "report", a)
-    assert "stands in two of the results" in refused(capsys, "report", str(tmp_path / "x.html"), a, a)
+    assert "takes a page to write" in refused(capsys, "report", a)
+    assert "occurs in two of the results" in refused(capsys, "report", str(tmp_path / "x.html"), a, a)
     assert not (tmp_path / "x.html").exists()
 
 

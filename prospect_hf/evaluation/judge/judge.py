@@ -1,8 +1,8 @@
 """A language model as judge of whole streamed dialogues: four marks of 1 to 5, as in the ProAssist paper.
 
-Transcripts are untrusted data, since a trained assistant may say anything. They are sent as JSON without angle brackets,
-under a fixed system prompt. Each session is judged several times with different seeds, to measure how well the votes
-agree.
+Transcripts are untrusted data, since a trained assistant may say anything. They are sent as JSON without angle
+brackets, under a fixed system prompt. Each session is judged several times with different seeds, to measure how well
+the votes agree.
 """
 
 from __future__ import annotations
