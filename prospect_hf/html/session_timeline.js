@@ -637,7 +637,7 @@ function draw(root, session, options = {}) {
   }
   function utteranceNode(tag, who, one, className) {
     const node = element(tag, undefined, className);
-    node.append(element("b", `${one.verdict ? MARKS[one.verdict] + " " : ""}${named(who, one)}`, one.verdict ? "st-is-" + one.verdict : ""), ...words(one));
+    node.append(element("b", `${one.verdict ? MARKS[one.verdict] + " " : ""}${named(who, one)}`, one.verdict ? "st-is-" + one.verdict : ""), " ", ...words(one));
     return node;
   }
 
@@ -649,7 +649,7 @@ function draw(root, session, options = {}) {
       const state = stateAt(row, i), wanted = expected ? stateAt(expected[k], i) : state, changes = i && row.some((run) => run[0] === i);
       if (!changes && state === wanted) return;
       const line = element("p");
-      line.append(element("b", `step ${k + 1}`), `${steps[k]}: `, element("span", `${SYMBOLS[state]} ${STATES[state]}`, "st-state" + state));
+      line.append(element("b", `step ${k + 1}`), ` ${steps[k]}: `, element("span", `${SYMBOLS[state]} ${STATES[state]}`, "st-state" + state));
       if (wanted !== state) line.append("; reference: ", element("span", `${SYMBOLS[wanted]} ${STATES[wanted]}`, "st-state" + wanted));
       lines.push(line);
     });

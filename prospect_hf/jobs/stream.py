@@ -19,6 +19,7 @@ from modeling_dst_smolvlm import Decoding, DSTSmolVLMForConditionalGeneration
 from processing_dst_smolvlm import DSTSmolVLMProcessor
 from prospect_hf.checkpoints import load_trained
 from prospect_hf.errors import DataError, UsageError
+from prospect_hf.extras import missing
 from prospect_hf.settings import compose, parse
 from prospect_hf.streaming.arguments import GROUPS, StreamArguments
 from prospect_hf.streaming.followed_task import FollowedTask, is_stored, session_task, video_task
@@ -33,8 +34,6 @@ from prospect_hf.streaming.trace import TraceWriter, read_trace, trace_header
 from prospect_hf.timeline import frame_at
 from streaming_dst_smolvlm import DSTStream
 from tracking_dst_smolvlm import Tracking
-
-NEEDED = 'this needs the packages of `pip install "prospect-hf[stream]"`'
 
 
 def main(argv: Sequence[str], usage: str | None = None) -> int:
@@ -62,7 +61,7 @@ def run(overrides: Sequence[str]) -> int:
     try:
         from prospect_hf.streaming.live_view import LiveView
     except ImportError as error:
-        raise UsageError(f"{error}: {NEEDED}.") from error
+        raise missing("The live view", "rich", "stream") from error
 
     model, processor = load_trained(Path(args.model))
     fps = model.config.fps

@@ -16,6 +16,7 @@ from PIL import Image
 from trace_fixtures import HOSTILE, make_trace
 
 from prospect_hf.errors import DataError
+from prospect_hf.html import write_html
 from prospect_hf.streaming.timeline_page import write_page
 from prospect_hf.streaming.trace import Trace
 
@@ -201,3 +202,129 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
         page.evaluate(f"{SCROLL}.scrollLeft += 500")
         comes_true(page, f"Math.abs(timeline.left - {at} - 500 / timeline.scale) < 1")
         assert page.problems == []
+
+
+def small_trace() -> Trace:
+    """Twenty frames, two steps; the assistant is late once, silent once, and speaks once too often."""
+    trace = make_trace(20, 2, reference=False)
+    trace.header["reference"] = {
+        "utterances": [{"frame": 4, "text": "Fetch the\nchassis."}, {"frame": 12, "text": "Screw it on."}],
+        "states": [[4, 0, 1], [12, 0, 2], [12, 1, 1]],
+    }
+    texts = {5: "Fetch the chassis.", 17: "Well done."}
+    for frame, event in enumerate(trace.events):
+        event["text"], event["user_text"], event["context"] = texts.get(frame), "", None
+        event["states"] = [0 if frame < 4 else 1 if frame < 14 else 2, 0 if frame < 12 else 1]
+    return trace
+
+
+def test_utterances_are_compared_with_the_reference(tmp_path: Path) -> None:
+    write_page(tmp_path / "p.html", small_trace())
+    session = embedded(tmp_path / "p.html")["session"]
+    assert [(one["frame"], one["verdict"]) for one in session["said"]] == [(5, "exact"), (17, "redundant")]
+    assert [(one["frame"], one["verdict"]) for one in session["reference"]] == [(4, "exact"), (12, "missed")]
+    assert session["said"][0]["pair"] == 0 and "pair" not in session["said"][1]
+    write_page(tmp_path / "p.html", make_trace(20, 2, reference=False))
+    session = embedded(tmp_path / "p.html")["session"]
+    assert session["reference"] is session["reference_states"] is None
+    assert not any("verdict" in one for one in session["said"])
+
+
+def test_the_reference_before_the_first_frame_holds_on_it(tmp_path: Path) -> None:
+    """A stream that goes on after a stop has a trace that begins later."""
+    trace = small_trace()
+    write_page(tmp_path / "p.html", Trace(trace.header, trace.events[10:]))
+    session = embedded(tmp_path / "p.html")["session"]
+    assert session["first_frame"] == 10 and session["reference_states"] == [[0, 0, 1], [2, 0, 2], [2, 1, 1]]
+    assert session["predicted_states"][0] == [0, 0, 1]
+    assert [one["frame"] for one in session["reference"]] == [2]
+
+
+def test_disagreements_the_list_and_links_in_a_browser(tmp_path: Path) -> None:
+    path = tmp_path / "p.html"
+    write_page(path, small_trace())
+    with open_browser() as new_page:
+        page = new_page(viewport={"width": 1280, "height": 900})
+        page.goto(path.as_uri() + "#frame=3")
+        assert chosen(page) == 3
+        # The state of step 1 differs on frames 12 and 13; an utterance is missed on 12, one is redundant on 17.
+        assert page.evaluate("timeline.disagreements") == [12, 17]
+        for key, expected in (("d", 12), ("d", 17), ("d", 17), ("Shift+D", 12), ("Shift+D", 12)):
+            page.keyboard.press(key)
+            assert chosen(page) == expected, key
+        caption = page.inner_text(".st-caption")
+        assert "missed Screw it on." in caption and "No earlier disagreement." in caption
+        assert "◐ in progress; reference: ● completed" in caption and "step 2" in caption
+        page.get_by_role("button", name="disagreement ›").click()
+        assert chosen(page) == 17
+
+        rows = page.locator(".st-list tbody tr")
+        assert [row.split("\t")[0] for row in rows.all_inner_texts()] == ["0:02", "0:06", "0:08.5"]
+        assert "+0.5 s" in rows.first.inner_text()  # the pair is in one row
+        page.get_by_role("button", name="same words +0.5 s Fetch the chassis.").click()
+        assert chosen(page) == 5 and page.locator(".st-line[aria-current=true]").count() == 1
+        page.keyboard.press("ArrowDown")
+        page.keyboard.press("Enter")
+        assert chosen(page) == 12
+
+        # A mark of few pixels: its text is read beside the pointer, a few pixels away from it too.
+        for _ in range(3):
+            page.keyboard.press("0")
+        box = page.locator(".st-lanes").bounding_box()
+        assistant = box["y"] + 24 + 13
+        page.mouse.move(box["x"] + page.evaluate("timeline.middle(5) - timeline.scale / 2") + 2, assistant)
+        assert "assistant, same words: Fetch the chassis." in page.inner_text(".st-tip")
+        page.mouse.move(box["x"] + page.evaluate("timeline.middle(17) - timeline.scale / 2") - 6, assistant)
+        assert "assistant, redundant: Well done." in page.inner_text(".st-tip")
+
+        page.get_by_role("button", name="copy a link to this frame").click()
+        comes_true(page, "/link/.test(document.querySelector('.st-caption').textContent)")
+        assert page.url.endswith("#frame=12")
+        page.evaluate("location.hash = 'frame=8'")
+        comes_true(page, "timeline.selected === 8")
+        assert page.problems == []
+
+
+def test_several_timelines_on_one_page(tmp_path: Path) -> None:
+    """As a report draws them: other data, words of its own, keys only where the focus is."""
+    session = {
+        "id": "one", "frames": 30, "fps": 2, "first_frame": 0, "steps": ["Fetch it"], "predicted_states": [[3, 0, 1]],
+        "reference_states": None, "p_speak": [], "p_update": [], "user": [], "reference": [
+            {"frame": 9, "text": "Now the blue cup", "verdict": "matched",
+             "words": [["Now the ", False], ["blue", True], [" cup", False]]}],
+        "said": [{"frame": 10, "text": "Now the red cup", "verdict": "matched", "pair": 0,
+                  "words": [["Now the ", False], ["red", True], [" cup", False]]}],
+    }  # fmt: skip
+    template = """<!doctype html><meta http-equiv="Content-Security-Policy"
+        content="default-src 'none'; style-src 'unsafe-inline'; script-src '__SCRIPT_HASH__'">
+        <style>
+/* include: palette.css */
+/* include: session_timeline.css */
+</style><div id="a"></div><details><summary>more</summary><div id="b"></div></details>
+<script id="data" type="application/json">__PAGE_DATA__</script><script>
+/* include: session_timeline.js */
+const { sessions } = JSON.parse(document.getElementById("data").textContent);
+const [a, b] = sessions.map((one, n) => SessionTimeline.draw(document.getElementById("ab"[n]), one,
+  { verdicts: { matched: "alike" } }));
+</script>"""
+    write_html(tmp_path / "p.html", template, {"sessions": [session, {**session, "id": HOSTILE}]})
+    with open_browser() as new_page:
+        page = new_page(viewport={"width": 800, "height": 900})
+        page.goto((tmp_path / "p.html").as_uri())
+        marked = page.locator("#a .st-list mark").all_inner_texts()
+        assert marked == ["blue", "red"] and "alike" in page.inner_text("#a .st-list")
+        page.keyboard.press("End")
+        assert page.evaluate("[a.selected, b.selected]") == [10, 10]
+        page.get_by_text("more").click()
+        page.locator("#b .st-lanes").focus()
+        page.keyboard.press("End")
+        assert page.evaluate("[a.selected, b.selected]") == [10, 29]
+        comes_true(page, "b.scale > 10")  # drawn once it is seen
+        assert page.locator(".st-bar >> text=disagreement").count() == 2
+        assert page.problems == []
+
+
+def test_a_template_cannot_include_what_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"other\.js"):
+        write_html(tmp_path / "p.html", "<script>\n/* include: other.js */\n</script>__PAGE_DATA__", {})
+    assert list(tmp_path.iterdir()) == []
