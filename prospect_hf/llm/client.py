@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from prospect_hf.errors import DataError, UsageError
+from prospect_hf.extras import missing
 from prospect_hf.llm.address import check_address, is_loopback
 from prospect_hf.llm.answers import (
     MAX_WAIT_S,
@@ -64,7 +65,7 @@ class LLMClient:
         try:
             import openai
         except ImportError:
-            raise UsageError('Asking a language model needs openai: pip install "prospect-hf[llm]".') from None
+            raise missing("Asking a language model", "openai", "llm") from None
         self.arguments = arguments
         base_url = arguments.base_url or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
         self._host = check_address(base_url, "OPENAI_BASE_URL")
