@@ -24,6 +24,7 @@ from prospect_hf.streaming.interrupt import Interrupt
 from prospect_hf.streaming.thumbnails import THUMBNAILS, ThumbnailStrip
 from prospect_hf.streaming.trace import read_trace
 from streaming_dst_smolvlm import DSTStream, StreamBatch, StreamError
+from turns_dst_smolvlm import Turns
 
 pytest.importorskip("rich", reason="rich is not installed (extra stream)")
 PLAN = "stream.plan=[attach the wheel,tighten the bolt,two]"
@@ -141,7 +142,7 @@ def test_ctrl_c_waits_for_the_frame(
     """In the middle of a frame it is heard at its end, and the stream goes on as if it had never stopped."""
     arguments = [model, f"stream.source={pictures}", PLAN]
     assert main([*arguments, f"stream.output_dir={tmp_path / 'whole'}"]) == 0
-    decide = StreamBatch._decide
+    decide = Turns.decide
     asked = []
 
     def signalled(self: Any, row: Any, *answers: Any) -> None:
@@ -150,7 +151,7 @@ def test_ctrl_c_waits_for_the_frame(
             signal.raise_signal(signal.SIGINT)
         decide(self, row, *answers)
 
-    monkeypatch.setattr(StreamBatch, "_decide", signalled)
+    monkeypatch.setattr(Turns, "decide", signalled)
     before = signal.getsignal(signal.SIGINT)
     part = f"stream.output_dir={tmp_path / 'part'}"
     assert main([*arguments, part]) == 1 and asked == ["frame"]
@@ -163,13 +164,31 @@ def test_ctrl_c_waits_for_the_frame(
         assert {**ours, "latency": None} == {**theirs, "latency": None}
 
 
-def test_ctrl_c_twice_ends_at_once() -> None:
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_stop_ends_the_frame_at_once(stop: signal.Signals) -> None:
     with Interrupt() as interrupt, pytest.raises(KeyboardInterrupt), interrupt.after_this():
-        signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(stop)
+        signal.raise_signal(stop)
         raise AssertionError("it was not heard")
     with Interrupt(), pytest.raises(KeyboardInterrupt):
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(stop)
+
+
+def test_an_unexpected_error_loses_no_output(
+    model: str, pictures: Path, output: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = DSTStream.step
+
+    def fails(self: DSTStream, frame: Any, user_text: str | None = None, time: float | None = None) -> Any:
+        if self.batch.rows[0].frame == 4:
+            raise RuntimeError("a fault")
+        return step(self, frame, user_text, time)
+
+    monkeypatch.setattr(DSTStream, "step", fails)
+    with pytest.raises(RuntimeError, match="a fault"):
+        main([model, f"stream.source={pictures}", PLAN, output])
+    assert len(read_trace(tmp_path / "out" / "trace.jsonl").events) == 5
+    assert {path.name for path in (tmp_path / "out").iterdir()} >= {"trace.html", "trace.srt", "state"}
 
 
 def test_a_source_that_breaks_off_keeps_what_was_seen(
