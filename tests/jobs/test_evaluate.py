@@ -417,7 +417,7 @@ def test_part_of_the_data_is_not_for_the_card(
 ) -> None:
     for setting in ("evaluate.card=true", "evaluate.dataset_id=prospect/dst_frames"):
         error = refused(capsys, f"evaluate.model={trained}", "evaluate.limit=1", setting)
-        assert "of the whole" in error
+        assert "a model card reports all" in error
 
 
 def test_a_context_without_room_is_named(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

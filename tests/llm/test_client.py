@@ -310,9 +310,7 @@ def test_the_cost_cap_is_never_passed_and_a_second_run_goes_on(client: Make) -> 
         most = (len(json.dumps(bound, ensure_ascii=False).encode()) + 2048 * 4.0) / 1e6
         settings = {"concurrency": 6, **PRICES, "max_usd": most + 3.5 * USD}
         asked = client(server, **settings)
-        with pytest.raises(
-            UsageError, match=r"llm.max_usd: \$0.0006 of \$.* is spent in 4 requests, .* raise the"
-        ):
+        with pytest.raises(UsageError, match=r"llm.max_usd: \$0.0006 of \$.* is spent in 4 requests, .* raise the"):
             asked.ask_many(questions, progress=False)
         # Four fit: the fifth might have cost more than what was left.
         assert len(server.requests) == 4 and asked.spent["usd"] == pytest.approx(4 * USD)
@@ -337,9 +335,7 @@ def test_requests_on_their_way_count_for_the_cost_cap(client: Make) -> None:
 def test_the_request_cap_counts_attempts(client: Make) -> None:
     with fake_server([Reply("no")]) as server:
         asked = client(server, max_requests=3, max_retries=9)
-        with pytest.raises(
-            UsageError, match=r"llm.max_requests: all 3 requests are used; raise the limit and run"
-        ):
+        with pytest.raises(UsageError, match=r"llm.max_requests: all 3 requests are used; raise the limit and run"):
             asked.ask(MESSAGES, SCHEMA, "word")
         assert len(server.requests) == 3
 
