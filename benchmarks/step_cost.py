@@ -1,8 +1,8 @@
 """Time and peak memory of a training step with four losses, against the stock model's step with one loss.
 
 Our step is ``DSTTrainer.compute_loss`` (text, speaking, DST update and states) with its backward pass; the stock step
-is ``SmolVLMForConditionalGeneration`` with ``labels=`` and its backward pass. Both have the same weights, ids, frames and
-text labels, and the same text loss, which is checked. tokens_per_frame is "full", the stock model's only mode. The
+is ``SmolVLMForConditionalGeneration`` with ``labels=`` and its backward pass. Both have the same weights, ids, frames
+and text labels, and the same text loss, which is checked. tokens_per_frame is "full", the stock model's only mode. The
 optimiser, the same for both, is left out. CPU, float32.
 
 * time: the two steps alternate in one process; ratio of the medians. Each shape runs with the text labels of a stream

@@ -50,7 +50,7 @@ NESTED: dict[str, Any] = {
     [
         ({"items": [1, 2, 1], "maybe": 0.5, "sure": True}, None),
         ({"items": [], "maybe": None, "sure": False}, None),
-        ({"items": [1, 3], "maybe": 1, "sure": True}, "it.items[1] is none of 1, 2"),
+        ({"items": [1, 3], "maybe": 1, "sure": True}, "it.items[1] is not one of 1, 2"),
         ({"items": [True], "maybe": 1, "sure": True}, "it.items[0] is not of type integer"),
         ({"items": [1.0], "maybe": 1, "sure": True}, "it.items[0] is not of type integer"),
         ({"items": [], "maybe": "1", "sure": True}, "it.maybe is not of type number or null"),
