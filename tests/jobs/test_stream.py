@@ -23,7 +23,7 @@ from prospect_hf.streaming.frame_sources import SourceFrame
 from prospect_hf.streaming.interrupt import Interrupt
 from prospect_hf.streaming.thumbnails import THUMBNAILS, ThumbnailStrip
 from prospect_hf.streaming.trace import read_trace
-from streaming_dst_smolvlm import DSTStream, StreamBatch, StreamError
+from streaming_dst_smolvlm import DSTStream, StreamError
 from turns_dst_smolvlm import Turns
 
 pytest.importorskip("rich", reason="rich is not installed (extra stream)")

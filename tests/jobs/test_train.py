@@ -316,7 +316,7 @@ def test_data_that_cannot_be_used(tmp_path: Path, capsys: pytest.CaptureFixture[
         return refused(capsys, "data=proassist", "data.sources=[wtag]", "data.forms=[dialogs]", *output, *arguments)
 
     assert "data.root is not set" in proassist()
-    assert "/nowhere holds no folder processed_data" in proassist("data.root=/nowhere")
+    assert "/nowhere has no subfolder processed_data" in proassist("data.root=/nowhere")
     dialogs = tmp_path / "processed_data" / "wtag" / "generated_dialogs"
     dialogs.mkdir(parents=True)
     assert "generated_dialogs" in proassist(f"data.root={tmp_path}")
