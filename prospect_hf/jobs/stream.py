@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from PIL import Image
 
 from context_dst_smolvlm import Context, StreamError
-from modeling_dst_smolvlm import Decoding, DSTSmolVLMForConditionalGeneration
+from decoding_dst_smolvlm import Decoding
+from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
 from processing_dst_smolvlm import DSTSmolVLMProcessor
 from prospect_hf.checkpoints import load_trained
 from prospect_hf.errors import DataError, UsageError
 from prospect_hf.extras import missing
-from prospect_hf.settings import compose, parse
-from prospect_hf.streaming.arguments import GROUPS, StreamArguments
+from prospect_hf.streaming.arguments import StreamArguments
 from prospect_hf.streaming.followed_task import FollowedTask, is_stored, session_task, video_task
 from prospect_hf.streaming.frame_sources import SourceFrame
 from prospect_hf.streaming.interrupt import Interrupt
@@ -37,28 +35,16 @@ from streaming_dst_smolvlm import DSTStream
 from tracking_dst_smolvlm import Tracking
 
 
-def main(argv: Sequence[str], usage: str | None = None) -> int:
-    """Follow what the command line names and return the exit code."""
-    if {"-h", "--help"} & set(argv):
-        print(usage or main.__doc__)
-        return 0
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    try:
-        return run(argv)
-    except (UsageError, DataError, StreamError, OSError, ImportError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+def run(stream: StreamArguments, context: Context, tracking: Tracking, decoding: Decoding) -> int:
+    """Follow the source; 0 at its end, 1 where it was stopped or broke off.
 
-
-def run(overrides: Sequence[str]) -> int:
-    """Follow the source; 0 at its end, 1 where it was stopped or broke off."""
-    groups = compose("stream", GROUPS, overrides)
-    args = parse(StreamArguments, groups["stream"], "stream")
-    context = parse(Context, groups["context"], "context")
-    tracking = parse(Tracking, groups["tracking"], "tracking")
-    decoding = parse(Decoding, groups["decoding"], "decoding")
+    Args:
+        stream: what is followed, by which model, and what is written.
+        context: what happens when the context is full.
+        tracking: how proposals become moves of the table.
+        decoding: how texts are written.
+    """
+    args = stream
     try:
         from prospect_hf.streaming.live_view import LiveView
     except ImportError as error:
@@ -68,10 +54,11 @@ def run(overrides: Sequence[str]) -> int:
     fps = model.config.fps
     job = session_task(args, processor, fps) if args.session else video_task(args, fps)
     output = Path(args.output_dir)
-    stream = begin(args, job, model, processor, context, tracking, decoding)
-    batch, first = stream.batch, stream.batch.rows[0].frame + 1
+    following = begin(
+        args, job, model, processor, context, tracking, decoding, on_text=lambda frame, piece: view.hear(piece)
+    )
+    batch, first = following.batch, following.batch.rows[0].frame + 1
     view = LiveView(job.plan, job.goal, batch.speaking_threshold, batch.dst_update_threshold, view=args.view)
-    batch.on_text = lambda _, frame, piece: view.hear(piece)
     header = {
         "kind": KIND,
         "version": VERSION,
@@ -107,7 +94,7 @@ def run(overrides: Sequence[str]) -> int:
             for frame in frames:
                 with interrupt.after_this():
                     text = job.said_until(frame_at(frame.time, fps))
-                    event = stream.step(frame.frame, text, frame.time + later)
+                    event = following.step(frame.frame, text, frame.time + later)
                     trace.write(event)
                 dropped = frames.dropped if args.live else 0
                 view.show(event, dropped)
@@ -121,7 +108,7 @@ def run(overrides: Sequence[str]) -> int:
             raise DataError(f"{job.source}: no frame was followed.")
         raise failure
     if not batch.rows[0].phase:
-        save_stream(stream, output / "state")
+        save_stream(following, output / "state")
     written = [path, *write_outputs(path, args, job, strip)]
     lost = f", {dropped} dropped" if args.live else ""
     print(f"{count} frames, {count / seconds:.1f} a second{lost}: {', '.join(map(str, written))}")
@@ -141,25 +128,20 @@ def begin(
     context: Context,
     tracking: Tracking,
     decoding: Decoding,
+    on_text: Callable[[int, str], None],
 ) -> DSTStream:
-    """A new stream, or the one that an earlier run left.
+    """A new stream, or the one that an earlier run left; ``on_text`` gets its utterances piece by piece.
 
     Raises:
         UsageError: the stream that is there is about something else.
     """
-    if args.restore:
-        stream = restore_stream(Path(args.output_dir) / "state", model, processor)
-        task = stream.batch.rows[0].task
-        if (list(task.plan), task.goal) != (job.plan, job.goal):
-            raise UsageError(
-                f"{args.output_dir}/state follows another plan or goal; give those, or another output_dir."
-            )
-    else:
-        stream = DSTStream(model, processor, job.plan, job.goal, None, context, tracking, decoding)
-    if args.speaking_threshold is not None:
-        stream.batch.speaking_threshold = args.speaking_threshold
-    if args.dst_update_threshold is not None:
-        stream.batch.dst_update_threshold = args.dst_update_threshold
+    thresholds = args.speaking_threshold, args.dst_update_threshold
+    if not args.restore:
+        return DSTStream(model, processor, job.plan, job.goal, None, context, tracking, decoding, on_text, *thresholds)
+    stream = restore_stream(Path(args.output_dir) / "state", model, processor, on_text, *thresholds)
+    task = stream.batch.rows[0].task
+    if (list(task.plan), task.goal) != (job.plan, job.goal):
+        raise UsageError(f"{args.output_dir}/state follows another plan or goal; give those, or another output_dir.")
     return stream
 
 

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from context_dst_smolvlm import Context
-from modeling_dst_smolvlm import Decoding
 from prospect_hf.data.reader import FRAME_SOURCES
 from prospect_hf.errors import UsageError
-from tracking_dst_smolvlm import Tracking
 
 
 @dataclass
@@ -27,7 +24,8 @@ class StreamArguments:
         dst: where the session's labels come from: ``files``, ``align`` or ``none``.
         cache_dir: where the corpus' frame rows are kept.
         goal: what the user is after.
-        plan: the steps; or ``plan_file``, a text file with one step a line.
+        plan: the steps.
+        plan_file: in place of ``plan``, a text file with one step a line.
         user_texts: what the user says, "SECONDS TEXT" each.
         start_s, end_s: the part of the source that is followed, in seconds.
         live: keep up with the source: frames are dropped by time, and counted, where the model is slower.
@@ -94,6 +92,3 @@ class StreamArguments:
             except ValueError:
                 raise UsageError(f"stream.user_texts: {line!r} does not begin with a number of seconds.") from None
         return sorted(pairs)
-
-
-GROUPS = {"stream": StreamArguments, "context": Context, "tracking": Tracking, "decoding": Decoding}

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from job_fixtures import stream as main
 from model_fixtures import picture, small_processor
 from PIL import Image
 from stream_fixtures import talkative_model
 
 from prospect_hf.jobs import stream as run_module
-from prospect_hf.jobs.stream import main
 from prospect_hf.simulator.corpus import write_corpus
 from prospect_hf.simulator.scene import SceneConfig
 from prospect_hf.streaming.frame_sources import SourceFrame
@@ -249,11 +249,6 @@ def test_what_cannot_be_followed(
     assert message in error and error.startswith("error: ") and error.count("\n") == 1
 
 
-def test_help_is_the_usage(capsys: Any) -> None:
-    assert main(["--help"], "usage text") == 0
-    assert capsys.readouterr().out == "usage text\n"
-
-
 def test_the_live_view_on_a_terminal() -> None:
     from rich.console import Console
 
@@ -262,10 +257,15 @@ def test_the_live_view_on_a_terminal() -> None:
     console = Console(force_terminal=True, width=100, record=True)
     hostile = "[red]not markup[/red] \x1b[31m"
     plan = [hostile, *(f"step {number}" for number in range(2, 41))]
-    stream = DSTStream(talkative_model(), small_processor(), plan, hostile)
-    stream.batch.speaking_threshold = 0.0
     with LiveView(plan, hostile, 0.0, 0.5, console) as view:
-        stream.batch.on_text = lambda _, frame, piece: view.hear(piece)
+        stream = DSTStream(
+            talkative_model(),
+            small_processor(),
+            plan,
+            hostile,
+            on_text=lambda frame, piece: view.hear(piece),
+            speaking_threshold=0.0,
+        )
         for frame in range(4):
             view.show(stream.step(picture("v", frame), hostile if frame == 1 else None), dropped=2)
     shown = console.export_text()
