@@ -1,4 +1,8 @@
-"""Settings: Hydra groups of YAML files, parsed into dataclasses that check every key and value."""
+"""Settings: YAML files put together by Hydra, and ``group.key=value`` on the command line, checked key by key.
+
+Groups and files (``model=tiny``) are Hydra's. Values are read by the type of their key: the text of a text setting is
+taken as it stands, so goals and file names may hold spaces, quotes, commas and ``=``; every other value is YAML.
+"""
 
 from __future__ import annotations
 
@@ -9,43 +13,127 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-import hydra
-from hydra.errors import HydraException
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
 from prospect_hf.errors import UsageError
+from prospect_hf.settings_schema import Setting, read_settings
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
+# YAML 1.1 reads these as true and false; here only true and false are, so that eval_strategy=no is the word.
+YAML_WORDS = ("yes", "no", "on", "off")
+Groups = Mapping[str, str]  # group -> "module:Class" of its dataclass
 
 
-def compose(name: str, groups: Mapping[str, type[Any]], overrides: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The settings of each group; ``group.key=value`` sets known and new keys alike (they are checked when parsed).
+def compose(name: str, groups: Groups, overrides: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The settings of each group: the defaults of ``configs/<name>.yaml``, then ``overrides``.
+
+    Keys and the types of values are checked here, before a model or a library is loaded; what a value may be is checked
+    when the group's dataclass is made (``parse``).
 
     Args:
         name: the root file, ``configs/<name>.yaml``.
-        groups: group -> the dataclass that it is parsed into.
-        overrides: as on a command line.
+        groups: the dataclass of each group.
+        overrides: as on a command line: ``group=file`` and ``group.key=value``.
 
     Raises:
-        UsageError: an override of no group, or one that Hydra cannot use.
+        UsageError: an override that names no group, file or key, or a value of another type than its key's.
     """
-    paths = {f.name: f"{group}.{f.name}" for group, cls in groups.items() for f in fields(cls)}
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    schemas = {group: read_settings(path) for group, path in groups.items()}
+    choices, assignments = [], []
     for override in overrides:
-        key = override.lstrip("+~").partition("=")[0]
-        if key.partition(".")[0] not in groups:
-            near = difflib.get_close_matches(key.rpartition(".")[2], [*groups, *paths], n=1)
-            hint = f"; did you mean {paths.get(near[0], near[0])}?" if near else "."
-            known = ", ".join(groups)
-            raise UsageError(f"{key!r} is no setting: give GROUP=NAME or GROUP.KEY=VALUE, groups are {known}{hint}")
-    # Hydra wants "+" before a key that no file names; which keys exist is the dataclasses' business here.
-    merged = [f"++{o}" if "." in o.partition("=")[0] and o[0] not in "+~" else o for o in overrides]
+        key, equals, text = override.partition("=")
+        key = key.lstrip("+")
+        group, dot, path = key.partition(".")
+        if group not in groups or not equals:
+            raise UsageError(_no_setting(override, schemas))
+        if dot:
+            assignments.append((group, path, _value(group, path, text, schemas[group])))
+        else:
+            choices.append(f"{group}={_choice(group, text)}")
     try:
         with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            config = hydra.compose(name, merged)
-            return cast("dict[str, dict[str, Any]]", OmegaConf.to_container(config, resolve=True))
-    except (HydraException, OmegaConfBaseException, TypeError, ValueError) as error:  # model=3 is a ValueError
+            config = hydra.compose(name, choices)
+        for group, path, value in assignments:
+            OmegaConf.update(config, f"{group}.{path}", value, merge=False, force_add=True)
+        composed = cast("dict[str, dict[str, Any]]", OmegaConf.to_container(config, resolve=True))
+    except (HydraException, OmegaConfBaseException, TypeError, ValueError) as error:
         raise UsageError(" ".join(str(error).split())) from error
+    # A group without a file and without a value stands for its dataclass's defaults.
+    composed = {group: composed.get(group) or {} for group in groups}
+    for group, values in composed.items():
+        check_keys(group, values, schemas[group])
+    return composed
+
+
+def choices_of(group: str) -> list[str]:
+    """The files of a group, ``configs/<group>/*.yaml``."""
+    return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+
+
+def _choice(group: str, text: str) -> str:
+    known = choices_of(group)
+    if text not in known:
+        near = difflib.get_close_matches(text, known, n=1, cutoff=0.5)
+        hint = f"; did you mean {group}={near[0]}?" if near else "."
+        if not known:
+            raise UsageError(f"{group}={text}: the group {group} has no files; set its keys, {group}.KEY=VALUE.")
+        raise UsageError(f"{group}={text} is no choice: known are {', '.join(known)}{hint}")
+    return text
+
+
+def _value(group: str, path: str, text: str, schema: Mapping[str, Setting]) -> Any:
+    """The value that ``text`` stands for; an unknown key is refused with the nearest known one."""
+    from omegaconf import OmegaConf
+
+    name, _, inner = path.partition(".")
+    if name not in schema:
+        raise UsageError(_unknown_key(group, name, schema))
+    hint = schema[name].hint
+    kinds = set(get_args(hint)) if get_origin(hint) in (Union, UnionType) else {hint}
+    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+    if not inner and kinds <= {str, NoneType} and not quoted:
+        return None if text in ("null", "~") and NoneType in kinds else text
+    if text.lower() in YAML_WORDS:
+        return text
+    try:
+        # OmegaConf's YAML reads 1e-5 as a number, which plain YAML 1.1 does not.
+        return OmegaConf.to_container(OmegaConf.create(f"value: {text}"))["value"]  # type: ignore[index, call-overload]
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"{group}.{path}={text} is not a value that YAML can read ({reason}); quote texts.") from error
+
+
+def _no_setting(override: str, schemas: Mapping[str, Mapping[str, Setting]]) -> str:
+    key = override.lstrip("+~").partition("=")[0]
+    paths = {name: f"{group}.{name}" for group, schema in schemas.items() for name in schema}
+    groups = ", ".join(schemas)
+    if key.partition(".")[0] in schemas:
+        return f"{override!r} gives no value: write {key}=VALUE."
+    near = difflib.get_close_matches(key.rpartition(".")[2], [*schemas, *paths], n=1)
+    hint = f"; did you mean {paths.get(near[0], near[0])}?" if near else "."
+    return f"{key!r} is no setting: give GROUP=NAME or GROUP.KEY=VALUE, groups are {groups}{hint}"
+
+
+def _unknown_key(group: str, key: str, schema: Mapping[str, Any]) -> str:
+    near = difflib.get_close_matches(key, schema, n=1)
+    hint = f"; did you mean {group}.{near[0]}?" if near else f"; known keys are {', '.join(sorted(schema))}."
+    return f"{group}.{key} is no setting{hint}"
+
+
+def check_keys(group: str, values: Mapping[str, Any], schema: Mapping[str, Setting]) -> None:
+    """Whether a group's keys are known and its values of their types.
+
+    Raises:
+        UsageError: an unknown key, with the nearest known one, or a value of another type.
+    """
+    for key, value in values.items():
+        if key not in schema:
+            raise UsageError(_unknown_key(group, str(key), schema))
+        if not _fits(value, schema[key].hint):
+            raise UsageError(f"{group}.{key} must be {schema[key].type}, not {value!r}.")
 
 
 Arguments = TypeVar("Arguments")
@@ -58,12 +146,10 @@ def parse(cls: type[Arguments], values: Mapping[str, Any], group: str) -> Argume
         UsageError: an unknown key (with the nearest known one), or a value of another type or out of range.
     """
     hints = get_type_hints(cls)
-    known = [f.name for f in fields(cls) if f.init]  # type: ignore[arg-type]
+    known = {f.name: None for f in fields(cls) if f.init}  # type: ignore[arg-type]
     for key in values:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"; did you mean {group}.{near[0]}?" if near else f"; known keys are {', '.join(sorted(known))}."
-            raise UsageError(f"{group}.{key} is no setting{hint}")
+            raise UsageError(_unknown_key(group, str(key), known))
         if not _fits(values[key], hints[key]):
             kind = hints[key].__name__ if isinstance(hints[key], type) else hints[key]
             raise UsageError(f"{group}.{key} must be {kind}, not {values[key]!r}.")
@@ -72,7 +158,7 @@ def parse(cls: type[Arguments], values: Mapping[str, Any], group: str) -> Argume
     except UsageError:
         raise
     except (TypeError, ValueError, ImportError) as error:
-        raise UsageError(f"The {group} settings cannot be used: {error}") from error
+        raise UsageError(f"The {group} settings cannot be used: {' '.join(str(error).split())}") from error
 
 
 def _fits(value: Any, hint: Any) -> bool:

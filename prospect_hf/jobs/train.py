@@ -6,9 +6,8 @@ import copy
 import itertools
 import json
 import logging
-import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import transformers
 from transformers.trainer_utils import SaveStrategy, get_last_checkpoint
 
-from context_dst_smolvlm import Context, StreamError
+from context_dst_smolvlm import Context
 from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
 from prospect_hf.data.arguments import DataArguments
 from prospect_hf.data.clips import ClipCollator, ClipDataset
@@ -30,7 +29,7 @@ from prospect_hf.evaluation.baselines import majority, majority_response
 from prospect_hf.evaluation.free_running import follow
 from prospect_hf.evaluation.score import score
 from prospect_hf.hub.model_card import write_card
-from prospect_hf.settings import compose, parse
+from prospect_hf.settings import parse
 from prospect_hf.training.arguments import DSTTrainingArguments, ModelArguments
 from prospect_hf.training.build import build_model, build_processor, freeze_vision
 from prospect_hf.training.result_tables import balance_table, result_table
@@ -38,40 +37,29 @@ from prospect_hf.training.trainer import DSTTrainer
 
 logger = logging.getLogger(__name__)
 
-GROUPS = {"model": ModelArguments, "data": DataArguments, "training": DSTTrainingArguments, "context": Context}
+
+def run(model: ModelArguments, data: DataArguments, training: Mapping[str, Any], context: Context) -> None:
+    """Prepare, train, evaluate, save.
+
+    Args:
+        model: which model is trained.
+        data: what it learns from.
+        training: settings of the training as they are given; ``results.json`` keeps them so.
+        context: what happens when the context is full, in the evaluation after training.
+    """
+    args = parse(DSTTrainingArguments, training, "training")
+    train(model, data, args, context, training)
 
 
-def main(argv: Sequence[str], usage: str | None = None) -> int:
-    """Run the main job on command-line overrides and return its exit code."""
-    if {"-h", "--help"} & set(argv):
-        print(usage or main.__doc__)
-        return 0
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    transformers.logging.set_verbosity_error()
-    for noisy in ("httpx", "datasets", "hydra"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    try:
-        run(argv)
-    # OSError: no such file, or a folder that cannot be written
-    except (UsageError, DataError, StreamError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(
-            "stopped; a run that saved checkpoints goes on with training.resume_from_checkpoint=true", file=sys.stderr
-        )
-        return 1
-    return 0
-
-
-def run(overrides: Sequence[str]) -> dict[str, Any]:
-    """Prepare, train, evaluate, save; returns the results that ``results.json`` holds."""
+def train(
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    args: DSTTrainingArguments,
+    context: Context,
+    training: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The work of ``run``; returns the results that ``results.json`` holds."""
     started = time.perf_counter()
-    groups = compose("config", GROUPS, overrides)
-    model_args = parse(ModelArguments, groups["model"], "model")
-    data_args = parse(DataArguments, groups["data"], "data")
-    args = parse(DSTTrainingArguments, groups["training"], "training")
-    context = parse(Context, groups["context"], "context")
     args.dataloader_pin_memory = args.dataloader_pin_memory and args.device.type == "cuda"
     if args.look_steps and model_args.freeze_vision:
         raise UsageError("training.look_steps learns to see and model.freeze_vision forbids it: set one of them to 0.")
@@ -162,7 +150,7 @@ def run(overrides: Sequence[str]) -> dict[str, Any]:
             }
 
     results["seconds"] = time.perf_counter() - started
-    settings = {"model": asdict(model_args), "data": asdict(data_args), "training": groups["training"]}
+    settings = {"model": asdict(model_args), "data": asdict(data_args), "training": dict(training)}
     settings["context"] = asdict(context)
     facts = {"settings": settings, "results": results, "balance": balance}
     write_json(output / "results.json", facts)

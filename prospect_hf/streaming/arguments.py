@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from context_dst_smolvlm import Context
-from modeling_dst_smolvlm import Decoding
 from prospect_hf.data.reader import FRAME_SOURCES
 from prospect_hf.errors import UsageError
-from tracking_dst_smolvlm import Tracking
 
 
 @dataclass
@@ -94,6 +91,3 @@ class StreamArguments:
             except ValueError:
                 raise UsageError(f"stream.user_texts: {line!r} does not begin with a number of seconds.") from None
         return sorted(pairs)
-
-
-GROUPS = {"stream": StreamArguments, "context": Context, "tracking": Tracking, "decoding": Decoding}

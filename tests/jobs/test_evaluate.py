@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 import transformers
 import yaml
-from job_fixtures import SETTINGS
+from job_fixtures import SETTINGS, train
+from job_fixtures import evaluate as main
 from llm_fixtures import Reply, fake_server
 from model_fixtures import make_session
 from report_fixtures import make_results
@@ -33,8 +34,6 @@ from prospect_hf.evaluation.report.results import read_results
 from prospect_hf.evaluation.score import figures, source_frequencies, tally
 from prospect_hf.evaluation.stamp import baseline_stamp, model_revision, prediction_code_fingerprint
 from prospect_hf.hub.evaluation_entries import hub_entries, model_index, write_entries
-from prospect_hf.jobs.evaluate import main
-from prospect_hf.jobs.train import main as train
 from prospect_hf.metrics.catalogue import FIGURES
 from prospect_hf.metrics.counts import plain
 
@@ -310,7 +309,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 def test_what_cannot_be_compared(two: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     a, b = map(str, two)
-    assert "takes two results" in refused(capsys, "compare", a)
+    assert "the following arguments are required: B" in refused(capsys, "compare", a)
     assert "no such file" in refused(capsys, "compare", a, str(tmp_path / "none"))
     assert "has no run 'stream, none'; its runs are 'offline'" in refused(capsys, "compare", f"{a}#stream, none", b)
     assert "no run of the same name" in refused(capsys, "compare", f"{a}#offline", b)
@@ -356,7 +355,7 @@ def test_one_page_of_two_results(two: tuple[Path, Path], tmp_path: Path, capsys:
         ("evaluate.processes=0", "evaluate.processes must be 1 or more"),
         ("evaluate.draws=-1", "evaluate.draws must be 0 or at least 100"),
         ("evaluate.speaking_threshold=7", "evaluate.speaking_threshold must lie in [0, 1]"),
-        ("evaluate.dst_update_threshold=nan", "evaluate.dst_update_threshold must lie in [0, 1]"),
+        ("evaluate.dst_update_threshold=.nan", "evaluate.dst_update_threshold must lie in [0, 1]"),
         ("evaluate.draws=1", "at least 100"),
         ("evaluate.limits=3", "did you mean evaluate.limit"),
         ("evaluate.judge=true", "llm.model"),

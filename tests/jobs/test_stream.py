@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from job_fixtures import stream as main
 from model_fixtures import picture, small_processor
 from PIL import Image
 from stream_fixtures import talkative_model
 
 from prospect_hf.jobs import stream as run_module
-from prospect_hf.jobs.stream import main
 from prospect_hf.simulator.corpus import write_corpus
 from prospect_hf.simulator.scene import SceneConfig
 from prospect_hf.streaming.frame_sources import SourceFrame
@@ -247,11 +247,6 @@ def test_what_cannot_be_followed(
     assert main([model, output, *settings]) == 2
     error = capsys.readouterr().err
     assert message in error and error.startswith("error: ") and error.count("\n") == 1
-
-
-def test_help_is_the_usage(capsys: Any) -> None:
-    assert main(["--help"], "usage text") == 0
-    assert capsys.readouterr().out == "usage text\n"
 
 
 def test_the_live_view_on_a_terminal() -> None:

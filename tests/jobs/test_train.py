@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 import torch
 import transformers
 from job_fixtures import SETTINGS
+from job_fixtures import train as main
 from model_fixtures import HEAD_LOGITS, new_model, picture, small_processor
 from transformers import LlamaConfig, SmolVLMConfig, SmolVLMForConditionalGeneration
 
@@ -24,7 +26,7 @@ from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
 from processing_dst_smolvlm import DSTSmolVLMProcessor
 from prospect_hf.evaluation.baselines import silent
 from prospect_hf.jobs import train as run_module
-from prospect_hf.jobs.train import main
+from prospect_hf.jobs.commands import TRAIN
 from prospect_hf.settings import CONFIGS, compose, parse
 
 
@@ -226,7 +228,7 @@ def test_the_script_says_what_is_wrong_in_one_line(repository: Path, tmp_path: P
         ("learning_rate=1e-5", r"'learning_rate' is no setting.*did you mean training\.learning_rate\?"),
         ("+learning_rate=1e-5", r"'learning_rate' is no setting.*did you mean training\.learning_rate\?"),
         ("dta.root=folder", r"'dta\.root' is no setting.*did you mean data\.root\?"),
-        ("model=smolvlm9", r"model/smolvlm9.*smolvlm2_500m"),
+        ("model=smolvlm9", r"model=smolvlm9 is no choice: known are .*smolvlm2_500m.*did you mean model=smolvlm2_"),
         ("training.learning_rate=fast", r"training\.learning_rate must be float, not 'fast'"),
         ("training.max_steps=1.5", r"training\.max_steps must be int, not 1\.5"),
         ("data.max_seq_len=null", r"data\.max_seq_len must be int, not None"),
@@ -244,7 +246,7 @@ def test_the_script_says_what_is_wrong_in_one_line(repository: Path, tmp_path: P
         ("model.freeze_vision=true", r"training\.look_steps learns to see and model\.freeze_vision forbids it"),
         ("training.look_pairs=0", r"look_pairs and look_batch_size 1 or more"),
         ("training.focal_gamma=-1", r"training\.focal_gamma must be 0 or more"),
-        ("model=3", "must be a string"),
+        ("model=3", "model=3 is no choice: known are smolvlm2_256m"),
         ("", "'' is no setting"),
     ],
 )
@@ -275,9 +277,10 @@ def test_a_stream_that_does_not_fit_is_found_before_training(
     ],
 )
 def test_every_file_of_the_configuration_can_be_used(choice: list[str]) -> None:
-    values = compose("config", run_module.GROUPS, choice)
-    for group, arguments in run_module.GROUPS.items():
-        parse(arguments, values[group], group)
+    values = compose("train", TRAIN.groups, choice)
+    for group, path in TRAIN.groups.items():
+        module, name = path.split(":")
+        parse(getattr(import_module(module), name), values[group], group)
 
 
 def test_checkpoints_of_the_wrong_kind(
@@ -325,11 +328,6 @@ def test_a_folder_that_cannot_be_written_is_one_line(
 ) -> None:
     (tmp_path / "file").write_text("")
     assert str(tmp_path / "file") in refused(capsys, *SETTINGS, *corpus, f"training.output_dir={tmp_path / 'file'}")
-
-
-def test_help_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--help"], "how to use it") == 0
-    assert capsys.readouterr().out == "how to use it\n"
 
 
 def facts_without(*names: str) -> dict[str, Any]:

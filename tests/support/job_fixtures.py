@@ -2,7 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from model_fixtures import SIZE
+
+from prospect_hf.cli import main
+
+
+def train(arguments: Sequence[str]) -> int:
+    """The exit code of ``prospect train``, in this process."""
+    return main(["train", *arguments])
+
+
+def evaluate(arguments: Sequence[str]) -> int:
+    """The exit code of ``prospect evaluate``, ``compare`` or ``report``, in this process."""
+    named = bool(arguments) and arguments[0] in ("compare", "report")
+    return main([*([] if named else ["evaluate"]), *arguments])
+
+
+def stream(arguments: Sequence[str]) -> int:
+    """The exit code of ``prospect stream``, in this process."""
+    return main(["stream", *arguments])
+
 
 SETTINGS = [
     "data.sources=[wtag,ego4d]",

@@ -1,0 +1,206 @@
+"""What all commands share: help, logging, errors as one sentence, exit codes, Ctrl-C and SIGTERM.
+
+Exit codes: 0 done; 1 stopped, or broken off by the machine (no memory, a full disk); 2 the settings or the data cannot
+be used. An error that no rule below knows is a fault of this package and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import signal
+import sys
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from types import FrameType
+from typing import Any, NoReturn
+
+from prospect_hf import __version__
+from prospect_hf.errors import UsageError
+from prospect_hf.jobs.commands import Command
+from prospect_hf.jobs.help import examples, settings_help
+from prospect_hf.settings import compose, parse
+
+# Where the classes of errors are defined that say in one sentence what cannot be used.
+REFUSALS = ("prospect_hf.errors", "context_dst_smolvlm", "events_dst_smolvlm")
+# Libraries whose errors are about what they were given: a broken video, picture, weights file, table or settings file.
+LIBRARIES = {
+    "av": "video",
+    "PIL": "picture",
+    "safetensors": "safetensors file",
+    "safetensors_rust": "safetensors file",
+    "pyarrow": "Arrow file",
+    "hydra": "settings",
+    "omegaconf": "settings",
+    "yaml": "YAML file",
+    "huggingface_hub": "Hugging Face Hub",
+    "httpx": "network",
+    "datasets": "data set",
+    "gradio": "demo",
+}
+# Modules of transformers that check a run's arguments, some of them only when the run begins.
+ARGUMENT_CHECKS = (
+    "transformers.training_args",
+    "transformers.trainer",
+    "transformers.optimization",
+    "transformers.integrations",
+)
+# Of the machine and not of what was asked for.
+MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+NOISY = ("httpx", "httpx2", "datasets", "hydra", "openai", "sentence_transformers", "absl")
+
+
+class OneSentenceParser(ArgumentParser):
+    """A parser whose errors are sentences for ``run_command`` to print."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise ``UsageError`` in place of printing the usage and leaving the process."""
+        hint = ""
+        if message.startswith("unrecognized arguments"):
+            hint = "; settings are written GROUP.KEY=VALUE"
+        raise UsageError(f"{message}{hint}; see {self.prog} --help.")
+
+
+def make_parser(command: Command, program: str) -> ArgumentParser:
+    """The parser of a command line, without its program's name.
+
+    Args:
+        program: how the command is called, ``prospect train`` or ``python scripts/train.py``.
+    """
+    parser = OneSentenceParser(
+        program,
+        description=command.summary,
+        epilog=examples(command, program),
+        formatter_class=RawDescriptionHelpFormatter,
+        add_help=command.arguments is not None,
+    )
+    parser.add_argument("--version", action="version", version=f"prospect-hf {__version__}")
+    if command.arguments is not None:
+        command.arguments(parser)
+        return parser
+    parser.add_argument("-h", "--help", action="store_true", help="show every setting and leave")
+    for option, key in command.options.items():
+        parser.add_argument(option, dest=key, metavar="VALUE", help=f"the same as {key}=VALUE")
+    parser.add_argument("settings", nargs="*", metavar="GROUP=NAME or GROUP.KEY=VALUE")
+    return parser
+
+
+def run_command(command: Command, argv: Sequence[str], program: str) -> int:
+    """Carry out a command line and return its exit code.
+
+    Args:
+        argv: without the program's name.
+        program: how the command is called, for help and messages.
+    """
+    _prepare_logging()
+    try:
+        with _sigterm_as_interrupt():
+            try:
+                parsed = make_parser(command, program).parse_args(list(argv))
+            except SystemExit as leaving:  # --version, or --help of a command without settings
+                return int(leaving.code or 0)
+            if command.settings is not None and parsed.help:
+                print(settings_help(command, program))
+                return 0
+            return _run(command, parsed)
+    except KeyboardInterrupt:
+        print(command.stopped, file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        # The reader of the output is gone (`| head`); what Python would flush at its end goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        found = sentence(error)
+        if found is None:
+            raise
+        print(f"error: {found[0]}", file=sys.stderr)
+        return found[1]
+
+
+def _run(command: Command, parsed: Namespace) -> int:
+    inputs: dict[str, Any]
+    if command.settings is None:
+        inputs = vars(parsed)
+    else:
+        given = [f"{key}={vars(parsed)[key]}" for key in command.options.values() if vars(parsed)[key] is not None]
+        composed = compose(command.settings, command.groups, [*given, *parsed.settings])
+        # Light dataclasses first: what is wrong with them is said before a heavy library is imported.
+        inputs = {name: composed[name] for name in command.raw}
+        for name, path in command.groups.items():
+            if name not in command.raw:
+                inputs[name] = parse(_load(path), composed[name], name)
+    job = _load(command.run)
+    _quiet_libraries()
+    return int(job(**inputs) or 0)
+
+
+def _load(path: str) -> Any:
+    module, name = path.split(":")
+    return getattr(import_module(module), name)
+
+
+def _prepare_logging() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for name in NOISY:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # It warns on import, on some processors, that a kernel of the Hub is not there; nothing here uses that kernel.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+
+def _quiet_libraries() -> None:
+    """Leave the terminal to this package's own progress and messages."""
+    if "transformers" in sys.modules:
+        import transformers
+
+        transformers.logging.set_verbosity_error()
+        transformers.logging.disable_progress_bar()
+    if "datasets" in sys.modules:
+        import datasets
+
+        datasets.disable_progress_bars()
+
+
+@contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """A scheduler's SIGTERM stops a run as Ctrl-C does: what is finished is kept, and worker processes end."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def sentence(error: BaseException) -> tuple[str, int] | None:
+    """The sentence that is printed for an error, and the exit code; None for a fault of this package."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    module = type(error).__module__
+    top = module.partition(".")[0]
+    if module in REFUSALS or top in REFUSALS:
+        return text, 2
+    if top in LIBRARIES:
+        return f"{LIBRARIES[top]}: {text}", 2
+    if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
+        return f"out of memory ({text}): lower the batch size or the length of a clip.", 1
+    if isinstance(error, OSError):
+        return text, 1 if error.errno in MACHINE else 2
+    if isinstance(error, (ValueError, ImportError, RuntimeError)) and _raised_in(error).startswith(ARGUMENT_CHECKS):
+        return f"training: {text}", 2
+    if isinstance(error, ImportError) and error.name is not None and not error.name.startswith("prospect_hf"):
+        return f"the package {error.name} cannot be imported ({text}): install it.", 2
+    return None
+
+
+def _raised_in(error: BaseException) -> str:
+    """The module whose code raised the error."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "" if trace is None else str(trace.tb_frame.f_globals.get("__name__", ""))

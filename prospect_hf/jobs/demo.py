@@ -1,0 +1,21 @@
+"""``prospect demo``: the demo in a browser, or the files of a Space that shows it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prospect_hf.streaming.demo.app import build_app, launch, write_space
+
+
+def run(model: str, host: str, port: int, space: Path | None) -> None:
+    """Serve the demo until it is interrupted, or write a Space.
+
+    Args:
+        model: folder of a trained model; for a Space a model of the Hub, ``OWNER/NAME``.
+        host, port: to serve at.
+        space: folder for the Space's files; nothing is served then.
+    """
+    if space is None:
+        launch(build_app(model), host, port)
+    else:
+        print(*write_space(space, model), sep="\n")

@@ -1,0 +1,134 @@
+"""The harness of all commands: errors are one sentence, exit codes are 0, 1 and 2, a stop is said."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+
+from context_dst_smolvlm import StreamError
+from prospect_hf.errors import DataError, UsageError
+from prospect_hf.jobs import command as harness
+from prospect_hf.jobs.command import run_command, sentence
+from prospect_hf.jobs.commands import Command
+
+
+def run_raising(raise_it: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> int:
+    """The exit code of a command whose job does ``raise_it``."""
+    monkeypatch.setattr(harness, "_load", lambda path: raise_it)
+    return run_command(
+        Command("x", "A command.", [], "x:run", arguments=lambda parser: None, stopped="stopped"), [], "x"
+    )
+
+
+def broken_weights(folder: Path) -> Callable[[], Any]:
+    def job() -> None:
+        (folder / "w.safetensors").write_bytes(b"no weights")
+        safe_open(folder / "w.safetensors", "pt").__enter__()
+
+    return job
+
+
+def no_video() -> None:
+    av = pytest.importorskip("av")
+    av.open(io.BytesIO(b"no video"))
+
+
+def no_picture() -> None:
+    Image.open(io.BytesIO(b"no picture"))
+
+
+def no_table() -> None:
+    pa.ipc.open_stream(io.BytesIO(b"nothing")).read_all()
+
+
+def raises(error: BaseException) -> Callable[[], None]:
+    def job() -> None:
+        raise error
+
+    return job
+
+
+@pytest.mark.parametrize(
+    ("job", "code", "message"),
+    [
+        (raises(UsageError("no such thing.")), 2, "error: no such thing."),
+        (raises(DataError("file: record 3\nis wrong.")), 2, "error: file: record 3 is wrong."),
+        (raises(StreamError("no room.")), 2, "error: no room."),
+        (raises(FileNotFoundError(errno.ENOENT, "No such file or directory", "x")), 2, "No such file or directory"),
+        (raises(OSError(errno.ENOSPC, "No space left on device", "x")), 1, "No space left on device"),
+        (raises(MemoryError()), 1, "out of memory"),
+        (raises(torch.OutOfMemoryError("CUDA out of memory")), 1, "out of memory (CUDA out of memory)"),
+        (raises(ImportError("No module named rich", name="rich")), 2, "the package rich cannot be imported"),
+        (no_video, 2, "error: video: "),
+        (no_picture, 2, "error: picture: cannot identify image file"),
+        (no_table, 2, "error: Arrow file: "),
+    ],
+)
+def test_an_error_is_one_sentence(
+    job: Callable[[], None],
+    code: int,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run_raising(job, monkeypatch) == code
+    told = capsys.readouterr().err
+    assert message in told and told.startswith("error: ") and told.count("\n") == 1 and "Traceback" not in told
+
+
+def test_broken_weights_are_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_raising(broken_weights(tmp_path), monkeypatch) == 2
+    assert capsys.readouterr().err.startswith("error: safetensors file: ")
+
+
+def test_a_fault_of_this_package_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(AssertionError):
+        run_raising(raises(AssertionError("a bug")), monkeypatch)
+    assert sentence(ValueError("a bug")) is None and sentence(KeyError("a bug")) is None
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_is_said_and_the_exit_code_is_1(
+    kind: signal.Signals, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    assert run_raising(lambda: os.kill(os.getpid(), kind), monkeypatch) == 1
+    assert capsys.readouterr().err == "stopped\n"
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_reader_that_leaves_is_no_error(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    kept = os.dup(sys.stdout.fileno())
+    try:
+        assert run_raising(raises(BrokenPipeError()), monkeypatch) == 1
+    finally:
+        os.dup2(kept, sys.stdout.fileno())
+    assert capfd.readouterr().err == ""
+
+
+def test_the_job_gets_its_settings_as_dataclasses(monkeypatch: pytest.MonkeyPatch) -> None:
+    from prospect_hf.jobs.commands import STREAM
+
+    got: dict[str, Any] = {}
+    load = harness._load
+    monkeypatch.setattr(
+        harness, "_load", lambda path: (lambda **given: got.update(given)) if "jobs" in path else load(path)
+    )
+    arguments = ["stream.source=clip.mp4", "stream.plan=[one,two]", "context=drop_all", "tracking=monotone"]
+    assert run_command(STREAM, [*arguments, "decoding=sample", "decoding.seed=3"], "prospect stream") == 0
+    assert got["stream"].plan == ["one", "two"] and got["context"].strategy == "drop_all"
+    assert got["tracking"].policy == "monotone" and (got["decoding"].temperature, got["decoding"].seed) == (0.7, 3)
