@@ -56,16 +56,26 @@ def compose(name: str, groups: Groups, overrides: Sequence[str]) -> dict[str, di
     try:
         with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
             config = hydra.compose(name, choices)
-        for group, path, value in assignments:
-            OmegaConf.update(config, f"{group}.{path}", value, merge=False, force_add=True)
         composed = cast("dict[str, dict[str, Any]]", OmegaConf.to_container(config, resolve=True))
     except (HydraException, OmegaConfBaseException, TypeError, ValueError) as error:
         raise UsageError(" ".join(str(error).split())) from error
     # A group without a file and without a value stands for its dataclass's defaults.
     composed = {group: composed.get(group) or {} for group in groups}
+    for group, path, value in assignments:
+        _assign(composed[group], path.split("."), value)
     for group, values in composed.items():
         check_keys(group, values, schemas[group])
     return composed
+
+
+def _assign(values: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    """Set ``values[path[0]][path[1]]...``; what is no mapping on the way becomes one."""
+    *outer, last = path
+    for name in outer:
+        if not isinstance(values.get(name), dict):
+            values[name] = {}
+        values = values[name]
+    values[last] = value
 
 
 def choices_of(group: str) -> list[str]:

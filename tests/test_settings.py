@@ -73,6 +73,7 @@ def test_a_text_setting_is_taken_as_it_stands(goal: str) -> None:
         ("'quoted: text'", "quoted: text"),
         ("null", None),
         ("3", "3"),
+        ("${oc.env:HOME}", "${oc.env:HOME}"),
     ],
 )
 def test_file_names_are_no_grammar(text: str, value: str | None) -> None:
@@ -127,7 +128,8 @@ def test_what_is_wrong_is_one_sentence(setting: str, message: str) -> None:
 @pytest.mark.parametrize("name", [name for name, command in COMMANDS.items() if command.settings])
 def test_the_defaults_of_every_command_parse(name: str) -> None:
     command = COMMANDS[name]
-    extra = ["stream.source=clip.mp4", "stream.plan=[step]"] if name == "stream" else []
+    needed = {"stream": ["stream.source=clip.mp4", "stream.plan=[step]"], "simulate": ["simulate.clip=clip.mp4"]}
+    extra = needed.get(name, [])
     composed = compose(str(command.settings), command.groups, extra)
     for group, path in command.groups.items():
         if group not in command.raw:

@@ -7,6 +7,7 @@ be used. An error that no rule below knows is a fault of this package and keeps 
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import os
 import signal
@@ -95,7 +96,7 @@ def run_command(command: Command, argv: Sequence[str], program: str) -> int:
         argv: without the program's name.
         program: how the command is called, for help and messages.
     """
-    _prepare_logging()
+    _prepare_output()
     try:
         with _sigterm_as_interrupt():
             try:
@@ -143,7 +144,11 @@ def _load(path: str) -> Any:
     return getattr(import_module(module), name)
 
 
-def _prepare_logging() -> None:
+def _prepare_output() -> None:
+    for output in (sys.stdout, sys.stderr):
+        if isinstance(output, io.TextIOWrapper):
+            # A console that cannot show a character shows its code: no run ends because of an arrow in a plan.
+            output.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for name in NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 
@@ -16,20 +17,20 @@ SCENE = SceneConfig(steps=(3, 5), p_shared_colour=0.0)
 RECORDINGS = {"train": 200, "val": 6, "test": 8}
 
 
-def run(arguments: SimulateArguments) -> None:
-    """Write what ``arguments`` name and print what to do with it.
+def run(simulate: SimulateArguments) -> None:
+    """Write what is asked for and print what to do with it.
 
     Raises:
         UsageError: PyAV is missing for a clip, or the folder holds a corpus that was not simulated.
     """
-    if arguments.clip is not None:
-        seed = CLIP_SEED if arguments.seed is None else arguments.seed
-        facts = write_clip(Path(arguments.clip), arguments.source or "wtag", seed)
+    if simulate.clip is not None:
+        seed = CLIP_SEED if simulate.seed is None else simulate.seed
+        facts = write_clip(Path(simulate.clip), simulate.source or "wtag", seed)
         print(f"Wrote {facts.video} and {facts.plan_file}. Follow it with:\n\n{follow_command(facts)}")
         return
-    sources = list(FLAVOURS) if arguments.source is None else [arguments.source]
+    sources = list(FLAVOURS) if simulate.source is None else [simulate.source]
     report = write_corpus(
-        Path(str(arguments.root)), sources, arguments.recordings or RECORDINGS, arguments.seed or 0, SCENE
+        Path(str(simulate.root)), sources, simulate.recordings or RECORDINGS, simulate.seed or 0, SCENE
     )
     count = sum(split.recordings for by_split in report.counts.values() for split in by_split.values())
     print(f"Wrote {count} recordings of {', '.join(sources)} to {report.root}.")
@@ -37,22 +38,14 @@ def run(arguments: SimulateArguments) -> None:
 
 def follow_command(facts: ClipFacts, model: str = "outputs/tiny") -> str:
     """The command line that follows a clip, for a POSIX shell."""
-    texts = ",".join(_quoted(f"{second:g} {text}") for second, text in facts.user_texts)
+    texts = ", ".join(json.dumps(f"{second:g} {text}", ensure_ascii=False) for second, text in facts.user_texts)
     words = [
         "python",
         "scripts/stream.py",
         f"stream.model={model}",
-        f"stream.source={_quoted(str(facts.video))}",
-        f"stream.plan_file={_quoted(str(facts.plan_file))}",
-        f"stream.goal={_quoted(facts.goal)}",
+        f"stream.source={facts.video}",
+        f"stream.plan_file={facts.plan_file}",
+        f"stream.goal={facts.goal}",
         *([f"stream.user_texts=[{texts}]"] if texts else []),
     ]
     return shlex.join(words)
-
-
-def _quoted(text: str) -> str:
-    """A value that Hydra reads as this text, in quotes where it has more than letters, digits and ``./_-``."""
-    if all(c.isalnum() or c in "./_-" for c in text):
-        return text
-    # A backslash keeps a quote from ending the value, and OmegaConf from looking ${...} up.
-    return '"' + text.replace('"', '\\"').replace("${", "\\${") + '"'

@@ -24,7 +24,8 @@ class StreamArguments:
         dst: where the session's labels come from: ``files``, ``align`` or ``none``.
         cache_dir: where the corpus' frame rows are kept.
         goal: what the user is after.
-        plan: the steps; or ``plan_file``, a text file with one step a line.
+        plan: the steps.
+        plan_file: in place of ``plan``, a text file with one step a line.
         user_texts: what the user says, "SECONDS TEXT" each.
         start_s, end_s: the part of the source that is followed, in seconds.
         live: keep up with the source: frames are dropped by time, and counted, where the model is slower.

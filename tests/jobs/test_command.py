@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -118,6 +119,19 @@ def test_a_reader_that_leaves_is_no_error(monkeypatch: pytest.MonkeyPatch, capfd
     finally:
         os.dup2(kept, sys.stdout.fileno())
     assert capfd.readouterr().err == ""
+
+
+def test_a_console_without_utf_8_shows_codes(repository: Path) -> None:
+    script = (
+        "from prospect_hf.jobs import command; from prospect_hf.jobs.commands import Command;"
+        "command._load = lambda path: (lambda: print('Turn \\u2192 right'));"
+        "print(command.run_command(Command('x', 'A command.', [], 'x:run', arguments=lambda parser: None), [], 'x'))"
+    )
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=repository, env=environment, capture_output=True, check=True
+    )
+    assert done.stdout.split() == [b"Turn", b"\\u2192", b"right", b"0"]
 
 
 def test_the_job_gets_its_settings_as_dataclasses(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,11 +11,12 @@ from omegaconf import OmegaConf
 
 from prospect_hf.errors import UsageError
 from prospect_hf.jobs import simulate
+from prospect_hf.jobs.commands import STREAM
 from prospect_hf.settings import CONFIGS, compose, parse
 from prospect_hf.simulator.arguments import SimulateArguments
 from prospect_hf.simulator.clip import ClipFacts
 from prospect_hf.simulator.corpus import corpus_is_current
-from prospect_hf.streaming.arguments import GROUPS, StreamArguments
+from prospect_hf.streaming.arguments import StreamArguments
 from prospect_hf.streaming.followed_task import FollowedTask, video_task
 from prospect_hf.timeline import frame_at
 
@@ -24,14 +25,14 @@ def followed(command: str) -> FollowedTask:
     """What the printed command follows."""
     words = shlex.split(command)
     assert words[:3] == ["python", "scripts/stream.py", "stream.model=outputs/tiny"]
-    return video_task(parse(StreamArguments, compose("stream", GROUPS, words[2:])["stream"], "stream"), 2.0)
+    return video_task(parse(StreamArguments, compose("stream", STREAM.groups, words[2:])["stream"], "stream"), 2.0)
 
 
 @pytest.mark.parametrize("source", ["wtag", "epickitchens"])
 def test_the_printed_command_follows_the_clip(source: str, tmp_path: Path, capsys: Any) -> None:
     pytest.importorskip("av", reason="PyAV is not installed (extra stream)")
     path = tmp_path / 'an odd, "named" folder\'s $clip=1' / "clip.mp4"
-    simulate.run(SimulateArguments(clip=str(path), source=source, seed=3))
+    simulate.run(simulate=SimulateArguments(clip=str(path), source=source, seed=3))
     told = capsys.readouterr().out
     plan_file = path.with_name("clip.plan.txt")
     assert str(path) in told and str(plan_file) in told
@@ -46,14 +47,14 @@ def test_words_of_any_kind_survive_the_command() -> None:
     said = ((1.5, "It's \"loose\", isn't it?"), (13.0, "[a, b] {c: d} $x ${y} \\ # = :"))
     facts = ClipFacts(Path("clip.mp4"), Path("clip.plan.txt"), "Fix: it, [now] = 1", ("one",), said, ())
     words = shlex.split(simulate.follow_command(facts))
-    args = parse(StreamArguments, compose("stream", GROUPS, words[2:])["stream"], "stream")
+    args = parse(StreamArguments, compose("stream", STREAM.groups, words[2:])["stream"], "stream")
     assert (args.goal, tuple(args.said())) == (facts.goal, said)
     assert args.source == "clip.mp4" and args.plan_file == "clip.plan.txt"
     assert [frame_at(second, 2.0) - 1 for second, _ in args.said()] == [2, 25]
 
 
 def test_a_corpus_that_training_reuses(tmp_path: Path, capsys: Any) -> None:
-    simulate.run(SimulateArguments(root=str(tmp_path / "corpus"), source="wtag", recordings={"test": 1}))
+    simulate.run(simulate=SimulateArguments(root=str(tmp_path / "corpus"), source="wtag", recordings={"test": 1}))
     assert "Wrote 1 recordings of wtag" in capsys.readouterr().out
     assert corpus_is_current(tmp_path / "corpus", ["wtag"], {"test": 1}, 0, simulate.SCENE)
 
