@@ -16,7 +16,7 @@ class Block:
     """A fenced block.
 
     Args:
-        page: the page's file, relative to the repository.
+        page: the page's name.
         line: of its first line of code, from 1.
         language: the first word after the fence.
         mark: the other words after it.
@@ -36,10 +36,16 @@ class Block:
 
 @dataclass(frozen=True)
 class Page:
-    """A Markdown page: its fenced blocks, and its prose without them."""
+    """A Markdown page: its name in messages, its fenced blocks, and its prose without them."""
 
+    name: str
     blocks: list[Block]
     prose: str
+
+    @property
+    def has_python(self) -> bool:
+        """Whether it has Python blocks."""
+        return any(block.language == "python" for block in self.blocks)
 
     def inline_code(self) -> list[str]:
         """What stands in backticks."""
@@ -73,4 +79,4 @@ def read_page(path: Path, name: str) -> Page:
         else:
             prose.append(line)
     assert opened is None, f"{name}: the block that begins at line {opened and opened[0]} has no end"
-    return Page(blocks, "\n".join(prose))
+    return Page(name, blocks, "\n".join(prose))
