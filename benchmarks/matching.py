@@ -1,12 +1,12 @@
-"""Stream matching: the dense formula over all frames against the sparse assignment of this package.
+"""Stream matching: time and memory of the dense cost matrix against this package's sparse assignment.
 
     python benchmarks/matching.py
     python benchmarks/matching.py --dense-up-to 8000
 
-Each size is matched in a fresh process, both ways, median of 3; memory is what the process' peak grew by. A session of
-N frames has N / 9 utterances on each side, ego4d's window, embeddings of 384 numbers. Both must find the same pairs.
+Each method and size runs in a new process: median time of 3, and growth of the peak memory. A session of N frames has
+N / 9 predictions and N / 9 references, ego4d's window, and embeddings of size 384. Both methods must find equal pairs.
 
-Exit codes: 0 done, 1 the two sides differ, 2 a bad argument.
+Exit codes: 0 done, 1 the methods differ, 2 a bad argument.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ REPEATS = 3
 
 
 def session(frames: int) -> tuple[list[int], list[int], NDArray[np.float64], NDArray[np.float64]]:
-    """Frames and embeddings of a made session's predictions and references."""
+    """Frames of the predictions and of the references of a random session, and the embeddings of both."""
     rng = np.random.default_rng(0)
     sides = [np.sort(rng.choice(frames, frames // 9, replace=False)).tolist() for _ in range(2)]
     vectors = rng.normal(size=(2, frames // 9, WIDTH))
@@ -45,12 +45,12 @@ def session(frames: int) -> tuple[list[int], list[int], NDArray[np.float64], NDA
 def dense(
     predicted: list[int], reference: list[int], ours: NDArray[np.float64], theirs: NDArray[np.float64], frames: int
 ) -> list[list[int]]:
-    """The formula as it is written: costs of every frame with every frame, then the assignment of the predictions."""
+    """The paper's formula without shortcuts: costs ``[frames, frames]``, then the assignment of the predictions."""
     left, right = window_frames("ego4d", 2.0)
     place = np.arange(frames)
-    apart = place[None] - place[:, None]
-    distance = DISTANCE_WEIGHT * np.abs(apart) ** DISTANCE_POWER / max(-left, right) ** DISTANCE_POWER
-    distance[(apart < left) | (apart > right)] = 1e6
+    offset = place[None] - place[:, None]
+    distance = DISTANCE_WEIGHT * np.abs(offset) ** DISTANCE_POWER / max(-left, right) ** DISTANCE_POWER
+    distance[(offset < left) | (offset > right)] = 1e6
     content = np.ones((frames, frames))
     ours = ours / np.linalg.norm(ours, axis=1, keepdims=True)
     theirs = theirs / np.linalg.norm(theirs, axis=1, keepdims=True)
@@ -60,10 +60,10 @@ def dense(
     return [[int(row), which[int(frame)]] for row, frame in zip(rows, columns, strict=True) if int(frame) in which]
 
 
-def measure(way: str, frames: int) -> dict[str, object]:
-    """Seconds, peak memory in MiB and the pairs of one way, in this process."""
+def measure(method: str, frames: int) -> dict[str, object]:
+    """Seconds, growth of the peak memory in MiB, and the pairs of one method, in this process."""
     predicted, reference, ours, theirs = session(frames)
-    ways: dict[str, Callable[[], list[list[int]]]] = {
+    methods: dict[str, Callable[[], list[list[int]]]] = {
         "dense": lambda: dense(predicted, reference, ours, theirs, frames),
         "sparse": lambda: match_stream(
             predicted, reference, ours, theirs, frames, window_frames("ego4d", 2.0)
@@ -73,15 +73,15 @@ def measure(way: str, frames: int) -> dict[str, object]:
     seconds, pairs = [], []
     for _ in range(REPEATS):
         began = time.perf_counter()
-        pairs = ways[way]()
+        pairs = methods[method]()
         seconds.append(time.perf_counter() - began)
     peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     return {"seconds": statistics.median(seconds), "mib": peak, "pairs": pairs}
 
 
-def fresh(way: str, frames: int) -> dict[str, object]:
-    """``measure`` in a process of its own."""
-    command = [sys.executable, __file__, "--way", way, "--frames", str(frames)]
+def measure_in_new_process(method: str, frames: int) -> dict[str, object]:
+    """``measure`` in a new process."""
+    command = [sys.executable, __file__, "--method", method, "--frames", str(frames)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": "."})
     answer: dict[str, object] = json.loads(done.stdout)
     return answer
@@ -90,31 +90,31 @@ def fresh(way: str, frames: int) -> dict[str, object]:
 def main() -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dense-up-to", type=int, default=8_000, help="largest session of the dense way (%(default)s)")
-    parser.add_argument("--way", choices=("dense", "sparse"), help=argparse.SUPPRESS)
+    parser.add_argument("--dense-up-to", type=int, default=8_000, help="frames of the largest dense run (%(default)s)")
+    parser.add_argument("--method", choices=("dense", "sparse"), help=argparse.SUPPRESS)
     parser.add_argument("--frames", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.way:
-        print(json.dumps(measure(args.way, args.frames)))
+    if args.method:
+        print(json.dumps(measure(args.method, args.frames)))
         return 0
     print(f"Python {platform.python_version()}, numpy {np.__version__}, scipy {scipy.__version__}\n")
-    print("| frames | utterances a side | dense | sparse | ratio | dense, memory | sparse, memory |")
+    print("| frames | utterances per side | dense | sparse | ratio | dense, memory | sparse, memory |")
     print("|---|---|---|---|---|---|---|")
     for frames in SIZES:
-        ours = fresh("sparse", frames)
-        told = [f"{frames:,}", f"{frames // 9:,}"]
+        ours = measure_in_new_process("sparse", frames)
+        cells = [f"{frames:,}", f"{frames // 9:,}"]
         if frames > args.dense_up_to:
             need = frames**2 * 8 * 3 / 2**30
-            told += ["not run", f"{ours['seconds']:.3f} s", "", f"over {need:.0f} GiB", f"{ours['mib']:.0f} MiB"]
-            print("|", " | ".join(told), "|")
+            cells += ["not run", f"{ours['seconds']:.3f} s", "", f"over {need:.0f} GiB", f"{ours['mib']:.0f} MiB"]
+            print("|", " | ".join(cells), "|")
             continue
-        theirs = fresh("dense", frames)
+        theirs = measure_in_new_process("dense", frames)
         if ours["pairs"] != theirs["pairs"]:
-            print(f"the two ways differ at {frames} frames", file=sys.stderr)
+            print(f"error: the two methods find different pairs at {frames} frames.", file=sys.stderr)
             return 1
         ratio = float(str(theirs["seconds"])) / float(str(ours["seconds"]))
-        told += [f"{theirs['seconds']:.3f} s", f"{ours['seconds']:.3f} s", f"{ratio:,.0f} x"]
-        print("|", " | ".join([*told, f"{theirs['mib']:.0f} MiB", f"{ours['mib']:.0f} MiB"]), "|", flush=True)
+        cells += [f"{theirs['seconds']:.3f} s", f"{ours['seconds']:.3f} s", f"{ratio:,.0f} x"]
+        print("|", " | ".join([*cells, f"{theirs['mib']:.0f} MiB", f"{ours['mib']:.0f} MiB"]), "|", flush=True)
     return 0
 
 

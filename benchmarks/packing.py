@@ -1,14 +1,14 @@
-"""One packed stream against one sample per frame: the same decisions, at what part of the cost?
+"""The cost of one packed stream against one sample per frame, for equal decisions.
 
-A session of N frames is read in two ways by the same small model (random weights, CPU, float32, no gradient):
+The same small model (random weights, CPU, float32, no gradient) reads a session of N frames in two ways:
 
-* packed: the whole session is one causal stream, and the heads are read at each frame's last token, all in one pass;
-* per frame: for each frame a stream of its own with the whole history before it (the prompt to the frame, with the
-  texts in between), one pass without a cache, and the heads are read at its last frame.
+* packed: the whole session is one causal stream; one pass gives the decisions at the last token of each frame;
+* per frame: each frame has a sample with its whole history (prompt, frames and texts up to the frame); one pass without
+  a cache gives the decisions at its last frame.
 
-Causality makes the decisions equal; the table shows by how much they differ, and the ratio of the times. Both sides
-start from the same precomputed frame features; the last column adds what the vision tower would cost if each sample
-encoded the frames of its history (measured seconds a frame x number of frames, not run).
+Because of causality the decisions are equal; the table shows their largest difference and the ratio of the times. Both
+ways start from the same precomputed frame features. The last column adds the vision tower for samples that encode all
+frames of their history (measured seconds per frame x number of frames; not run).
 
 Examples:
     python benchmarks/packing.py
@@ -36,15 +36,15 @@ from prospect_hf.training.tiny import TinyShape, tiny_model, tiny_processor
 GOAL = "Assemble the toy truck"
 STEPS = ["Attach the wheels.", "Attach the cabin.", "Fasten the roof.", "Put the load on.", "Check the doors."]
 REMARKS = ["Now attach the wheels to the chassis.", "Good, the cabin sits.", "Careful, the roof is upside down."]
-# Of the public corpus: 7.5 % of the frames carry talk, 1 to 3 % a state change.
+# Shares in the public corpus: 7.5 % of the frames have an utterance, 1 to 3 % a state change.
 TALK, CHANGE = 0.075, 0.02
-# Fixed here, so that results stay comparable when the default model changes.
+# Independent of the default model, so that results stay comparable.
 SHAPE = TinyShape(patch_size=8, scale_factor=3, hidden_size=96, vision_layers=3, text_layers=3, heads=4)
 Decisions = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 def random_items(frames: int, seed: int) -> list[FrameItem]:
-    """What happens on each frame of a session: talk and state changes as often as in the public corpus."""
+    """Random texts and state changes for each frame, as frequent as in the public corpus."""
     draw = random.Random(seed)
     items = []
     for _ in range(frames):
@@ -57,7 +57,7 @@ def random_items(frames: int, seed: int) -> list[FrameItem]:
 
 
 def build_model(shape: TinyShape, seed: int) -> tuple[DSTSmolVLMForConditionalGeneration, DSTSmolVLMProcessor]:
-    """The small model with weights large enough that its decisions depend on what it reads."""
+    """The small model, with weights large enough that its decisions depend on the input."""
     torch.manual_seed(seed)
     processor = tiny_processor([GOAL, *STEPS, *REMARKS, "What comes next?"], shape)
     model = tiny_model(processor, shape).eval()
@@ -85,9 +85,9 @@ def read_packed(model: DSTSmolVLMForConditionalGeneration, stream: Stream, featu
 def read_samples(
     model: DSTSmolVLMForConditionalGeneration, stream: Stream, features: torch.Tensor, frames: Sequence[int]
 ) -> Decisions:
-    """The decisions of ``frames``, each from a sample of its own: a batch of the streams that end at them.
+    """The decisions of ``frames``, from a batch with one sample for each frame: the stream up to that frame.
 
-    Shorter samples are padded on the right, behind the place that is read.
+    Shorter samples are padded on the right, after the token where the heads are read.
     """
     lengths = [stream.frame_positions[frame] + 1 for frame in frames]
     ids = torch.zeros(len(frames), max(lengths), dtype=torch.long)
@@ -108,7 +108,7 @@ def read_samples(
 
 
 def seconds(run: Callable[[], object], repeats: int) -> float:
-    """Median time of ``run`` over ``repeats``, after one run that is not counted."""
+    """Median time of ``run`` over ``repeats``, in seconds, after one warm-up run."""
     run()
     times = []
     for _ in range(repeats):
@@ -122,7 +122,7 @@ def seconds(run: Callable[[], object], repeats: int) -> float:
 def compare(
     model: DSTSmolVLMForConditionalGeneration, processor: DSTSmolVLMProcessor, frames: int, args: argparse.Namespace
 ) -> tuple[list[str], float]:
-    """One row of the table for a session of ``frames`` frames, and the largest difference."""
+    """The table row of a session of ``frames`` frames, and the largest difference of a logit."""
     size = processor.frame_size
     pixels = torch.randn(frames, 3, size, size)
     features = model.encode_frames(pixels)
@@ -131,7 +131,7 @@ def compare(
 
     packed = read_packed(model, stream, features)
 
-    # Groups of neighbouring frames, so that there is next to nothing to pad; every k-th group if k > 1.
+    # Batches of neighbouring frames, which need little padding; with --every k, each k-th batch is run.
     groups = [range(i, min(i + args.batch_size, frames)) for i in range(0, frames, args.batch_size)]
     timed = groups[args.every // 2 :: args.every]
     read_samples(model, stream, features, timed[-1])
@@ -140,7 +140,7 @@ def compare(
         start = time.perf_counter()
         samples.append(read_samples(model, stream, features, group))
         sample_seconds += time.perf_counter() - start
-        # Packed runs are spread over the whole time, so that a machine that others slow down slows both sides.
+        # Packed runs are interleaved, so that other load on the machine affects both sides.
         if number % max(1, len(timed) // args.repeats) == 0:
             packed_times.append(seconds(lambda: read_packed(model, stream, features), 1))
     packed_seconds = statistics.median(packed_times)
@@ -151,7 +151,7 @@ def compare(
     for together, alone in zip(packed, zip(*samples, strict=True), strict=True):
         one_by_one = torch.cat(alone)
         difference = max(difference, float((together[picked] - one_by_one).abs().max()))
-        # The control: how far apart are the decisions of neighbouring frames?
+        # For scale: the mean difference between the logits of neighbouring frames.
         shifted = max(shifted, float((together[1:] - together[:-1]).abs().mean()))
     with_vision = (sample_seconds + vision * frames * (frames + 1) / 2) / (packed_seconds + vision * frames)
     return [
@@ -171,7 +171,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print the table; the exit code says whether the decisions are equal."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", default="256,1024", help="session lengths in frames (default 256,1024)")
-    parser.add_argument("--batch-size", type=int, default=1, help="per-frame samples a pass (default 1)")
+    parser.add_argument("--batch-size", type=int, default=1, help="per-frame samples in a pass (default 1)")
     parser.add_argument("--every", type=int, default=1, help="run every n-th batch of samples and scale up (default 1)")
     parser.add_argument("--repeats", type=int, default=9, help="timed runs of the packed side (default 9)")
     parser.add_argument("--tolerance", type=float, default=1e-4, help="largest difference allowed (default 1e-4)")
@@ -181,7 +181,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if min(lengths) < 2 or args.batch_size < 1 or args.every < 1 or args.repeats < 1:
         parser.error("--frames takes numbers of 2 or more, the other counts 1 or more")
     if min(lengths) < args.batch_size * args.every:
-        parser.error("--every leaves no batch of the shortest session; make it smaller")
+        parser.error("--every x --batch-size exceeds the shortest session; make one of them smaller")
 
     model, processor = build_model(SHAPE, args.seed)
     print(f"{model.num_parameters() / 1e6:.2f} M parameters, float32, {torch.get_num_threads()} threads, no gradient")

@@ -1,9 +1,9 @@
-"""The reload proof: does a saved folder answer alike as package code here and as remote code in a fresh process?
+"""Checks that a saved folder gives equal outputs with the package's code and as remote code in a new process.
 
-This process loads the folder with the package's own modules. Then its files are copied to another place and a fresh
-process, in which neither ``prospect_hf`` nor the root modules can be imported, loads the copy with
-``AutoModelForImageTextToText`` and ``AutoProcessor`` and ``trust_remote_code=True``. Both lay out the same plan, random
-frames and random utterances with the processor that they loaded, and run the model on them; every tensor is compared.
+This process loads the folder with the package's modules. A new process, in which neither ``prospect_hf`` nor the root
+modules can be imported, loads a copy of the folder with ``AutoModelForImageTextToText`` and ``AutoProcessor`` and
+``trust_remote_code=True``. Both process the same plan, random frames and random utterances with the loaded processor,
+and run the model; every tensor is compared.
 
 Examples:
     python benchmarks/reload.py outputs/tiny
@@ -36,16 +36,16 @@ WORDS = ["attach", "the", "next", "part", "now", "good", "that", "is", "done", "
 
 
 def is_own(name: str) -> bool:
-    """Whether a module is the project's own."""
+    """Whether a module belongs to this project."""
     first = name.partition(".")[0]
     return first == "prospect_hf" or first.endswith("_dst_smolvlm")
 
 
 class Blocked:
-    """A finder that refuses the project's modules, as on a machine where the project was never installed."""
+    """An import finder that blocks this project's modules, as on a machine without this project."""
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
-        """Raise for the project's own modules; leave every other one to the finders after this."""
+        """Raise for modules of this project; None lets the next finder import any other module."""
         if is_own(name):
             raise ModuleNotFoundError(f"{name} is blocked in this process", name=name)
         return None
@@ -53,10 +53,10 @@ class Blocked:
 
 @torch.inference_mode()
 def answer(model: Any, processor: Any, frames: int, seed: int) -> dict[str, torch.Tensor]:
-    """Everything that the model says about a random session, and the inputs that it read it from."""
+    """The model's inputs and outputs for a random session."""
     draw = random.Random(seed)
     size = processor.frame_size
-    # Not square and larger than the model's frames, so that resizing is compared too.
+    # Not square, and larger than the model's frames, so that resizing is compared as well.
     pictures = list(np.random.default_rng(seed).integers(0, 256, (frames, size + 10, size + 24, 3), dtype=np.uint8))
     inputs = processor(goal="Assemble the toy", steps=STEPS, frames=pictures, states=[draw.randrange(3) for _ in STEPS])
     stream = processor.build("Assemble the toy", STEPS, [0] * len(STEPS), [])
@@ -83,21 +83,21 @@ def answer(model: Any, processor: Any, frames: int, seed: int) -> dict[str, torc
 
 
 def from_package(folder: Path, frames: int, seed: int) -> dict[str, torch.Tensor]:
-    """The answers of the folder loaded with the package's own modules."""
+    """The inputs and outputs of the folder, loaded with the package's modules."""
     from transformers import AutoConfig
 
     from configuration_dst_smolvlm import DSTSmolVLMConfig
     from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
     from processing_dst_smolvlm import DSTSmolVLMProcessor
 
-    # The loader of the tokenizer looks the configuration up by its type.
+    # The tokenizer's loader looks up the configuration class by model_type.
     AutoConfig.register(DSTSmolVLMConfig.model_type, DSTSmolVLMConfig, exist_ok=True)
     model = DSTSmolVLMForConditionalGeneration.from_pretrained(folder).eval()
     return answer(model, DSTSmolVLMProcessor.from_pretrained(folder), frames, seed)
 
 
 def from_remote_code(folder: Path, frames: int, seed: int) -> dict[str, torch.Tensor]:
-    """The answers of the folder loaded with the code that lies in it; the project's modules are out of reach."""
+    """The inputs and outputs of the folder, loaded with the code in it; this project's modules are blocked."""
     sys.meta_path.insert(0, Blocked())
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -105,15 +105,15 @@ def from_remote_code(folder: Path, frames: int, seed: int) -> dict[str, torch.Te
     processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
     loaded = [name for name in sys.modules if is_own(name)]
     if loaded or not type(model).__module__.startswith("transformers_modules."):
-        raise RuntimeError(f"This is no proof: {type(model).__module__} and {loaded} are not the folder's code.")
+        raise RuntimeError(f"the check is invalid: {type(model).__module__} and {loaded} are not the folder's code")
     return answer(model, processor, frames, seed)
 
 
 def in_fresh_process(folder: Path, frames: int, seed: int) -> dict[str, torch.Tensor]:
-    """``from_remote_code`` on a copy of the folder, in a process that has seen none of the project.
+    """``from_remote_code`` on a copy of the folder, in a new process.
 
     Raises:
-        RuntimeError: the process failed, with what it said last.
+        RuntimeError: the process failed; the message has the last line of its error output.
     """
     with tempfile.TemporaryDirectory() as place:
         copied, answers = Path(place, "model"), Path(place, "answers.safetensors")
@@ -134,14 +134,14 @@ def in_fresh_process(folder: Path, frames: int, seed: int) -> dict[str, torch.Te
             check=False,
         )
         if done.returncode:
-            raise RuntimeError("the fresh process failed: " + (done.stderr.strip().splitlines() or ["?"])[-1])
+            raise RuntimeError("the new process failed: " + (done.stderr.strip().splitlines() or ["?"])[-1])
         return load_file(answers)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the largest difference of every tensor; the exit code says whether all are equal."""
+    """Print the largest difference of each tensor; the exit code tells whether all are equal."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="what training wrote: model, processor and remote code")
+    parser.add_argument("folder", type=Path, help="folder of a trained model, with processor and remote code")
     parser.add_argument("--frames", type=int, default=64, help="frames of the session (default 64)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--remote-into", type=Path, help=argparse.SUPPRESS)
@@ -152,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--frames takes a number of 1 or more")
     for name in ("config.json", "modeling_dst_smolvlm.py"):
         if not (args.folder / name).is_file():
-            parser.error(f"{args.folder} holds no {name}; give a folder that training wrote")
+            parser.error(f"{args.folder} has no {name}; give the folder of a trained model")
     if args.remote_into:
         save_file(from_remote_code(args.folder, args.frames, args.seed), args.remote_into)
         return 0
@@ -164,7 +164,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     if here.keys() != there.keys():
-        print(f"error: the two answer different things: {sorted(here.keys() ^ there.keys())}", file=sys.stderr)
+        print(f"error: only one side has {sorted(here.keys() ^ there.keys())}", file=sys.stderr)
         return 1
     width = max(map(len, here))
     print(f"{'tensor'.ljust(width)}  {'shape'.ljust(20)}  max |difference|")
@@ -176,7 +176,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{name.ljust(width)}  {str(list(tensor.shape)).ljust(20)}  {difference}")
         if not equal:
             differs.append(name)
-    print("not equal: " + ", ".join(differs) if differs else "equal, bit for bit")
+    print("not equal: " + ", ".join(differs) if differs else "all tensors are equal bit for bit")
     return 1 if differs else 0
 
 

@@ -1,13 +1,13 @@
-"""Scoring a session from its kept prediction: counts over arrays against the same counts frame by frame.
+"""Scoring of a session: time of the counts with arrays against the same counts with a loop over frames.
 
     python benchmarks/scoring.py
 
-One session of a plan of 20 steps; utterances and state changes as often as in the corpus (7.5 % and 2 % of frames);
-median of 5, both ways in turn. Both must count the same. The last column is ``tally`` as a whole: decisions, events
-within 0, 1, 2 and 5 s, states of head and table, transitions, texts within a second, stream matching (embeddings at
-hand) and all text metrics.
+The session has a plan of 20 steps, and utterances and state changes as frequent as in the corpus (7.5 % and 2 % of the
+frames). Median of 5, both methods alternating; both must give equal counts. The last columns time all of ``tally``:
+decisions, events within 0, 1, 2 and 5 s, states of head and tracked table, transitions, texts within a second, stream
+matching (with given embeddings) and all text metrics.
 
-Exit codes: 0 done, 1 the two sides differ.
+Exit codes: 0 done, 1 the methods differ.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ STEPS, REPEATS, WIDTH = 20, 5, 384
 
 
 def session(frames: int) -> SessionRows:
-    """A made session: steps start and complete at random, one sentence of 40 at random times."""
+    """A random session: steps start and complete at random; responses are drawn from 40 sentences."""
     rng = np.random.default_rng(0)
     states = np.zeros((frames, STEPS), np.int64)
     for _ in range(frames // 50):
@@ -52,14 +52,14 @@ def session(frames: int) -> SessionRows:
 
 
 def by_arrays(one: SessionRows, made: Prediction) -> dict[str, float]:
-    """Decisions and states, as the package counts them."""
+    """The counts of decisions and states, with the package's functions."""
     return decision_counts(made.p_speak, one.speaking, 0.5, "speaking") | state_counts(
         made.states, one.states_after, "", one.states_before[0]
     )
 
 
 def by_frames(one: SessionRows, made: Prediction) -> dict[str, float]:
-    """The same, frame by frame and step by step."""
+    """The same counts, with a loop over frames and steps."""
     counts = {f"speaking_{kind}": 0.0 for kind in ("yes_yes", "yes_no", "no_yes", "no_no")}
     counts |= dict.fromkeys(("state_frames", "state_right", "state_updates", "state_right_at_updates"), 0.0)
     counts |= {f"state_{truth}{guess}": 0.0 for truth in range(3) for guess in range(3)}
@@ -67,8 +67,7 @@ def by_frames(one: SessionRows, made: Prediction) -> dict[str, float]:
     for frame in range(len(one)):
         decided = "yes" if made.p_speak[frame] >= 0.5 else "no"
         counts[f"speaking_{decided}_{'yes' if one.speaking[frame] == 1 else 'no'}"] += 1
-        right = changed = True
-        changed = False
+        right, changed = True, False
         for step in range(STEPS):
             truth, guess = int(one.states_after[frame, step]), int(made.states[frame, step])
             counts[f"state_{truth}{guess}"] += 1
@@ -82,13 +81,13 @@ def by_frames(one: SessionRows, made: Prediction) -> dict[str, float]:
     return counts
 
 
-def seconds(*ways: Callable[[], object]) -> list[float]:
-    """Median seconds of each way, in turn."""
-    times: list[list[float]] = [[] for _ in ways]
+def seconds(*methods: Callable[[], object]) -> list[float]:
+    """Median seconds of each method; the methods run alternately."""
+    times: list[list[float]] = [[] for _ in methods]
     for _ in range(REPEATS):
-        for way, taken in zip(ways, times, strict=True):
+        for method, taken in zip(methods, times, strict=True):
             began = time.perf_counter()
-            way()
+            method()
             taken.append(time.perf_counter() - began)
     return [statistics.median(taken) for taken in times]
 
@@ -96,13 +95,13 @@ def seconds(*ways: Callable[[], object]) -> list[float]:
 def main() -> int:
     """Print the table."""
     print(f"Python {platform.python_version()}, numpy {np.__version__}\n")
-    print("| frames | frame by frame | arrays | ratio | all of tally | frames a second |")
+    print("| frames | loop over frames | arrays | ratio | whole of tally | frames per second |")
     print("|---|---|---|---|---|---|")
     for frames in SIZES:
         one = session(frames)
         made = shifted(oracle(one), 1)
         if by_arrays(one, made) != by_frames(one, made):
-            print(f"the two ways differ at {frames} frames", file=sys.stderr)
+            print(f"error: the two methods give different counts at {frames} frames.", file=sys.stderr)
             return 1
         texts = sorted({item.response for item in one.items.values()})
         vectors = np.random.default_rng(1).normal(size=(len(texts), WIDTH)).astype(np.float32)

@@ -80,9 +80,16 @@ def filled_stream(
     model: Model, processor: DSTSmolVLMProcessor, session: Session, tokens: int
 ) -> tuple[DSTStream, Stream]:
     """A silent stream whose cache holds ``tokens``, the last of them a frame's; and the same stream laid out."""
-    stream = DSTStream(model, processor, session.task.plan, session.task.goal, context=Context(max_tokens=4096))
-    stream.batch.speaking_threshold = stream.batch.dst_update_threshold = NEVER
-    laid = stream.batch.prompt(stream.batch.rows[0], stream.batch.rows[0].first_states)
+    stream = DSTStream(
+        model,
+        processor,
+        session.task.plan,
+        session.task.goal,
+        context=Context(max_tokens=4096),
+        speaking_threshold=NEVER,
+        dst_update_threshold=NEVER,
+    )
+    laid = stream.batch.rows[0].task.prompt(processor, stream.batch.rows[0].first_states)
     stream.step(session.features[0])
     processor.add_frame(laid)
     # The frames between are fed in one pass with the last one, as though they had waited.

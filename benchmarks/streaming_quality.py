@@ -246,7 +246,7 @@ class CutBatch(StreamBatch):
             input_ids=torch.tensor([self.ids]),
             frame_features=torch.stack(self.shown)[:, None],
             frame_positions=torch.tensor([places]),
-            step_positions=torch.tensor([self.prompt(row, row.first_states).step_positions]),
+            step_positions=torch.tensor([row.task.prompt(self.processor, row.first_states).step_positions]),
             use_cache=False,
             logits_to_keep=1,
         )

@@ -1,4 +1,7 @@
-"""Typed access to JSON that nobody has checked: each failure names the file, the record and the key."""
+"""Typed access to unvalidated JSON; each error names the file, the record and the key.
+
+``where`` names the record in messages. The ``get`` functions raise ``DataError`` for a missing key or a wrong value.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,12 @@ from prospect_hf.errors import DataError, UsageError
 
 
 def load_json(path: Path) -> Any:
-    """The JSON value in ``path``. Raises ``UsageError`` where it is missing, ``DataError`` where it is no JSON."""
+    """The JSON value in ``path``. Raises ``UsageError`` for a missing file, ``DataError`` for invalid JSON."""
     return _parse(_read(path), str(path))
 
 
 def load_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
-    """(line number from 1, value) of each non-empty line of ``path``."""
+    """(line number from 1, value) of each non-empty line of ``path``; errors as in :func:`load_json`."""
     for number, line in enumerate(_read(path).splitlines(), start=1):
         if line.strip():
             yield number, _parse(line, f"{path}: line {number}")
@@ -42,36 +45,36 @@ def _parse(text: str, where: str) -> Any:
 
 
 def as_dict(value: Any, where: str) -> dict[str, Any]:
-    """``value`` itself where it is an object."""
+    """``value``, which must be an object."""
     if not isinstance(value, dict):
         raise DataError(f"{where} is {_kind(value)}; expected an object.")
     return value
 
 
 def get(record: dict[str, Any], key: str, where: str) -> Any:
-    """``record[key]``, whatever it is."""
+    """``record[key]``, of any type."""
     if key not in record:
         raise DataError(f"{where}: key '{key}' is missing.")
     return record[key]
 
 
 def get_dict(record: dict[str, Any], key: str, where: str) -> dict[str, Any]:
-    """``record[key]`` where it is an object."""
+    """``record[key]``, which must be an object."""
     return as_dict(get(record, key, where), f"{where}: '{key}'")
 
 
 def get_list(record: dict[str, Any], key: str, where: str) -> list[Any]:
-    """``record[key]`` where it is a list with at least one entry."""
+    """``record[key]``, which must be a list with at least one entry."""
     value = get(record, key, where)
     if not isinstance(value, list):
         raise DataError(f"{where}: '{key}' is {_kind(value)}; expected a list.")
     if not value:
-        raise DataError(f"{where}: '{key}' is empty; there is nothing to use in it.")
+        raise DataError(f"{where}: '{key}' is an empty list; expected at least one entry.")
     return value
 
 
 def get_text(record: dict[str, Any], key: str, where: str) -> str:
-    """``record[key]`` where it is text that says something."""
+    """``record[key]``, which must be non-empty text."""
     value = get(record, key, where)
     if not isinstance(value, str):
         raise DataError(f"{where}: '{key}' is {_kind(value)}; expected text.")
@@ -81,7 +84,7 @@ def get_text(record: dict[str, Any], key: str, where: str) -> str:
 
 
 def get_optional_text(record: dict[str, Any], key: str, where: str) -> str:
-    """``record[key]`` where it is text; "" where it is missing, null or empty."""
+    """``record[key]``, which must be text; "" where it is missing, null or empty."""
     value = record.get(key)
     if value is None or value == "":
         return ""
@@ -89,7 +92,7 @@ def get_optional_text(record: dict[str, Any], key: str, where: str) -> str:
 
 
 def get_number(record: dict[str, Any], key: str, where: str) -> float:
-    """``record[key]`` where it is a finite number that is not negative (a time, a rate, an index)."""
+    """``record[key]``, which must be a finite number of 0 or more (a time, a rate, an index)."""
     value = get(record, key, where)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise DataError(f"{where}: '{key}' is {_kind(value)}; expected a number.")
@@ -101,7 +104,7 @@ def get_number(record: dict[str, Any], key: str, where: str) -> float:
 
 
 def get_index(record: dict[str, Any], key: str, where: str) -> int:
-    """``record[key]`` where it is a whole number that is not negative."""
+    """``record[key]``, which must be a whole number of 0 or more."""
     number = get_number(record, key, where)
     if not number.is_integer():
         raise DataError(f"{where}: '{key}' is {number}; expected a whole number.")

@@ -1,4 +1,4 @@
-"""Trained folders: loading a DST-SmolVLM2 and its processor from disk, with this package's own classes."""
+"""Loads a trained DST-SmolVLM2 and its processor from a folder, with the classes of this package."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
 from processing_dst_smolvlm import DSTSmolVLMProcessor
 from prospect_hf.errors import UsageError
 
-# A checkpoint brings this code along, but the installed one is used, and nobody is asked whether to trust the other.
+# A checkpoint folder contains a copy of this code. Registering the installed classes makes transformers use them, so
+# loading needs no trust_remote_code.
 AutoConfig.register("dst_smolvlm", DSTSmolVLMConfig, exist_ok=True)
 
 
 def load_trained(folder: Path) -> tuple[DSTSmolVLMForConditionalGeneration, DSTSmolVLMProcessor]:
-    """Model, in eval mode and on the machine's accelerator if it has one, and processor of a trained folder.
+    """Load model and processor; the model is in eval mode, and on the accelerator where there is one.
 
     Raises:
-        UsageError: there is no DST-SmolVLM2 in it.
+        UsageError: the folder contains no DST-SmolVLM2, or it cannot be loaded.
     """
     if not (folder / "config.json").is_file():
-        raise UsageError(f"{folder} holds no config.json; give the folder of a trained model.")
+        raise UsageError(f"{folder} has no config.json; give the folder of a trained model.")
     try:
         config = AutoConfig.from_pretrained(folder)
         if not isinstance(config, DSTSmolVLMConfig):
-            raise UsageError(f"{folder} holds a {config.model_type}, not a DST-SmolVLM2.")
+            raise UsageError(f"{folder} contains a {config.model_type} model; give the folder of a DST-SmolVLM2.")
         model = DSTSmolVLMForConditionalGeneration.from_pretrained(folder)
         processor = DSTSmolVLMProcessor.from_pretrained(folder)
     except UsageError:

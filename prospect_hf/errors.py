@@ -1,14 +1,14 @@
-"""The two ways in which a run is refused: what it was given, or what it was told to do."""
+"""The two errors of this package that a user can mend: in the data, or in the command."""
 
 from __future__ import annotations
 
 
 class DataError(ValueError):
-    """A record, label or frame cannot be used.
+    """A record, label or frame is invalid.
 
-    The message is one sentence that names the file, the record and the key, and says what is wrong.
+    The message is one sentence: the file, the record and the key, what is wrong, and what to do.
     """
 
 
 class UsageError(ValueError):
-    """A command was given something it cannot work with: an unknown key, a missing folder, a wrong checkpoint."""
+    """A command has an invalid argument: an unknown key, a missing folder, a wrong checkpoint."""

@@ -1,7 +1,7 @@
-"""The one form in which a recording and its labels travel: whatever corpus they came from, all else reads this.
+"""The common session format of all corpora: readers produce it, and everything else uses it.
 
-A ``Session`` is one conversation over one video: the plan's steps, the turns, the state transitions, and the frames
-that it covers. Plain Python, checked once when it is made, so that no later stage has to doubt it.
+A ``Session`` is one conversation over one video: the steps of the plan, the turns, the state events, and the range of
+frames. It is plain Python and is validated when it is created, so that later stages need no checks.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ NOT_STARTED, IN_PROGRESS, COMPLETED = 0, 1, 2
 IGNORE = -100
 FPS = 2.0
 
-# Not empty, and neither a path nor a step out of one.
+# A file name: not empty, without a path separator, and neither "." nor "..".
 _NAME = re.compile(r"(?!\.+$)[^/\\\0]+")
 _VIEW = re.compile(r"__view\d+$")
-_ASSEMBLY101_PART = re.compile(r"^[^_]+_(?!_)")  # "assembly_" or "disassembly_"; "__" sets a camera view apart
+_ASSEMBLY101_PART = re.compile(r"^[^_]+_(?!_)")  # "assembly_" or "disassembly_"; "__" precedes a camera view
 _ASSEMBLY101_CAMERA = re.compile(r"__(HMC_|C\d).*$")
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step of the plan. ``id`` is "S1" for the first."""
+    """One step of the plan; ``id`` is "S1" for the first step."""
 
     id: str
     text: str
@@ -35,7 +35,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Turn:
-    """One utterance. ``time`` is in seconds of the video; ``progress`` is a running summary (assistant turns only)."""
+    """One utterance at ``time`` seconds of the video; ``progress`` is a running summary (assistant turns only)."""
 
     role: str
     time: float
@@ -46,7 +46,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class DSTEvent:
-    """Step ``step`` (0-based) goes into progress ("start") or is done ("complete") at ``time`` seconds."""
+    """A transition ("start" or "complete") of step ``step`` (0-based) at ``time`` seconds."""
 
     time: float
     step: int
@@ -62,12 +62,23 @@ def event_order(event: DSTEvent) -> tuple[float, int, int]:
 class Session:
     """One conversation over one video.
 
-    ``events`` is None where there are no state labels at all (everything about states is then ignored), and may be
-    empty only where nothing happens. Frames are absolute: the session covers ``first_frame`` to ``num_frames - 1``,
-    and frame i shows the seconds [i / fps, (i + 1) / fps). ``turns`` are in order of time. ``frames_file`` is relative
-    to the source's folder. ``origin`` says which record of which file this is, for messages.
+    Frames are absolute: the session covers ``first_frame`` to ``num_frames - 1``, and frame i covers the seconds
+    [i / fps, (i + 1) / fps).
 
-    Raises ``DataError`` where the labels contradict themselves.
+    Args:
+        session_id, source, video_uid, user_type, goal: as in the corpus; ``source`` is one of ``SOURCES``.
+        recording: id of the recording, which several videos and sessions can share (:func:`recording_id`).
+        steps: the plan.
+        turns: the utterances, by time.
+        events: the state events; None in a session without state labels, empty where no state changes.
+        fps: frames per second.
+        first_frame: absolute index of the first frame.
+        num_frames: absolute index after the last frame.
+        frames_file: path of the frame store, relative to the source's folder.
+        origin: file and record of the session, for messages.
+
+    Raises:
+        DataError: a field is invalid, or the labels contradict each other.
     """
 
     session_id: str
@@ -91,12 +102,12 @@ class Session:
         for key, name in (("session_id", self.session_id), ("video_uid", self.video_uid)):
             if not _NAME.fullmatch(name):
                 raise DataError(
-                    f"{self.origin}: {key} is {name!r}; files are named after it, so no folder may be in it."
+                    f"{self.origin}: {key} is {name!r}; it must be a valid file name, without path separators."
                 )
         if not self.steps:
             raise DataError(f"{self.origin}: steps is empty; a session needs a plan of at least one step.")
         if not (math.isfinite(self.fps) and self.fps > 0):
-            raise DataError(f"{self.origin}: fps is {self.fps}; it must be a positive number of frames a second.")
+            raise DataError(f"{self.origin}: fps is {self.fps}; it must be a positive number of frames per second.")
         if not 0 <= self.first_frame < self.num_frames:
             raise DataError(
                 f"{self.origin}: the session covers no frame: it starts at frame {self.first_frame} and "
@@ -114,9 +125,11 @@ class Session:
                 raise DataError(f"{where}.role is '{turn.role}'; it must be user or assistant.")
             check_time(turn.time, f"{where}.time")
             if turn.time < previous:
-                raise DataError(f"{where}.time is {turn.time} s, before the turn that precedes it ({previous} s).")
+                raise DataError(
+                    f"{where}.time is {turn.time} s, before the previous turn ({previous} s); sort the turns."
+                )
             if not turn.text.strip():
-                raise DataError(f"{where}.content is empty; a turn says something.")
+                raise DataError(f"{where}.content is empty; a turn needs a text.")
             previous = turn.time
 
     def _check_events(self, events: tuple[DSTEvent, ...]) -> None:
@@ -136,21 +149,21 @@ class Session:
                 if event.transition == "complete":
                     if open_since is None:
                         raise DataError(
-                            f"{name} completes at {event.time} s but is not in progress then; "
+                            f"{name} completes at {event.time} s but is not in progress at that time; "
                             "its end is at or before its start."
                         )
                     open_since = None
                 else:
                     if open_since is not None:
                         raise DataError(
-                            f"{name} starts at {event.time} s while already in progress since {open_since} s; "
+                            f"{name} starts at {event.time} s but is in progress since {open_since} s; "
                             "spans of one step must not overlap."
                         )
                     open_since = event.time
 
 
 def check_time(time: float, where: str) -> None:
-    """Raise ``DataError`` unless ``time`` is a finite number of seconds, not negative."""
+    """Raise ``DataError`` unless ``time`` (seconds) is finite and not negative."""
     if not math.isfinite(time):
         raise DataError(f"{where} is {time}; it must be a finite number of seconds.")
     if time < 0:
@@ -164,18 +177,18 @@ def _stem(source: str, uid: str) -> str:
 
 
 def frames_file(source: str, uid: str) -> str:
-    """The frame store of video ``uid``, relative to the source's folder, by ProAssist's naming.
+    """The path of the frame store of video ``uid``, relative to the source's folder, as ProAssist names it.
 
-    ego4d drops a leading ``grp-``; assembly101 drops everything up to the first ``_`` (the assembling and the
-    disassembling part of one recording share their frames).
+    ego4d: without a leading ``grp-``. assembly101: without the text up to the first ``_``, since the assembly and the
+    disassembly part of a recording share their frames.
     """
     return f"frames/{_stem(source, uid)}.arrow"
 
 
 def recording_id(source: str, uid: str) -> str:
-    """The recording behind video ``uid``: equal for camera views, and for parts, of one recording.
+    """The id of the recording of video ``uid``, which its camera views and parts share.
 
-    Splits must be made by it: the views of a recording show the same hands and carry the same dialogue.
+    Corpora must be split by recording: its views show the same hands and have the same dialogue.
     """
     stem = _VIEW.sub("", _stem(source, uid))
     return _ASSEMBLY101_CAMERA.sub("", stem) if source == "assembly101" else stem

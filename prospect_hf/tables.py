@@ -1,4 +1,4 @@
-"""Tables as aligned text."""
+"""Formats tables as aligned text."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells as aligned text; the first row is the head, the first column is set left, the others right."""
+    """Rows of cells as aligned text: a header row first; the first column is left-aligned, the others right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join(cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in cells)

@@ -1,7 +1,7 @@
-"""Labels per frame: the one definition of which frame a turn or a state change belongs to.
+"""Labels per frame: the rules that assign turns and state changes to frames.
 
-Frame i covers the seconds [i / fps, (i + 1) / fps) and is known at its end, so what happens at time t is decided on the
-last frame that had ended by then, ``floor(t * fps) - 1``. Training, streaming and evaluation all read this timeline.
+Frame i covers the seconds [i / fps, (i + 1) / fps) and is known at its end. An event at time t therefore belongs to the
+last frame that ended by t, ``floor(t * fps) - 1``. Training, streaming and evaluation all use this timeline.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from prospect_hf.sessions import COMPLETED, IGNORE, IN_PROGRESS, NOT_STARTED, DSTEvent, Session, Turn, event_order
 
-# Times are decimal numbers; their binary product with fps can fall just short of the frame that they name
-# (0.29 * 100 = 28.999999999999996). A time this close (in frames) below a frame's start is at its start.
+# A time closer than this (in frames) below a frame's start counts as its start: the product of a decimal time and fps
+# can be slightly too small in binary (0.29 * 100 = 28.999999999999996).
 FRAME_TOLERANCE = 1e-6
 
 
@@ -24,11 +24,16 @@ FRAME_TOLERANCE = 1e-6
 class Timeline:
     """Labels of the frames ``first_frame`` to ``num_frames - 1``; row i of an array is frame ``first_frame + i``.
 
-    speaking: int8 [frames], 1 = an assistant turn is decided here, -100 = a user turn is, 0 = silence.
-    dst_update: int8 [frames], 1 = at least one state event, 0 = none, -100 = the session has no state labels.
-    states_before, states_after: int8 [frames, steps], before and after the frame's events, or -100 throughout.
-    turns, events: by absolute frame; events in order (time, completions first).
-    beyond: turns that fall past the last frame; they are in no array.
+    Args:
+        first_frame: absolute index of the first frame.
+        num_frames: absolute index after the last frame.
+        speaking: int8 ``[frames]``: 1 = assistant turn, -100 = user turn, 0 = silence.
+        dst_update: int8 ``[frames]``: 1 = at least one state event, 0 = none, -100 = session without state labels.
+        states_before, states_after: int8 ``[frames, steps]``, before and after the frame's events; -100 in a session
+            without state labels.
+        turns: absolute frame -> its turn.
+        events: absolute frame -> its state events, by time, completions first.
+        beyond: turns after the last frame; they are in no array.
     """
 
     first_frame: int
@@ -43,14 +48,15 @@ class Timeline:
 
 
 def frame_at(time: float, fps: float) -> int:
-    """The absolute frame that covers ``time`` seconds: floor(time * fps)."""
+    """The absolute frame that covers ``time`` (seconds): floor(time * fps)."""
     return math.floor(time * fps + FRAME_TOLERANCE)
 
 
 def turn_frames(times: Sequence[float], fps: float, first_frame: int) -> list[int]:
-    """The decision frame of each turn, by its time in seconds; ``times`` in order.
+    """The decision frame of each turn; ``times`` are in seconds and sorted.
 
-    Every turn has a frame of its own: the last one seen before it, or the next free one after the turn before.
+    A frame has at most one turn: a turn takes the last frame that ended by its time, or the next free frame after the
+    previous turn.
     """
     frames: list[int] = []
     free = first_frame
@@ -62,12 +68,12 @@ def turn_frames(times: Sequence[float], fps: float, first_frame: int) -> list[in
 
 
 def event_frame(time: float, fps: float, first_frame: int, num_frames: int) -> int:
-    """The decision frame of a state event; events may share a frame with each other and with a turn."""
+    """The decision frame of a state event at ``time`` (seconds); events and a turn can share a frame."""
     return min(max(frame_at(time, fps) - 1, first_frame), num_frames - 1)
 
 
 def build_timeline(session: Session) -> Timeline:
-    """The labels of every frame of ``session``."""
+    """Compute the labels of every frame of ``session``."""
     first, end = session.first_frame, session.num_frames
     frames = end - first
     speaking = np.zeros(frames, np.int8)

@@ -12,6 +12,13 @@ import pytest
 from prospect_hf import __version__
 
 ROOT_MODULES = {path.name for path in Path(__file__).parents[1].glob("*_dst_smolvlm.py")}
+# The lists of pyproject.toml that name every root module.
+MODULE_LISTS = (
+    "tool.hatch.build.targets.wheel.only-include",
+    "tool.hatch.build.targets.sdist.only-include",
+    "tool.ruff.lint.isort.known-first-party",
+    "tool.mypy.files",
+)
 BUILD = "import sys; from hatchling.build import build_wheel; print(build_wheel(sys.argv[1]))"
 
 
@@ -39,6 +46,15 @@ def test_wheel_holds_the_package_and_the_root_modules(wheel: zipfile.ZipFile, re
     assert "prospect_hf/streaming/timeline.html" in names
     assert "prospect_hf/training/losses.py" in names and "prospect_hf/data/__init__.py" in names
     assert any(name.startswith("prospect_hf/configs/") and name.endswith(".yaml") for name in names)
+
+
+@pytest.mark.parametrize("key", MODULE_LISTS)
+def test_every_list_of_modules_names_each_root_module(key: str, repository: Path) -> None:
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 has no tomllib")
+    value = tomllib.loads((repository / "pyproject.toml").read_text(encoding="utf-8"))
+    for part in key.split("."):
+        value = value[part]
+    assert {f"{name.removesuffix('.py')}.py" for name in value if "_dst_smolvlm" in name} == ROOT_MODULES
 
 
 def test_wheel_carries_licence_version_and_requirements(wheel: zipfile.ZipFile) -> None:

@@ -35,13 +35,18 @@ def modules(repository: Path) -> dict[str, Path]:
     return {name.removesuffix(".__init__") if name != "prospect_hf.__init__" else name: p for name, p in names.items()}
 
 
-def imported(path: Path, known: dict[str, Path]) -> Iterator[tuple[str, int]]:
-    """(module, line) of each import of a module of this project, those inside functions and type checks included."""
+def imported(name: str, path: Path, known: dict[str, Path]) -> Iterator[tuple[str, int]]:
+    """(module, line) of each import in module ``name``; those inside functions and type checks, and relative ones too.
+
+    A relative import of a root module names its neighbour: in a checkpoint the root modules lie in one package.
+    """
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.level == 0:
-            assert node.module is not None
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-            yield from ((name if name in known else node.module, node.lineno) for name in names)
+        if isinstance(node, ast.ImportFrom):
+            above = node.level - (path.name == "__init__.py")
+            package = name.split(".")[: -above or None] if node.level else []
+            module = ".".join([*package, *([node.module] if node.module else [])])
+            names = [f"{module}.{alias.name}".removeprefix(".") for alias in node.names]
+            yield from ((target if target in known else module, node.lineno) for target in names)
         elif isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)
 
@@ -52,7 +57,7 @@ def edges(repository: Path) -> dict[tuple[str, str], int]:
     return {
         (name, target if target != "prospect_hf" else "prospect_hf.__init__"): line
         for name, path in known.items()
-        for target, line in imported(path, known)
+        for target, line in imported(name, path, known)
         if target in known or target == "prospect_hf"
     }
 
@@ -95,6 +100,25 @@ def test_no_modules_import_each_other_in_a_circle(repository: Path) -> None:
 
     for name in sorted(targets):
         follow(name, [])
+
+
+def test_no_import_is_overlooked(tmp_path: Path) -> None:
+    files = {
+        "first_dst_smolvlm": "from . import third_dst_smolvlm\nif A:\n    from .second_dst_smolvlm import B",
+        "prospect_hf.room.__init__": "from .inner import A",
+        "prospect_hf.room.inner": "from ..errors import A\nfrom . import other\nimport prospect_hf.files",
+    }
+    found = {}
+    for name, text in files.items():
+        path = tmp_path / f"{name.split('.')[-1]}.py"
+        path.write_text(text)
+        known = {"third_dst_smolvlm": path, "prospect_hf.room.other": path}
+        found[name] = [target for target, _ in imported(name.removesuffix(".__init__"), path, known)]
+    assert found == {
+        "first_dst_smolvlm": ["third_dst_smolvlm", "second_dst_smolvlm"],
+        "prospect_hf.room.__init__": ["prospect_hf.room.inner"],
+        "prospect_hf.room.inner": ["prospect_hf.errors", "prospect_hf.room.other", "prospect_hf.files"],
+    }
 
 
 @pytest.mark.parametrize("patterns", [LABEL_CODE, PREDICTION_CODE])

@@ -1,1 +1,1 @@
-"""What the model reads: rows of sessions, pictures or encoded frames, and the clips that training packs."""
+"""Model inputs: frame rows grouped by session, pictures or encoded frames, and clips for training."""

@@ -1,4 +1,4 @@
-"""What can be set about the data of a run: the ``data`` group, which training and evaluation share."""
+"""Settings of the ``data`` group, which training and evaluation share."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from prospect_hf.sessions import SOURCES
 
 @dataclass
 class DataArguments:
-    """What is learned from.
+    """Which corpus a run reads, and how it becomes rows and clips.
 
     Args:
         name: ``simulated`` (rendered toy tasks, made on the first run) or ``proassist`` (processed_data on disk).
         root: the folder that holds ``processed_data``; for ``simulated`` it is where the corpus is written.
-        sources: which of the six sources.
+        sources: the sources to read, out of ego4d, holoassist, egoexolearn, epickitchens, wtag and assembly101.
         forms: ``dialogs`` (generated_dialogs records), ``prepared`` (prepared rows), or both.
-        frames: ``store`` (the sources' frame files), ``rendered`` (simple pictures drawn from the labels, for timelines
-            whose video is not there) or ``blank`` (one grey picture: the control that sees nothing).
+        frames: ``store`` (frame files of the corpus), ``rendered`` (simple pictures drawn from the labels, for
+            annotations without video) or ``blank`` (one grey picture: a control without visual input).
         dst: where DST labels come from: ``files``, ``align`` (annotated spans matched with the plan) or ``none``.
-        dst_root: folder of label files, for ``dst=files`` where the records hold no ``dst`` themselves.
-        suffix: of the dialog files, ``{split}{suffix}.json``.
-        on_error: ``raise`` at a bad record, or ``skip`` it: counted and listed.
-        cache_dir: where the frame rows are kept.
-        max_seq_len: tokens of a training clip at most.
-        text_dropout: the largest share of the model's own texts that is left out of a training clip (``ClipDataset``).
-        late_start: the share of training clips that begin at a later frame, in the state reached by then.
-        recordings: simulated recordings a source: train, val, test.
-        seed: of the simulated corpus.
+        dst_root: folder of label files for ``dst=files``; not needed where the records have a ``dst`` list.
+        suffix: ending of the dialog files' names, ``{split}{suffix}.json``.
+        on_error: ``raise`` on a bad record, or ``skip`` it; skipped records are counted and listed.
+        cache_dir: folder for the frame rows.
+        max_seq_len: largest length of a training clip, in tokens.
+        text_dropout: largest share of state texts and responses left out of a training clip, 0 to 1 (``ClipDataset``).
+        late_start: share of training clips that start at a later frame, from the states at that frame, 0 to 1.
+        recordings: number of simulated recordings per source, as ``train``, ``val`` and ``test``.
+        seed: random seed of the simulated corpus.
         scene: settings of the simulator (``prospect_hf.simulator.script.SceneConfig``) that differ from its defaults.
     """
 
@@ -65,7 +65,7 @@ class DataArguments:
         if not self.root:
             raise UsageError("data.root is not set: give the folder that holds processed_data, data.root=FOLDER.")
         if not self.sources or not self.forms:
-            raise UsageError("data.sources and data.forms must each name at least one.")
+            raise UsageError("data.sources and data.forms must each have at least one entry.")
         if not 0.0 <= self.text_dropout <= 1.0:
             raise UsageError(f"data.text_dropout must lie in [0, 1], not {self.text_dropout}.")
         if not 0.0 <= self.late_start <= 1.0:

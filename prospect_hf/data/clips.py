@@ -1,7 +1,7 @@
-"""Sessions to what the model reads: clips of at most ``max_seq_len`` tokens, padded batches.
+"""Cuts sessions into clips of at most ``max_seq_len`` tokens and collates clips into padded batches.
 
-A clip is a run of consecutive frames of one session as one causal stream. It opens with the plan and the state that the
-frames before it left behind, so that the clips of a session, one after the other, cover each of its frames once.
+A clip is a run of consecutive frames of one session, written as one causal stream. It opens with the plan and the
+states before its first frame. The clips of a session, in order, cover each of its frames once.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Clip:
     tokens: int
 
     def stream(self, processor: DSTSmolVLMProcessor, drop: Callable[[], bool] | None = None) -> Stream:
-        """The clip's stream; ``drop`` says for each of the model's own texts whether it is left out."""
+        """Build the clip's stream; ``drop`` is called once for each state text and response: True leaves it out."""
         items = [self.session.item(frame) for frame in range(self.begin, self.end)]
         if drop is not None:
             items = [
@@ -46,10 +46,10 @@ class Clip:
 
 
 def pack(session: SessionRows, processor: DSTSmolVLMProcessor, max_seq_len: int) -> list[Clip]:
-    """Cut a session into clips of at most ``max_seq_len`` tokens, each as long as fits; every frame is in one clip.
+    """Cut a session greedily into the longest clips of at most ``max_seq_len`` tokens; every frame is in one clip.
 
     Raises:
-        DataError: one frame and its texts do not fit beside the plan.
+        DataError: the plan and one frame with its texts exceed ``max_seq_len``.
     """
 
     def open_clip(frame: int) -> Stream:
@@ -76,19 +76,19 @@ def pack(session: SessionRows, processor: DSTSmolVLMProcessor, max_seq_len: int)
 
 
 class ClipDataset(Dataset[dict[str, torch.Tensor]]):
-    """Clips as model inputs, frames included.
+    """Clips as model inputs, including their frames.
 
     Args:
         sessions: the sessions of a split.
         processor: the sequence builder.
-        frames: the pictures, or their features where the vision tower does not change.
-        max_seq_len: tokens of a clip at most.
-        text_dropout: each clip is built without a share of the model's own texts (state texts and responses), drawn
-            between 0 and this, as if it had missed what they tell. Reference texts give the state away: with all of
-            them in the stream the heads learn to read instead of to look. Labels of decisions stay. 0 for evaluation.
-        late_start: share of the clips, drawn anew in each epoch, that begin at a later frame of theirs, with the state
-            that the frames before left behind: so begins a stream whose context was full. 0 for evaluation.
-        seed: of these draws.
+        frames: reader of pictures, or of encoded frames where the vision tower is frozen.
+        max_seq_len: largest length of a clip, in tokens.
+        text_dropout: each clip draws a share between 0 and this value, and leaves that share of its state texts and
+            responses out of the stream. Reference texts reveal the state; without dropout the heads learn to read the
+            texts and not the frames. The labels of the decisions stay. Use 0 for evaluation.
+        late_start: share of the clips, drawn anew in each epoch, that start at a later frame with the states before
+            that frame. A stream whose context was dropped starts in the same way. Use 0 for evaluation.
+        seed: random seed of both draws.
     """
 
     def __init__(
@@ -109,11 +109,11 @@ class ClipDataset(Dataset[dict[str, torch.Tensor]]):
         return len(self.clips)
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw other texts and beginnings than in another epoch; the trainer says when one begins."""
+        """Set the epoch, which seeds the draws; the trainer calls this when an epoch begins."""
         self.epoch = epoch
 
     def clip(self, index: int) -> Clip:
-        """Clip ``index`` as this epoch shows it: whole, or from a later frame on."""
+        """Clip ``index`` in this epoch: complete, or shortened to start at a later frame."""
         clip = self.clips[index]
         rng = random.Random(f"late start {self.seed} {self.epoch} {index}")
         if clip.end - clip.begin < 2 or rng.random() >= self.late_start:
@@ -125,8 +125,8 @@ class ClipDataset(Dataset[dict[str, torch.Tensor]]):
         clip = self.clip(index)
         if not self.text_dropout:
             return clip.stream(self.processor)
-        # From seed, epoch and clip alone: a resumed run draws what an uninterrupted one would, although data loaders
-        # read ahead, and so does a run with any number of workers.
+        # The draw depends on seed, epoch and clip alone: it is the same in a resumed run, where data loaders had read
+        # ahead, and with any number of workers.
         rng = random.Random(f"{self.seed} {self.epoch} {index}")
         share = rng.random() * self.text_dropout
         return clip.stream(self.processor, lambda: rng.random() < share)
@@ -149,7 +149,7 @@ class ClipDataset(Dataset[dict[str, torch.Tensor]]):
 
 @dataclass
 class ClipCollator:
-    """Clips to one padded batch: ids with ``pad_token_id``, labels with -100, positions with -1; frames side by side.
+    """Pads clips to one batch: ids with ``pad_token_id``, labels with -100, positions with -1; frames are concatenated.
 
     Returns tensors ``input_ids``, ``attention_mask``, ``labels`` ``[batch, seq]``; ``frame_positions``,
     ``speaking_labels``, ``dst_update_labels`` ``[batch, frames]``; ``step_positions`` ``[batch, steps, 2]``;
@@ -173,7 +173,7 @@ class ClipCollator:
             for key, value in fill.items()
         }
         lengths = torch.tensor([len(clip["input_ids"]) for clip in clips])
-        # From lengths and not from ids: the pad token may stand in a text.
+        # The mask follows from lengths, since the pad token may also occur in a text.
         batch["attention_mask"] = (torch.arange(batch["input_ids"].shape[1]) < lengths[:, None]).long()
         frames, steps = batch["frame_positions"].shape[1], batch["step_positions"].shape[1]
         states = torch.full((len(clips), frames, steps), IGNORE)

@@ -1,4 +1,4 @@
-"""From the settings of a run to its sessions: the rows of every form and source, made on the first call."""
+"""Loads the sessions of a run: builds the frame rows of each form and source on the first call, then reuses them."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class LoadedRows:
 
 
 def prepare_rows(data: DataArguments) -> list[LoadedRows]:
-    """The frame rows of each form; a simulated corpus is written first if it is not there.
+    """The frame rows of each form; a simulated corpus is written first where it is missing or out of date.
 
     Raises:
-        UsageError: a folder is missing, or the settings do not fit together.
-        DataError: a record cannot be used, or none is left.
+        UsageError: a folder is missing, or two settings contradict each other.
+        DataError: a record is invalid, or no usable record is left.
     """
     root = Path(str(data.root))
     if data.name == "simulated":
@@ -44,7 +44,7 @@ def prepare_rows(data: DataArguments) -> list[LoadedRows]:
         if not corpus_is_current(root, data.sources, data.recordings, data.seed, scene):
             write_corpus(root, data.sources, data.recordings, data.seed, scene)
     elif not (root / "processed_data").is_dir():
-        raise UsageError(f"data.root={root} holds no folder processed_data; give ProAssist's root folder.")
+        raise UsageError(f"data.root={root} has no subfolder processed_data; set data.root to ProAssist's root folder.")
     settings: dict[str, Any] = {
         "sources": data.sources,
         "dst": data.dst,
@@ -55,9 +55,9 @@ def prepare_rows(data: DataArguments) -> list[LoadedRows]:
     }
     loaded = []
     for form in data.forms:
-        # Asked for together, a form that is not there is named and left out; asked for alone, it is an error.
+        # Missing prepared rows are logged where another form was requested as well, and an error where they were not.
         if form == "prepared" and len(data.forms) > 1 and not any(root.glob("processed_data/*/prepared/*.jsonl")):
-            logger.info("%s holds no prepared rows: dialogs only.", root)
+            logger.info("%s has no prepared rows; reading dialogs only.", root)
             continue
         loaded.append(LoadedRows(form, load_dst_frames("all", root, form=cast(Form, form), **settings)))
     return loaded

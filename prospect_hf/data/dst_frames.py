@@ -1,4 +1,4 @@
-"""The public path of the frame rows' builder, which lives in ``prospect_hf.dataset``."""
+"""Public import path of the frame rows' builder; the code is in ``prospect_hf.dataset``."""
 
 from __future__ import annotations
 

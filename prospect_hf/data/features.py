@@ -1,8 +1,8 @@
-"""Frames encoded once: where the vision tower does not change, an epoch costs the language model alone.
+"""Caches encoded frames on disk: with a frozen vision tower, an epoch then runs the language model alone.
 
-One safetensors file a video holds ``features`` ``[frames, tokens, hidden]`` and says in its metadata which absolute
-frame is the first. Files lie in a folder named after all that decides a feature (vision tower, connector, picture
-preparation, tokens a frame), so features of another model are never read by mistake.
+One safetensors file per video contains ``features`` ``[frames, tokens, hidden]``; its metadata gives the absolute index
+of the first frame. The folder's name is a hash of everything that determines a feature (vision tower, connector, image
+preprocessing, tokens per frame), so features of another model are never read by mistake.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ FRAMES_PER_PASS = 64
 
 
 class FrameFeatures:
-    """Encoded frames of sessions, read by position as ``FrameReader`` reads pictures.
+    """Reads encoded frames by position, with the interface of ``FrameReader``.
 
     Args:
-        folder: the files that ``encode_sessions`` wrote.
-        reader: the pictures that they were made from.
+        folder: folder of the files that ``encode_sessions`` wrote.
+        reader: reader of the pictures that were encoded.
     """
 
     def __init__(self, folder: Path, reader: FrameReader) -> None:
         self.folder, self.reader = folder, reader
 
     def path(self, session: SessionRows) -> Path:
-        """The file of the session's video; drawn pictures belong to a session and not to a video."""
+        """The file of the session's video; of the session itself where pictures are drawn from its labels."""
         if self.reader.frames == "store":
             return self.folder / session.source / Path(session.frames_file).with_suffix(".safetensors")
         return self.folder / session.source / f"{session.session_id}.safetensors"
 
     def inputs(self, session: SessionRows, begin: int, end: int) -> dict[str, torch.Tensor]:
-        """What the model takes for frames ``begin`` to ``end`` (positions in the session): ``frame_features``.
+        """The model input ``frame_features`` ``[frames, tokens, hidden]``, positions ``begin`` to ``end`` (exclusive).
 
         Raises:
-            DataError: the file is not there, or it does not hold these frames.
+            DataError: the file is missing, unreadable, or lacks one of these frames.
         """
         path = self.path(session)
         try:
@@ -57,8 +57,9 @@ class FrameFeatures:
                 at = session.first_frame + begin - first
                 if at < 0 or at + end - begin > count:
                     raise DataError(
-                        f"{path}: frames {session.first_frame + begin} to {session.first_frame + end - 1} asked for, "
-                        f"but the file holds {first} to {first + count - 1}; remove it and encode again."
+                        f"{path}: contains frames {first} to {first + count - 1}, but frames "
+                        f"{session.first_frame + begin} to {session.first_frame + end - 1} are needed; "
+                        "remove the file and encode again."
                     )
                 return {"frame_features": features[at : at + end - begin]}
         except (FileNotFoundError, SafetensorError) as error:
@@ -72,20 +73,20 @@ def encode_sessions(
     cache_dir: Path,
     progress: bool = True,
 ) -> FrameFeatures:
-    """Encode every frame of ``sessions`` that is not encoded yet.
+    """Encode the frames of ``sessions``, except for videos whose features are current.
 
-    A video's file is made again when its frame file has changed or when it lacks a frame. It is written beside its
-    place and then renamed, so a run that was stopped goes on where it ended.
+    A video is encoded again when its frame file has changed or its features lack a frame. Each file is written under
+    a temporary name and then renamed, so a rerun after an interruption continues with the next video.
 
     Args:
-        model: its vision tower and connector must not change afterwards.
-        reader: the pictures.
-        sessions: of any number of videos; several sessions of one video share its features.
-        cache_dir: the folder of features of all models.
-        progress: show a bar.
+        model: the model; its vision tower and connector must not change afterwards.
+        reader: reader of the pictures.
+        sessions: sessions of any number of videos; the sessions of one video share its features.
+        cache_dir: folder that contains one subfolder of features per model.
+        progress: show a progress bar.
 
     Raises:
-        DataError: a frame, or a file of features that is there, cannot be read.
+        DataError: a frame or an existing features file cannot be read.
     """
     found = FrameFeatures(cache_dir / fingerprint(model, reader), reader)
     videos: dict[Path, list[SessionRows]] = defaultdict(list)
@@ -119,7 +120,7 @@ def _encode(
 
 
 def _origin(reader: FrameReader, session: SessionRows) -> str:
-    """Tells a frame file that was written anew, or labels that draw other pictures, from what was encoded."""
+    """Identifies the version of the pictures: size and time of the frame file, or a hash of the labels drawn."""
     if reader.frames == "blank":
         return reader.frames
     if reader.frames == "rendered":
@@ -128,7 +129,7 @@ def _origin(reader: FrameReader, session: SessionRows) -> str:
         stat = reader.path(session).stat()
     except FileNotFoundError:
         raise DataError(
-            f"{reader.path(session)}: no such frame file; check data.root, or render frames instead."
+            f"{reader.path(session)}: no such frame file; check data.root, or set data.frames=rendered."
         ) from None
     return f"{stat.st_size} {stat.st_mtime_ns}"
 
@@ -140,7 +141,7 @@ def _is_current(path: Path, origin: str, first: int, end: int) -> bool:
         with safe_open(path, "pt") as file:
             facts, count = file.metadata(), file.get_slice("features").get_shape()[0]
     except SafetensorError as error:
-        raise DataError(f"{path}: not a file of features ({error}); remove it.") from error
+        raise DataError(f"{path}: not a file of encoded frames ({error}); remove it.") from error
     begin = int(facts["first_frame"])
     return facts["origin"] == origin and begin <= first and end <= begin + count
 
@@ -151,7 +152,7 @@ def _write(path: Path, features: torch.Tensor, origin: str, first: int) -> None:
 
 
 def fingerprint(model: DSTSmolVLMForConditionalGeneration, reader: FrameReader) -> str:
-    """16 hex digits of all that decides a feature, but for the frame itself."""
+    """16 hex digits of a hash of everything that determines a feature apart from the frame."""
     digest = hashlib.sha256()
     for part in (model.model.vision_model, model.model.connector):
         for name, tensor in sorted(part.state_dict().items()):

@@ -1,12 +1,12 @@
-"""Pairs of frames of many sessions: what a model that is trained from scratch learns to see with.
+"""Training samples that teach a vision tower from scratch: pairs of frames of many sessions.
 
-A batch of whole sessions shows hundreds of frames of a handful of scenes, each nearly the same as the one before. A
-vision tower learns far sooner from the same number of frames of many scenes. A glimpse is the plan without its states
-and a few pairs of consecutive frames, in their order. States are labelled on every frame; the two decisions on the
-second frame of a pair, since what happened between two pairs is not seen.
+A batch of whole sessions has hundreds of frames of few scenes, and consecutive frames are nearly equal. A vision tower
+learns much faster from the same number of frames of many scenes. A glimpse is the plan without states, followed by a
+few pairs of consecutive frames in order. Every frame has state labels. The two decisions are labelled on the second
+frame of each pair only, since the frames between two pairs are not shown.
 
-The plan's lines are shuffled. People mostly follow a plan, so that a count of the finished parts and a step's place in
-the plan already tell most states, and a model that has found that out stops looking at which part is which.
+The lines of the plan are shuffled. People mostly carry out a plan in order, so the number of finished parts and a
+step's position in the plan predict most states; a model that learns this shortcut ignores which part is which.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from prospect_hf.data.session_rows import SessionRows
 from prospect_hf.errors import DataError
 from prospect_hf.sessions import IGNORE
 
-# Share of the pairs that end where the assistant speaks or the state changes, which few frames do.
+# Share of the pairs whose second frame has an utterance or a state change; such frames are rare.
 EVENT_SHARE = 0.25
 
 
 class GlimpseDataset(Dataset[dict[str, torch.Tensor]]):
-    """One glimpse of each session that has state labels; other frames and another order of the plan in every epoch.
+    """One glimpse per session with state labels; each epoch draws other frames and another order of the plan.
 
-    Items are as of ``ClipDataset``, with pictures.
+    Items have the keys of ``ClipDataset``, with ``pixel_values``.
 
     Args:
         sessions: the sessions of a split.
         processor: the sequence builder.
-        reader: where the pictures come from.
-        pairs: pairs of frames of a glimpse at most; a short session has fewer.
-        seed: of the choice of frames and of the order of the plan.
+        reader: reader of the pictures.
+        pairs: largest number of frame pairs in a glimpse; a short session has fewer.
+        seed: random seed of the frames and of the plan's order.
 
     Raises:
         DataError: no session has state labels and two frames.
@@ -57,14 +57,14 @@ class GlimpseDataset(Dataset[dict[str, torch.Tensor]]):
         self.sessions = [session for session in sessions if session.labelled and len(session) > 1]
         if not self.sessions:
             raise DataError(
-                "No training session has state labels and two frames: set training.look_steps=0, nothing can be seen."
+                "No training session has state labels and two frames; set training.look_steps=0 to skip this stage."
             )
 
     def __len__(self) -> int:
         return len(self.sessions)
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose other frames than in another epoch; the trainer says when one begins."""
+        """Set the epoch, which seeds the draws; the trainer calls this when an epoch begins."""
         self.epoch = epoch
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
@@ -74,7 +74,7 @@ class GlimpseDataset(Dataset[dict[str, torch.Tensor]]):
         chosen = [frame for end in ends for frame in (end - 1, end)]
         order = rng.sample(range(len(session.steps)), len(session.steps))
         plan = [session.steps[step] for step in order]
-        # A question belongs to what the assistant decides on the frame after it.
+        # The user's text on the first frame of a pair belongs to the decision on the second one.
         items = [item for end in ends for item in (FrameItem(user_text=session.item(end - 1).user_text), FrameItem())]
         stream = self.processor.build(session.goal, plan, None, items)
         pictures = [self.reader.read(session, frame, frame + 1)[0] for frame in chosen]
@@ -90,7 +90,7 @@ class GlimpseDataset(Dataset[dict[str, torch.Tensor]]):
         }
 
     def _pair_ends(self, session: SessionRows, rng: random.Random) -> list[int]:
-        """The second frames of pairs that do not overlap, in order (positions in the session)."""
+        """Sorted positions in the session of the pairs' second frames; pairs do not overlap."""
         free = list(range(1, len(session)))
         ends: list[int] = []
         while free and len(ends) < self.pairs:
@@ -102,7 +102,7 @@ class GlimpseDataset(Dataset[dict[str, torch.Tensor]]):
 
 
 def _on_second_frames(labels: np.ndarray) -> torch.Tensor:
-    """``[pairs]`` labels to ``[2 * pairs]``, -100 on the first frame of each pair."""
+    """Spread ``[pairs]`` labels over ``[2 * pairs]`` frames: -100 on the first frame of each pair."""
     both = torch.full((2 * len(labels),), IGNORE)
     both[1::2] = torch.from_numpy(labels)
     return both

@@ -1,4 +1,4 @@
-"""The pictures of a session's frames, wherever they come from."""
+"""Reads the pictures of a session's frames: from frame files, drawn from labels, or blank."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from prospect_hf.frames.rendered import render_timeline_frame
 from prospect_hf.frames.store import FrameStore
 
 FRAME_SOURCES = ("store", "rendered", "blank")
-# Decoded pictures that a reader keeps: a second epoch over small videos decodes nothing.
+# Limit of the decoded pictures that a reader keeps in memory, so that later epochs over a small corpus decode nothing.
 KEPT_BYTES = 2**30
 
 
 class FrameReader:
-    """Reads frames and prepares them for the vision tower.
+    """Reads frames and preprocesses them for the vision tower.
 
     Args:
         root: the folder that holds ``processed_data``.
-        frames: ``store`` reads the sources' frame files; ``rendered`` draws a simple picture of each frame's labels
-            for a timeline whose video is not there; ``blank`` shows one grey picture, the control that sees nothing.
-        processor: of the model; it prepares the pictures, and drawn ones have its frame size.
+        frames: ``store`` reads the corpus' frame files; ``rendered`` draws a simple picture from each frame's labels,
+            for annotations without video; ``blank`` returns one grey picture, a control without visual input.
+        processor: the model's processor, which preprocesses pictures; drawn pictures have its frame size.
 
     Raises:
-        DataError: ``frames`` is none of these.
+        DataError: ``frames`` is another value.
     """
 
     def __init__(self, root: Path, frames: str, processor: DSTSmolVLMProcessor) -> None:
@@ -41,11 +41,11 @@ class FrameReader:
         self._kept_bytes = 0
 
     def inputs(self, session: SessionRows, begin: int, end: int) -> dict[str, torch.Tensor]:
-        """What the model takes for frames ``begin`` to ``end`` (positions in the session): ``pixel_values``."""
+        """The model input ``pixel_values`` ``[frames, 3, size, size]``, positions ``begin`` to ``end`` (exclusive)."""
         return {"pixel_values": self.processor.pixel_values(self.read(session, begin, end))}
 
     def read(self, session: SessionRows, begin: int, end: int) -> list[np.ndarray]:
-        """Frames ``begin`` to ``end`` (positions in the session), uint8 ``[height, width, 3]`` each."""
+        """Frames at positions ``begin`` to ``end`` (exclusive) of the session, each uint8 ``[height, width, 3]``."""
         if self.frames == "blank":
             return [self._blank] * (end - begin)
         if self.frames == "rendered":

@@ -1,4 +1,4 @@
-"""Frame rows to sessions: the rows of one session side by side, as arrays and texts."""
+"""Groups frame rows by session, as label arrays and texts."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ class SessionRows:
     Args:
         session_id, source, video_uid, user_type, goal, steps, frames_file: as in the rows.
         first_frame: absolute index of the first row's frame.
-        speaking, dst_update: ``[frames]`` labels, -100 is ignored.
-        states_before, states_after: ``[frames, steps]``, -100 where the session has no DST labels.
-        items: position in the session -> what happens on that frame, for the frames on which something does.
+        speaking, dst_update: ``[frames]`` labels 0 and 1; -100 is ignored.
+        states_before, states_after: ``[frames, steps]`` states before and after the frame's events, -100 in a session
+            without DST labels.
+        items: position in the session -> the frame's texts and state changes; frames without any have no entry.
     """
 
     session_id: str
@@ -53,11 +54,11 @@ class SessionRows:
         return bool((self.states_before[0] != IGNORE).all())
 
     def states_at(self, frame: int) -> list[int] | None:
-        """The state of each step before frame ``frame`` (position in the session), None without DST labels."""
+        """The state of each step before the events at position ``frame``; None in a session without DST labels."""
         return [int(state) for state in self.states_before[frame]] if self.labelled else None
 
     def item(self, frame: int) -> FrameItem:
-        """What happens on frame ``frame`` (position in the session)."""
+        """The texts and state changes at position ``frame``; empty where there are none."""
         return self.items.get(frame) or FrameItem()
 
 
@@ -70,18 +71,20 @@ def iter_sessions(rows: datasets.Dataset) -> Iterator[SessionRows]:
     tables = rows.with_format("arrow")
     ids = tables["session_id"][:].to_numpy(zero_copy_only=False) if len(rows) else np.array([])
     if not len(ids):
-        raise DataError("The split holds no frame rows: nothing to train or evaluate on.")
+        raise DataError("The split has no frame rows to train or evaluate on; check data.sources and data.root.")
     bounds = [0, *(np.flatnonzero(ids[1:] != ids[:-1]) + 1), len(ids)]
     seen: set[str] = set()
     for begin, end in pairwise(bounds):
         if ids[begin] in seen:
-            raise DataError(f"session {ids[begin]}: its rows lie apart (do not shuffle), or two share its name.")
+            raise DataError(
+                f"session {ids[begin]}: its rows are not contiguous (do not shuffle), or two sessions have this id."
+            )
         seen.add(ids[begin])
         yield _session(tables[int(begin) : int(end)].combine_chunks())
 
 
 def _session(rows: pa.Table) -> SessionRows:
-    """The rows of one session; nothing is done frame by frame but where something happens."""
+    """The rows of one session. Columns are converted as arrays; only frames with a text or a change become objects."""
 
     def first(name: str) -> Any:
         return rows[name][0].as_py()
@@ -97,12 +100,12 @@ def _session(rows: pa.Table) -> SessionRows:
     session_id = first("session_id")
     if (np.diff(frames) != 1).any():
         raise DataError(f"session {session_id}: its rows are not consecutive frames; do not shuffle or filter rows.")
-    happens = pc.or_(pc.not_equal(rows["user_text"], ""), pc.not_equal(rows["response"], ""))
-    happens = pc.or_(happens, pc.greater(pc.list_value_length(rows["transitions"]), 0)).to_numpy()
-    at = np.flatnonzero(happens)
-    told = rows.select(["transitions", "user_text", "response"]).take(at).to_pylist()
+    has_text = pc.or_(pc.not_equal(rows["user_text"], ""), pc.not_equal(rows["response"], ""))
+    has_change = pc.greater(pc.list_value_length(rows["transitions"]), 0)
+    positions = np.flatnonzero(pc.or_(has_text, has_change).to_numpy())
+    event_rows = rows.select(["transitions", "user_text", "response"]).take(positions).to_pylist()
     items = {}
-    for frame, row in zip(at.tolist(), told, strict=True):
+    for frame, row in zip(positions.tolist(), event_rows, strict=True):
         changes = {t["step"]: IN_PROGRESS if t["transition"] == "start" else COMPLETED for t in row["transitions"]}
         items[frame] = FrameItem(changes, row["user_text"], row["response"])
     return SessionRows(

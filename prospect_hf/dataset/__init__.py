@@ -1,1 +1,1 @@
-"""What is published: the frame rows of ``dst_frames``, their builder, report and label balance."""
+"""The published dataset: the frame rows of ``dst_frames``, their builder, report and label balance."""

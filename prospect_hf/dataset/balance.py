@@ -16,13 +16,14 @@ from prospect_hf.sessions import COMPLETED, IGNORE, IN_PROGRESS, NOT_STARTED, SO
 
 
 def _turns_beyond(rows: datasets.Dataset) -> int:
+    """Turns after the last frame of their video, summed over the sources in ``rows``."""
     beyond = 0
     for folder in report_folders(rows):
         splits = load_report(folder / REPORT_FILE)["splits"]
         if str(rows.split) not in splits:
             raise UsageError(
-                f"the rows are of split {rows.split}, but {folder} holds {', '.join(splits)}; "
-                "concatenate_datasets keeps a split's name only with split=."
+                f"the rows have split {rows.split}, but the report in {folder} has {', '.join(splits)}; "
+                "pass split= to concatenate_datasets, which otherwise drops the name."
             )
         report = splits[str(rows.split)]
         beyond += sum(report[source]["beyond_turns"] for source in rows.unique("source") if source in report)
@@ -30,10 +31,10 @@ def _turns_beyond(rows: datasets.Dataset) -> int:
 
 
 def label_balance(rows: datasets.Dataset) -> dict[str, int]:
-    """How often each label occurs in one split as loaded: rows, sessions, videos, and rows by label.
+    """Count the rows, sessions, videos and labels of one split as loaded.
 
-    States are counted per step and frame, after the frame's events. ``turns_beyond_frames`` comes from the reports
-    beside the rows' files, since such turns are in no row. Raises ``UsageError`` where there is no such report.
+    States are counted per step and frame, after the frame's events. ``turns_beyond_frames`` comes from the
+    ``report.json`` next to the rows' files, since such turns are in no row. Raises ``UsageError`` without that report.
     """
     columns = ["session_id", "video_uid", "speaking", "dst_update", "states_after"]
     counts: dict[str, Counter[Any]] = {column: Counter() for column in columns}

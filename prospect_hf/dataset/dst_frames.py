@@ -1,12 +1,11 @@
-"""The ``dst_frames`` dataset: one row a frame, with everything that was said and that changed on it.
+"""The ``dst_frames`` dataset: one row per frame, with the frame's texts, state changes and labels.
 
-Pixels stay in the frame stores; a row names its store and its frame. Input files are read and checked when the rows are
-made, and a cache of rows is taken again only while they (and the code that makes the labels) are unchanged.
+Rows contain no pixels: a row names its frame file and its frame index. Input files are read and checked when the rows
+are built. Cached rows are reused only while the input files and the label code are unchanged.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,6 +16,7 @@ from prospect_hf.dataset.input_files import VERSION, DstFramesConfig, Form
 from prospect_hf.dataset.report import REPORT_FILE, load_report, summary
 from prospect_hf.dataset.row_maker import FEATURES, session_rows
 from prospect_hf.errors import UsageError
+from prospect_hf.files import write_json
 from prospect_hf.sessions import SOURCES, Session
 from prospect_hf.sources.prepared import read_prepared
 from prospect_hf.sources.proassist import DST, read_sessions
@@ -24,10 +24,14 @@ from prospect_hf.sources.report import OnError, SessionsReport, check_splits
 
 
 class DstFrames(datasets.GeneratorBasedBuilder):
-    """Frame rows of one source, or of all: ``DstFrames(config_name="wtag", root="...", dst="align")``.
+    """Frame rows of one source or of all: ``DstFrames(config_name="wtag", root="...", dst="align")``.
 
-    Splits are train, validation and test, as far as their files exist. ``report`` tells, by split and source, what was
-    read and what was not; it also lies beside the rows as ``report.json``. Raises ``UsageError`` and ``DataError``.
+    Splits are train, validation and test; a split without input files is left out. ``report`` lists what was read and
+    skipped, by split and source; it is also written next to the rows as ``report.json``.
+
+    Raises:
+        UsageError: a setting or folder is wrong, or there is nothing to read.
+        DataError: a record is invalid.
     """
 
     VERSION = VERSION
@@ -38,7 +42,7 @@ class DstFrames(datasets.GeneratorBasedBuilder):
     ]
 
     def __init__(self, *args: Any, config_name: str | None = None, **kwargs: Any) -> None:
-        # Left to itself, the library makes up a config called "default" out of the other arguments.
+        # Without a config name, the library would create a config "default" from the other arguments.
         if config_name not in self.builder_configs:
             raise UsageError(f"config_name is {config_name!r}; it must be one of {', '.join(self.builder_configs)}.")
         self._report: dict[str, Any] | None = None
@@ -48,7 +52,7 @@ class DstFrames(datasets.GeneratorBasedBuilder):
     def report(self) -> dict[str, Any]:
         """``{"absent": [source], "splits": {split: {source: {...}}}}``, see ``SessionsReport``.
 
-        Raises ``UsageError`` before the rows are made.
+        Raises ``UsageError`` where the rows are not built yet.
         """
         if self._report is None:
             self._report = load_report(Path(self.cache_dir) / REPORT_FILE)
@@ -58,7 +62,7 @@ class DstFrames(datasets.GeneratorBasedBuilder):
         return datasets.DatasetInfo(features=FEATURES)
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
-        # Everything is read here and not in _generate_examples, whose errors the library wraps in its own.
+        # All files are read here: the library wraps errors of _generate_examples in its own exception.
         files = self.config.input_files()
         reports = [self._read(source, split) for split, source in files]
         check_splits(reports)
@@ -93,7 +97,7 @@ class DstFrames(datasets.GeneratorBasedBuilder):
                 on_error=config.on_error,
             )
         if config.dst == "files" and dst_root is None:
-            raise UsageError("prepared rows have no state labels of their own; set dst_root, or dst=none.")
+            raise UsageError("prepared rows contain no state labels; set dst_root=FOLDER, or dst=none.")
         return read_prepared(
             root,
             source,
@@ -105,9 +109,8 @@ class DstFrames(datasets.GeneratorBasedBuilder):
 
     def _download_and_prepare(self, dl_manager: Any, verification_mode: Any, **prepare_splits_kwargs: Any) -> None:
         super()._download_and_prepare(dl_manager, verification_mode, **prepare_splits_kwargs)
-        # The folder is still the library's temporary one, which it renames when all is written.
-        text = json.dumps(self._report, indent=1, ensure_ascii=False)
-        (Path(self._output_dir) / REPORT_FILE).write_text(text + "\n", encoding="utf-8")
+        # At this point the folder is the library's temporary one, which it renames when everything is written.
+        write_json(Path(self._output_dir) / REPORT_FILE, self._report)
 
     def _generate_examples(self, sessions: list[Session]) -> Iterator[tuple[Any, dict[str, Any]]]:
         for number, session in enumerate(sessions):
@@ -128,9 +131,9 @@ def load_dst_frames(
     form: Form = "dialogs",
     num_proc: int | None = None,
 ) -> datasets.DatasetDict:
-    """Make the rows under ``cache_dir``, or take them from there, and open them: {split: rows}.
+    """Build the rows under ``cache_dir`` unless they are cached there, and load them: {split: rows}.
 
-    Raises what ``DstFrames`` raises. ``read_report`` gives the report of a split or of all.
+    Raises what ``DstFrames`` raises. ``read_report`` returns the report of one split or of all.
     """
     builder = DstFrames(
         config_name=config_name,

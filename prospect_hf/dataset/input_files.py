@@ -1,4 +1,4 @@
-"""The settings of ``dst_frames``: which files the rows are made of, and the fingerprint of those files."""
+"""Configuration of ``dst_frames``: the input files of the rows, and their fingerprint."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VERSION = datasets.Version("1.0.0")
 
 Form = Literal["dialogs", "prepared"]
 
-# The code that decides what is in a row.
+# The code that determines the content of a row; a change here invalidates cached rows.
 LABEL_CODE = (
     "sessions.py",
     "timeline.py",
@@ -38,13 +38,17 @@ LABEL_CODE = (
 
 @dataclasses.dataclass(eq=False)
 class DstFramesConfig(datasets.BuilderConfig):
-    """What rows are made of.
+    """Configuration of the builder.
 
-    root: folder that holds ``processed_data``. sources: which to read; one that has no file there is left out and
-    named in the report. form: "dialogs" (generated_dialogs) or "prepared" (prepared rows).
-    dst: "files", "align" or "none", see ``read_sessions``; prepared rows have state labels with "files" alone.
-    dst_root: folder of state label files. suffix: of dialog files. pattern: of prepared files, ``{split}`` filled in.
-    on_error: "raise" or "skip".
+    Args:
+        root: folder that holds ``processed_data``.
+        sources: the sources to read; a source without files is left out and listed in the report as absent.
+        dst: "files", "align" or "none", see ``read_sessions``; "align" gives prepared rows no state labels.
+        dst_root: folder of state label files.
+        suffix: ending of the dialog files' names, before ``.json``.
+        pattern: glob pattern of the prepared files, with ``{split}`` as placeholder.
+        on_error: "raise" or "skip" on a bad record.
+        form: "dialogs" (generated_dialogs) or "prepared" (prepared rows).
     """
 
     root: str = ""
@@ -57,12 +61,12 @@ class DstFramesConfig(datasets.BuilderConfig):
     form: Form = "dialogs"
 
     def input_files(self) -> dict[tuple[str, str], list[Path]]:
-        """The files of each (split, source), in the order of splits; only those that exist.
+        """The existing input files by (split, source), ordered by split.
 
-        Raises ``UsageError`` where root is no such folder, or has nothing to read.
+        Raises ``UsageError`` where ``root`` has no ``processed_data``, or no input file.
         """
         if not self.root:
-            raise UsageError("root is not set; it is the folder that holds processed_data.")
+            raise UsageError("root is not set; give the folder that holds processed_data.")
         if self.form not in ("dialogs", "prepared"):
             raise UsageError(f"form is '{self.form}'; it must be dialogs or prepared.")
         root = Path(self.root)
@@ -93,7 +97,7 @@ class DstFramesConfig(datasets.BuilderConfig):
         return found
 
     def fingerprint(self) -> str:
-        """A digest of all that decides the rows: where every input lies, its size and its time; and the label code."""
+        """A hash of everything that determines the rows: path, size and time of each input file, and the label code."""
         root = Path(self.root)
         files = {path for paths in self.input_files().values() for path in paths}
         for source in self.sources:
@@ -108,6 +112,6 @@ class DstFramesConfig(datasets.BuilderConfig):
         return digest.hexdigest()
 
     def create_config_id(self, config_kwargs: dict[str, Any], custom_features: datasets.Features | None = None) -> str:
-        """The name of the cache folder: a changed input gives another one."""
+        """The name of the cache folder, which changes with the inputs."""
         inputs = {**config_kwargs, "fingerprint": self.fingerprint()}
         return str(super().create_config_id(inputs, custom_features=custom_features))

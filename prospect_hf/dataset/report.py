@@ -1,4 +1,4 @@
-"""The report beside the rows: what was read of each source and split, and what was left out."""
+"""The report next to the rows: what was read from each source and split, and what was left out."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ REPORT_FILE = "report.json"
 
 
 def summary(report: SessionsReport) -> dict[str, Any]:
+    """The JSON form of a reader's report: counts, and the skipped records with their reasons."""
     return {
         "sessions": len(report.sessions),
         "videos": len({session.video_uid for session in report.sessions}),
@@ -32,24 +33,28 @@ def summary(report: SessionsReport) -> dict[str, Any]:
 
 
 def load_report(path: Path) -> dict[str, Any]:
+    """Load a ``report.json``. Raises ``UsageError`` where it does not exist."""
     if not path.is_file():
-        raise UsageError(f"{path}: no such report; the rows are not made yet, or lie elsewhere.")
+        raise UsageError(f"{path}: no such report; build the rows first, or check cache_dir.")
     loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return loaded
 
 
 def read_report(rows: datasets.Dataset | datasets.DatasetDict) -> dict[str, Any]:
-    """The ``report`` of the rows' builder, found beside their files.
+    """Load the builder's ``report`` from the folder of the rows' cache files.
 
-    Raises ``UsageError`` where rows were put together from several builds, or are no longer the files' own.
+    Raises ``UsageError`` where the rows come from several builds, or have no cache files.
     """
     folders = {
         folder for split in (rows.values() if isinstance(rows, dict) else [rows]) for folder in report_folders(split)
     }
     if len(folders) != 1:
-        raise UsageError(f"rows of {len(folders)} builds; ask for the report of each before they are put together.")
+        raise UsageError(
+            f"the rows come from {len(folders)} builds; call read_report on each build before combining their rows."
+        )
     return load_report(folders.pop() / REPORT_FILE)
 
 
 def report_folders(rows: datasets.Dataset) -> list[Path]:
+    """The sorted folders that contain the rows' cache files, and so the reports."""
     return sorted({Path(file["filename"]).parent for file in rows.cache_files})

@@ -1,4 +1,4 @@
-"""The columns of ``dst_frames``, and a session's rows: one a frame."""
+"""The columns of ``dst_frames``, and the rows of a session: one per frame."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FEATURES = datasets.Features(
 
 
 def session_rows(session: Session) -> Iterator[dict[str, Any]]:
-    """One row a frame of ``session``, in order; ``timestamp`` is the end of the frame, when it is known."""
+    """One row per frame, in order. ``timestamp`` is the end of the frame's interval, in seconds."""
     timeline = build_timeline(session)
     shared = {
         "source": session.source,
@@ -51,14 +51,14 @@ def session_rows(session: Session) -> Iterator[dict[str, Any]]:
     for row in range(timeline.num_frames - timeline.first_frame):
         frame = timeline.first_frame + row
         turn = timeline.turns.get(frame)
-        spoken = turn is not None and turn.role == "assistant"
+        is_response = turn is not None and turn.role == "assistant"
         yield {
             **shared,
             "frame_index": frame,
             "timestamp": (frame + 1) / session.fps,
-            "user_text": turn.text if turn is not None and not spoken else "",
+            "user_text": turn.text if turn is not None and not is_response else "",
             "speaking": int(timeline.speaking[row]),
-            "response": turn.text if turn is not None and spoken else "",
+            "response": turn.text if turn is not None and is_response else "",
             "dst_update": int(timeline.dst_update[row]),
             "transitions": [
                 {"step": event.step, "transition": event.transition} for event in timeline.events.get(frame, ())

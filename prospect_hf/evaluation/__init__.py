@@ -1,6 +1,6 @@
-"""Evaluation: a model's predictions on a corpus, their scores, and the report.
+"""Evaluation: the predictions of a model on a corpus, their scores, and the report.
 
-The metrics are in ``prospect_hf.metrics``; here they can be imported under their earlier names.
+The metrics are in ``prospect_hf.metrics``; this package re-exports them under their earlier names.
 """
 
 from prospect_hf.metrics import decisions, events, states, texts

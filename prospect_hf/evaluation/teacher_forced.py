@@ -1,8 +1,8 @@
-"""The teacher-forced evaluator: decisions, states and text likelihoods on streams whose texts are the reference's.
+"""The teacher-forced evaluator: decisions, states and text likelihoods on streams that contain the reference texts.
 
-The sequences are those of training (``data.clips``), each frame once; every clip opens with the reference's state. It
-says how well each head answers when all before it was right, which is more than a live stream can hope for: the report
-marks it so.
+The sequences are those of training (``data.clips``), with each frame in one clip; every clip opens with the reference
+states. The figures measure each head after a correct history. They are better than a live stream can be, and the
+report says so.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from prospect_hf.errors import DataError
 from prospect_hf.evaluation.predictions import ForcedTexts, Prediction
 from prospect_hf.sessions import IGNORE
 
-# Of a batch, padding included: bounds activations and logits.
+# Largest number of tokens in a batch including padding; limits the memory for activations and logits.
 TOKENS_PER_BATCH = 8192
 
 
@@ -36,16 +36,17 @@ def teacher_forced(
     sessions: Sequence[SessionRows],
     max_seq_len: int,
 ) -> Iterator[tuple[int, Prediction]]:
-    """(index, prediction) of each of ``sessions``, as they are done.
+    """Evaluate ``sessions``; yields (index, prediction) of each session when its last clip is done.
 
     Args:
-        model: in eval mode.
-        processor: the model's own.
-        frames: the pictures, or their features.
-        max_seq_len: tokens of a clip at most, as in training.
+        model: the model, in eval mode.
+        processor: its processor.
+        frames: reader of pictures or encoded frames.
+        sessions: the sessions.
+        max_seq_len: largest length of a clip in tokens, as in training.
 
     Raises:
-        DataError: a frame and its texts do not fit beside the plan.
+        DataError: the plan and one frame with its texts exceed ``max_seq_len``.
     """
     clips = ClipDataset(sessions, processor, frames, max_seq_len)
     collate = ClipCollator(processor.tokenizer.pad_token_id)
@@ -66,7 +67,7 @@ def teacher_forced(
 
 
 def batches(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Indices of clips, those of like length together, at most ``TOKENS_PER_BATCH`` tokens each with padding."""
+    """Indices of the clips of each batch: clips of similar length, at most ``TOKENS_PER_BATCH`` tokens with padding."""
     chosen: list[int] = []
     for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
         if chosen and lengths[chosen[0]] * (len(chosen) + 1) > TOKENS_PER_BATCH:
@@ -78,7 +79,7 @@ def batches(lengths: Sequence[int]) -> Iterator[list[int]]:
 
 
 def read_clips(output: Any, batch: dict[str, torch.Tensor], clips: Sequence[Clip]) -> Iterator[dict[str, Any]]:
-    """What the model answers on each clip of a batch, as arrays."""
+    """The predictions for each clip of a batch, as arrays."""
     speak = output.speaking_logits.float().softmax(-1)[..., 1].cpu().numpy()
     update = output.dst_update_logits.float().softmax(-1)[..., 1].cpu().numpy()
     states = output.dst_state_logits.argmax(-1).cpu().numpy()
@@ -99,7 +100,7 @@ def read_clips(output: Any, batch: dict[str, torch.Tensor], clips: Sequence[Clip
 
 
 def _texts(clip: Clip, place: np.ndarray, nll: np.ndarray, right: np.ndarray) -> ForcedTexts:
-    """The clip's labelled tokens, text by text: a run of labels without a gap is a text."""
+    """Group the clip's labelled tokens by text: a text is a run of labels without a gap."""
     texts = [
         (frame, is_state)
         for frame, item in sorted(clip.session.items.items())
@@ -110,14 +111,14 @@ def _texts(clip: Clip, place: np.ndarray, nll: np.ndarray, right: np.ndarray) ->
     starts = np.flatnonzero(np.diff(place, prepend=-2) != 1)
     if len(starts) != len(texts):
         raise DataError(
-            f"session {clip.session.session_id}: its stream has {len(starts)} learned texts where the rows have "
-            f"{len(texts)}; the processor and the rows do not fit."
+            f"session {clip.session.session_id}: its stream has {len(starts)} labelled texts, but its rows have "
+            f"{len(texts)}; the processor and the rows do not match."
         )
     if not len(starts):
         none = np.zeros(0, np.int64)
         return ForcedTexts(none, none.astype(bool), none, none.astype(float), none, none)
     tokens = np.diff(np.append(starts, len(place)))
-    # The first wrong token of each text; a place past the text's end where all are right.
+    # Index of the first wrong token in each text; the text's length where all tokens are right.
     at = np.arange(len(place)) - np.repeat(starts, tokens)
     prefix = np.minimum.reduceat(np.where(right, np.repeat(tokens, tokens), at), starts)
     return ForcedTexts(
@@ -131,7 +132,7 @@ def _texts(clip: Clip, place: np.ndarray, nll: np.ndarray, right: np.ndarray) ->
 
 
 def _join(parts: Sequence[dict[str, Any]]) -> Prediction:
-    """The clips of a session, in order, as one prediction."""
+    """Concatenate the clips of a session, in order, to one prediction."""
     forced = ForcedTexts(
         **{name: np.concatenate([vars(part["forced"])[name] for part in parts]) for name in vars(parts[0]["forced"])}
     )

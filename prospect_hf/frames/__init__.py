@@ -1,1 +1,1 @@
-"""The frames of a video on disk, and pictures drawn from labels where a video is not at hand."""
+"""Frame stores of videos on disk, and pictures drawn from labels where there is no video."""

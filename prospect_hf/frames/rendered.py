@@ -1,7 +1,7 @@
-"""Pictures for a timeline whose video is not at hand: a plan's states drawn as a grid of coloured cells.
+"""Pictures for annotations without video: the states of the plan's steps as a grid of coloured cells.
 
-They let a real timeline go through the whole of training. They show the answer, so nothing about seeing follows from
-what is learned on them; whoever uses them says so.
+With them, training runs on real annotations before the videos are there. The pictures show the state labels, so results
+on them say nothing about vision; reports and model cards must state this.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ COLOURS = {
     COMPLETED: (40, 160, 60),
     IGNORE: (120, 120, 120),
 }
-_NOISE = 40  # levels up and down at most
+_NOISE = 40  # largest change of a pixel, in grey levels
 
 
 def render_timeline_frame(
     video_uid: str, frame_index: int, states: Sequence[int] | NDArray[np.integer], size: int = 64
 ) -> Image.Image:
-    """The RGB picture [size, size] of absolute frame ``frame_index``: one cell a step, in reading order.
+    """The RGB picture ``[size, size]`` of absolute frame ``frame_index``: one cell per step, in reading order.
 
-    ``states`` are the steps' states after the frame's events (0, 1, 2, or -100 = unknown, drawn grey). The noise on it
-    follows from video and frame alone, so that a picture is the same wherever it is drawn.
+    ``states`` ``[steps]`` are the states after the frame's events (0, 1, 2, or -100 = unknown, drawn grey). The noise
+    is seeded by video and frame, so a frame always gives the same picture.
     """
     columns = math.ceil(math.sqrt(len(states)))
     rows = math.ceil(len(states) / columns)
     cells = np.full((rows * columns, 3), 90, np.uint8)
     cells[: len(states)] = [COLOURS[int(state)] for state in states]
-    # Nearest cell of each pixel: works for any number of steps at any size.
+    # Each pixel takes its nearest cell, for any number of steps and any size.
     row = np.arange(size) * rows // size
     column = np.arange(size) * columns // size
     picture = cells.reshape(rows, columns, 3)[row][:, column].astype(np.int16)

@@ -1,7 +1,7 @@
-"""Frame stores: one file a video, row index = absolute frame index.
+"""Frame stores: one file per video, row index = absolute frame index.
 
-The file is ProAssist's: an Arrow IPC *stream* with one string column ``frame`` that holds base64 JPEG pictures.
-It is memory-mapped, so that a random frame costs one decode and no copy of the file.
+ProAssist's format: an Arrow IPC *stream* with one string column ``frame`` of base64 JPEG pictures. The file is
+memory-mapped, so reading one frame decodes one picture and does not load the file.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ROWS_PER_BATCH = 64
 
 
 def write_frames(path: Path, jpegs: Iterable[bytes]) -> int:
-    """Write encoded JPEG pictures to ``path`` (beside it first, then renamed) and return how many there were."""
+    """Write encoded JPEG pictures to ``path`` in one atomic step; returns the number of pictures."""
     schema = pa.schema([("frame", pa.string())])
     count = 0
     with (
@@ -44,7 +44,7 @@ def write_frames(path: Path, jpegs: Iterable[bytes]) -> int:
 class FrameStore:
     """The frames of one video, read by absolute index.
 
-    Raises ``DataError`` where the file is missing, is no frame store, or has no such frame.
+    Raises ``DataError`` where the file is missing or not a frame store, or a frame is outside it or cannot be decoded.
     """
 
     def __init__(self, path: Path) -> None:
@@ -53,7 +53,7 @@ class FrameStore:
             with pa.memory_map(str(path), "r") as source:
                 table = pa.ipc.open_stream(source).read_all()
         except FileNotFoundError:
-            raise DataError(f"{path}: no such frame file; check data.root, or render frames instead.") from None
+            raise DataError(f"{path}: no such frame file; check data.root, or set data.frames=rendered.") from None
         except (pa.ArrowInvalid, OSError) as error:
             raise DataError(f"{path}: not an Arrow stream of frames ({error}).") from error
         if "frame" not in table.column_names:
@@ -66,7 +66,7 @@ class FrameStore:
     def __getitem__(self, index: int) -> Image.Image:
         """The RGB picture of absolute frame ``index``."""
         if not 0 <= index < len(self._column):
-            raise DataError(f"{self.path}: frame {index} asked for, but the file holds frames 0 to {len(self) - 1}.")
+            raise DataError(f"{self.path}: no frame {index}; the file has frames 0 to {len(self) - 1}.")
         try:
             encoded = base64.b64decode(self._column[index].as_py(), validate=True)
             return Image.open(io.BytesIO(encoded)).convert("RGB")

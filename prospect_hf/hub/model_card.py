@@ -1,4 +1,4 @@
-"""The model card: the template ``model_card.md`` filled from the facts of a run, and from nothing else."""
+"""Writes the model card: fills the template ``model_card.md`` with the facts of a run."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from prospect_hf.metrics.catalogue import FIGURES
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "model_card.md"
 FRAMES = {
-    "store": "the sources' own frames",
+    "store": "the video frames of the corpus",
     "rendered": "simple pictures drawn from the labels, because the videos were not available: "
-    "the model has learned nothing about seeing real video",
-    "blank": "one grey picture throughout: this is a control that sees nothing",
+    "the model has not learned to understand real video",
+    "blank": "one grey picture for every frame: this model is a control without visual input",
 }
 
 
@@ -30,7 +30,7 @@ def write_card(folder: Path, facts: Mapping[str, Any]) -> Path:
         facts: ``settings`` (the composed groups), ``results`` and ``balance`` of the run.
 
     Raises:
-        jinja2.UndefinedError: the template asks for a fact that the run does not have.
+        jinja2.UndefinedError: the template uses a fact that the run does not have.
     """
     environment = Environment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
@@ -46,7 +46,7 @@ def write_card(folder: Path, facts: Mapping[str, Any]) -> Path:
 
 
 def figure_rows(scores: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(label, value) of each described figure among ``scores``, in the order of a report."""
+    """(label, value) of each figure in ``scores`` that the catalogue describes, in the order of the report."""
     return [
         (
             f"{figure.group}: {figure.label}" + (f", {figure.unit}" if figure.unit else ""),
@@ -58,7 +58,7 @@ def figure_rows(scores: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def template() -> str:
-    """The card's template: ``model_card.md`` of the repository, or the copy that an installed package carries."""
+    """The template: ``model_card.md`` of the repository, or the copy inside an installed package."""
     if TEMPLATE.is_file():
         return TEMPLATE.read_text(encoding="utf-8")
     return (files("prospect_hf") / "model_card.md").read_text(encoding="utf-8")

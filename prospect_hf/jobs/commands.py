@@ -43,7 +43,7 @@ class Command:
 
 MODEL, DATA = "prospect_hf.training.arguments:ModelArguments", "prospect_hf.data.arguments:DataArguments"
 CONTEXT, TRACKING = "context_dst_smolvlm:Context", "tracking_dst_smolvlm:Tracking"
-DECODING = "modeling_dst_smolvlm:Decoding"
+DECODING = "decoding_dst_smolvlm:Decoding"
 
 TRAIN = Command(
     name="train",

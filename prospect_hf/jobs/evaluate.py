@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from context_dst_smolvlm import Context
-from modeling_dst_smolvlm import Decoding
+from decoding_dst_smolvlm import Decoding
 from prospect_hf.checkpoints import load_trained
 from prospect_hf.data.features import FrameFeatures, encode_sessions
 from prospect_hf.evaluation.arguments import EvaluateArguments

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 
 from context_dst_smolvlm import Context, StreamError
-from modeling_dst_smolvlm import Decoding, DSTSmolVLMForConditionalGeneration
+from decoding_dst_smolvlm import Decoding
+from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
 from processing_dst_smolvlm import DSTSmolVLMProcessor
 from prospect_hf.checkpoints import load_trained
 from prospect_hf.errors import DataError, UsageError
@@ -54,10 +55,11 @@ def run(stream: StreamArguments, context: Context, tracking: Tracking, decoding:
     fps = model.config.fps
     job = session_task(args, processor, fps) if args.session else video_task(args, fps)
     output = Path(args.output_dir)
-    following = begin(args, job, model, processor, context, tracking, decoding)
+    following = begin(
+        args, job, model, processor, context, tracking, decoding, on_text=lambda frame, piece: view.hear(piece)
+    )
     batch, first = following.batch, following.batch.rows[0].frame + 1
     view = LiveView(job.plan, job.goal, batch.speaking_threshold, batch.dst_update_threshold, view=args.view)
-    batch.on_text = lambda _, frame, piece: view.hear(piece)
     header = {
         "kind": KIND,
         "version": VERSION,
@@ -127,25 +129,20 @@ def begin(
     context: Context,
     tracking: Tracking,
     decoding: Decoding,
+    on_text: Callable[[int, str], None],
 ) -> DSTStream:
-    """A new stream, or the one that an earlier run left.
+    """A new stream, or the one that an earlier run left; ``on_text`` gets its utterances piece by piece.
 
     Raises:
         UsageError: the stream that is there is about something else.
     """
-    if args.restore:
-        stream = restore_stream(Path(args.output_dir) / "state", model, processor)
-        task = stream.batch.rows[0].task
-        if (list(task.plan), task.goal) != (job.plan, job.goal):
-            raise UsageError(
-                f"{args.output_dir}/state follows another plan or goal; give those, or another output_dir."
-            )
-    else:
-        stream = DSTStream(model, processor, job.plan, job.goal, None, context, tracking, decoding)
-    if args.speaking_threshold is not None:
-        stream.batch.speaking_threshold = args.speaking_threshold
-    if args.dst_update_threshold is not None:
-        stream.batch.dst_update_threshold = args.dst_update_threshold
+    thresholds = args.speaking_threshold, args.dst_update_threshold
+    if not args.restore:
+        return DSTStream(model, processor, job.plan, job.goal, None, context, tracking, decoding, on_text, *thresholds)
+    stream = restore_stream(Path(args.output_dir) / "state", model, processor, on_text, *thresholds)
+    task = stream.batch.rows[0].task
+    if (list(task.plan), task.goal) != (job.plan, job.goal):
+        raise UsageError(f"{args.output_dir}/state follows another plan or goal; give those, or another output_dir.")
     return stream
 
 

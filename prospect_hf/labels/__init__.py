@@ -1,1 +1,1 @@
-"""State labels: what a label is, label files, and labels aligned from annotations."""
+"""State labels: step spans, label files, and alignment of annotated segments with a plan."""

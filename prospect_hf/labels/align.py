@@ -1,8 +1,8 @@
-"""State labels without a language model: annotated segments are matched to the plan's steps by their words and order.
+"""State labels without a language model: matches annotated segments with the plan's steps by words and order.
 
-Annotations tell what was done when, in their own words; the plan tells what there is to do. A dynamic programme
-assigns each top-level segment to a step or to none, so that steps never go backwards in time and the summed word
-similarity is largest. A step then lasts from its first segment's start to its last segment's end.
+Annotated segments describe actions and their times, in other words than the plan. A dynamic programme assigns each
+top-level segment to one step or to none: it maximises the summed word similarity under the condition that steps do not
+go backwards in time. A step lasts from the start of its first segment to the end of its last one.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from prospect_hf.errors import DataError
 from prospect_hf.labels.spans import Span
 from prospect_hf.sessions import Step
 
-# Similarity below which a segment is rather left out than assigned.
+# A segment is assigned to a step only where their similarity is at least this.
 MIN_SIMILARITY = 0.2
-# Added where text and step open with the same word, which is the verb in plans and annotations.
+# Added to the similarity where segment and step open with the same word, usually the verb.
 SAME_VERB = 0.15
 
 _SEGMENT = re.compile(r"^\[?(\d+(?:\.\d+)?)s\s*-\s*(\d+(?:\.\d+)?)s\]?:?\s+(.+)$")
@@ -36,7 +36,7 @@ _STOP_WORDS = frozenset(
 
 @dataclass(frozen=True)
 class Segment:
-    """One annotated top-level segment, in seconds. ``undoes`` marks mistakes and their corrections."""
+    """One annotated top-level segment, in seconds. ``undoes`` marks mistakes and corrections."""
 
     start: float
     end: float
@@ -46,9 +46,13 @@ class Segment:
 
 @dataclass(frozen=True)
 class Alignment:
-    """What became of the annotation: ``spans`` in plan order, ``assigned[i]`` the step of segment i or None.
+    """The result of an alignment.
 
-    ``unusable`` counts segment lines whose end is not after their start; they are in neither list.
+    Args:
+        spans: step spans in plan order.
+        segments: the annotated segments, by time.
+        assigned: ``assigned[i]`` is the step of segment i, or None.
+        unusable: number of segment lines whose end is not after their start; they are not in ``segments``.
     """
 
     spans: tuple[Span, ...]
@@ -58,10 +62,10 @@ class Alignment:
 
 
 def parse_segments(descriptions: str) -> tuple[tuple[Segment, ...], int]:
-    """The top-level segments of ``all_step_descriptions`` by time, and how many lines had no length.
+    """The top-level segments of ``all_step_descriptions`` by time, and the number of lines with an empty interval.
 
-    Lines read ``[94.4s-105.2s] attach wheel``, in some records without the brackets. Child lines (they open with a
-    dash), summaries and the pseudo-steps ``start`` and ``Done`` are no segments.
+    A line reads ``[94.4s-105.2s] attach wheel``; some records have no brackets. Child lines (which open with a dash),
+    summaries and the pseudo-steps ``start`` and ``Done`` are ignored.
     """
     segments: list[Segment] = []
     unusable = 0
@@ -85,7 +89,7 @@ def _words(text: str) -> list[str]:
 
 
 def _stem(word: str) -> str:
-    """The word without its commonest endings: wheels, attaching and attached meet wheel and attach."""
+    """The word without its most common endings: wheels -> wheel, attaching and attached -> attach."""
     for ending in ("ing", "ed", "es", "s"):
         if word.endswith(ending) and len(word) - len(ending) >= 3 and not word.endswith("ss"):
             word = word.removesuffix(ending)
@@ -96,10 +100,10 @@ def _stem(word: str) -> str:
 
 
 def similarity(texts: Sequence[str], steps: Sequence[Step]) -> NDArray[np.float64]:
-    """Cosine similarity [texts, steps] of word sets, each word weighted by how few steps of the plan use it.
+    """Cosine similarity ``[texts, steps]`` of word sets, with words weighted by inverse document frequency.
 
-    Weight = log(1 + steps / (1 + steps that use the word)): inverse document frequency with the plan as the corpus.
-    ``SAME_VERB`` is added where both open with the same word.
+    The steps of the plan are the documents: weight = log(1 + steps / (1 + steps that use the word)). ``SAME_VERB`` is
+    added where text and step open with the same word.
     """
     plan = [_words(step.text) for step in steps]
     used = Counter(word for words in plan for word in set(words))
@@ -122,9 +126,9 @@ def similarity(texts: Sequence[str], steps: Sequence[Step]) -> NDArray[np.float6
 
 
 def _monotone(gain: NDArray[np.float64]) -> list[int | None]:
-    """The assignment of rows to non-decreasing columns, or to none (gain 0), with the largest summed gain."""
+    """Assign each row to a column or to None (gain 0): columns do not decrease, and the summed gain is largest."""
     rows, columns = gain.shape
-    best = np.zeros((rows + 1, columns))  # best[i, k]: rows before i, the last column used being at most k
+    best = np.zeros((rows + 1, columns))  # best[i, k]: largest gain of the first i rows with columns up to k
     for row in range(rows):
         best[row + 1] = np.maximum.accumulate(np.maximum(best[row], best[row] + gain[row]))
     assigned: list[int | None] = [None] * rows
@@ -138,14 +142,14 @@ def _monotone(gain: NDArray[np.float64]) -> list[int | None]:
 
 
 def align(descriptions: str, steps: Sequence[Step], origin: str) -> Alignment:
-    """Match the annotated segments in ``descriptions`` to ``steps``.
+    """Match the annotated segments in ``descriptions`` to ``steps``; ``origin`` names the record in messages.
 
-    Mistakes and their corrections are assigned to no step, since they do not carry it out. A step without a segment
-    has no span. Raises ``DataError`` where no step at all finds a segment: that is no labelling.
+    Mistakes and corrections are assigned to no step. A step without a segment has no span. Raises ``DataError`` where
+    there is no segment, or no step has one.
     """
     segments, unusable = parse_segments(descriptions)
     if not segments:
-        raise DataError(f"{origin}: all_step_descriptions has no usable segment line such as '[1.0s-2.5s] turn it'.")
+        raise DataError(f"{origin}: all_step_descriptions has no valid segment line such as '[1.0s-2.5s] turn it'.")
     gain = similarity([segment.text for segment in segments], steps) - MIN_SIMILARITY
     gain[[segment.undoes for segment in segments]] = -1.0
     assigned = _monotone(gain)
@@ -155,5 +159,5 @@ def align(descriptions: str, steps: Sequence[Step], origin: str) -> Alignment:
         if mine:
             spans.append(Span(step, min(one.start for one in mine), max(one.end for one in mine)))
     if not spans:
-        raise DataError(f"{origin}: none of {len(segments)} annotated segments matches a step of the plan.")
+        raise DataError(f"{origin}: none of the {len(segments)} annotated segments matches a step of the plan.")
     return Alignment(tuple(spans), segments, tuple(assigned), unusable)

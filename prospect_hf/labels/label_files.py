@@ -1,4 +1,4 @@
-"""State labels on disk: a ``dst`` list of step spans, on the record itself or in a label file beside it."""
+"""Reads state labels from disk: the ``dst`` list of step spans in a record or in a separate label file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _STEP_ID = re.compile(r"^S([1-9]\d*)$")
 
 
 def step_index(step_id: str, steps: Sequence[Step], where: str) -> int:
-    """The 0-based index of "S1".."SK"."""
+    """The 0-based index of a step id "S1" to "SK". Raises ``DataError`` for another id."""
     match = _STEP_ID.match(step_id)
     if match is None or int(match[1]) > len(steps):
         raise DataError(f"{where}: 'id' is '{step_id}'; the plan has the steps S1 to S{len(steps)}.")
@@ -24,9 +24,9 @@ def step_index(step_id: str, steps: Sequence[Step], where: str) -> int:
 
 
 def parse_spans(record: dict[str, Any], steps: Sequence[Step], where: str) -> tuple[Span, ...]:
-    """The spans in ``record["dst"]``; the same id twice is a re-opened step, ``end_ts`` null one never completed.
+    """The spans in ``record["dst"]``, in seconds. A repeated id re-opens a step; ``end_ts`` null: never completed.
 
-    Raises ``DataError``, among the rest where the list is empty: a label file without a step labels nothing.
+    Raises ``DataError`` where the list is empty or an entry is invalid.
     """
     spans = []
     for number, value in enumerate(get_list(record, "dst", where)):
@@ -49,14 +49,15 @@ def parse_spans(record: dict[str, Any], steps: Sequence[Step], where: str) -> tu
 class LabelFiles:
     """The label files of one source and split under ``root``.
 
-    Read from, as far as they exist: ``{source}/{split}*.json`` and ``{source}/generated_dialogs/{split}*.json`` (lists
-    of records with ``video_uid`` and ``dst``), then per video ``{source}/{split}/{uid}.json``, ``{source}/{uid}.json``
-    and ``{uid}.json``. Raises ``UsageError`` where ``root`` is no folder.
+    Lists of records with ``video_uid`` and ``dst`` are read from ``{source}/{split}*.json`` and
+    ``{source}/generated_dialogs/{split}*.json``. A video that they do not contain is looked up in
+    ``{source}/{split}/{uid}.json``, ``{source}/{uid}.json`` and ``{uid}.json``. Raises ``UsageError`` where ``root`` is
+    not a folder.
     """
 
     def __init__(self, root: Path, source: str, file_split: str) -> None:
         if not root.is_dir():
-            raise UsageError(f"{root}: no such folder of state labels (dst_root).")
+            raise UsageError(f"{root}: no such folder; set dst_root to the folder of state label files.")
         self._lists = [f"{source}/{file_split}*.json", f"{source}/generated_dialogs/{file_split}*.json"]
         self._singles = [f"{source}/{file_split}/{{uid}}.json", f"{source}/{{uid}}.json", "{uid}.json"]
         self._root = root
@@ -73,11 +74,14 @@ class LabelFiles:
         uid = get_text(record, "video_uid", where)
         where = f"{where} ({uid})"
         if uid in self._records and self._records[uid][0].get("dst") != record.get("dst"):
-            raise DataError(f"{where}: other state labels than in {self._records[uid][1]}; keep one of the two.")
+            raise DataError(f"{where}: state labels differ from those in {self._records[uid][1]}; keep one of the two.")
         self._records.setdefault(uid, (record, where))
 
     def find(self, uid: str, where: str) -> tuple[dict[str, Any], str]:
-        """The record with the labels of video ``uid``, and where it is; ``where`` is what asks for them."""
+        """The record with the labels of video ``uid``, and its place for messages.
+
+        ``where`` names the requesting record. Raises ``DataError`` where no file has labels of the video.
+        """
         if uid in self._records:
             return self._records[uid]
         for pattern in self._singles:
@@ -86,12 +90,12 @@ class LabelFiles:
                 value = load_json(path)
                 record = as_dict(value[0] if isinstance(value, list) and len(value) == 1 else value, str(path))
                 return record, str(path)
-        looked = ", ".join([*self._lists, *self._singles])
-        raise DataError(f"{where}: no state labels for {uid} under {self._root}; looked for {looked}.")
+        patterns = ", ".join([*self._lists, *self._singles])
+        raise DataError(f"{where}: no state labels for {uid} under {self._root}; expected in {patterns}.")
 
 
 def segment_text(record: dict[str, Any], where: str) -> str:
-    """The annotated segments of a record, as text lines."""
+    """The annotated segments of a record, as one text with a line per segment."""
     return get_text(
         get_dict(record, "parsed_video_anns", where), "all_step_descriptions", f"{where}: parsed_video_anns"
     )

@@ -1,4 +1,4 @@
-"""What a state label is: a step of the plan and the seconds it lasts; and the state events that follow from it."""
+"""State labels as step spans in seconds, and the state events that follow from them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from prospect_hf.sessions import DSTEvent
 
 @dataclass(frozen=True)
 class Span:
-    """Step ``step`` (0-based) lasts from ``start`` to ``end`` seconds; ``end`` None = never completed."""
+    """Step ``step`` (0-based) is in progress from ``start`` to ``end``, in seconds; ``end`` None: never completed."""
 
     step: int
     start: float
@@ -18,7 +18,7 @@ class Span:
 
 
 def span_events(spans: Sequence[Span]) -> tuple[DSTEvent, ...]:
-    """The state events of ``spans``: a start each, and a completion where there is an end."""
+    """The state events of ``spans``: one start per span, and one completion per span with an end."""
     events = [DSTEvent(span.start, span.step, "start") for span in spans]
     events += [DSTEvent(span.end, span.step, "complete") for span in spans if span.end is not None]
     return tuple(events)

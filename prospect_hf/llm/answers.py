@@ -1,4 +1,4 @@
-"""What the LLM client is made of: the ledger of its costs, strict JSON schemas, kept answers, refusals, addresses."""
+"""Parses the replies of a language-model server, checks answers against strict JSON schemas, and caches answers."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any
 from prospect_hf.errors import DataError, UsageError
 from prospect_hf.files import write_json
 
-# The longest wait between two attempts, in seconds.
+# Longest wait between two attempts, in seconds.
 MAX_WAIT_S = 60.0
-# How much of what a server says is repeated in messages.
+# Longest quotation of a server's text in a message.
 SHOWN_CHARACTERS = 200
-# JSON Schema's types as Python's; True is an int in Python and no integer in JSON.
+# JSON Schema type -> Python types. ``_has_type`` excludes bool from the numbers, although it is an int in Python.
 KINDS: dict[str, tuple[type, ...]] = {
     "object": (dict,),
     "array": (list,),
@@ -29,26 +29,35 @@ KINDS: dict[str, tuple[type, ...]] = {
 KEYWORDS = {"type", "enum", "properties", "required", "additionalProperties", "items", "description"}
 
 
-class PassingError(Exception):
-    """An attempt failed where another may not: what happened, what to do about it, and how long to wait, if told."""
+class TransientError(Exception):
+    """An attempt failed in a way that a later attempt may not.
 
-    def __init__(self, told: str, hint: str, wait_s: float | None = None) -> None:
-        super().__init__(told)
+    Args:
+        message: what happened.
+        hint: what the user can do about it.
+        wait_s: seconds to wait before the next attempt, where the server gives them.
+    """
+
+    def __init__(self, message: str, hint: str, wait_s: float | None = None) -> None:
+        super().__init__(message)
         self.hint, self.wait_s = hint, wait_s
 
 
 def mismatch(value: Any, schema: Mapping[str, Any], at: str) -> str | None:
-    """Where a value does not fit a strict schema, or None where it does.
+    """Describe the first violation of a strict schema, or return None; ``at`` names the value in the description.
 
     Strict as in structured outputs: an object has all its ``properties`` and no other keys.
 
     Raises:
-        UsageError: the schema has a keyword that is not checked here.
+        UsageError: the schema has a keyword that is not supported here.
     """
     if unknown := schema.keys() - KEYWORDS:
-        raise UsageError(f"The schema of {at} has {', '.join(sorted(unknown))}, which no answer is checked for here.")
+        raise UsageError(
+            f"The schema of {at} has unsupported keywords {', '.join(sorted(unknown))}; use only "
+            f"{', '.join(sorted(KEYWORDS))}."
+        )
     kinds = [schema["type"]] if isinstance(schema["type"], str) else schema["type"]
-    if not any(_is(value, kind) for kind in kinds):
+    if not any(_has_type(value, kind) for kind in kinds):
         return f"{at} is no {' or '.join(kinds)}"
     if "enum" in schema and value not in schema["enum"]:
         return f"{at} is none of {', '.join(map(repr, schema['enum']))}"
@@ -63,22 +72,22 @@ def mismatch(value: Any, schema: Mapping[str, Any], at: str) -> str | None:
     return next((fault for part in inner if (fault := mismatch(*part)) is not None), None)
 
 
-def _is(value: Any, kind: str) -> bool:
+def _has_type(value: Any, kind: str) -> bool:
     return isinstance(value, KINDS[kind]) and (kind == "boolean" or not isinstance(value, bool))
 
 
 def parsed(text: str) -> Any:
-    """JSON that can be written again; None where it is none (``null`` is no answer and no reply either)."""
+    """The JSON value of ``text``; None where it is invalid, or cannot be written as strict JSON in UTF-8."""
     try:
         value = json.loads(text)
-        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()  # no infinity, no half of a character
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()  # rejects infinity, NaN and lone surrogates
     except (ValueError, RecursionError):
         return None
     return value
 
 
 def usage(body: str) -> tuple[int, int] | None:
-    """The tokens (input, output) that a chat completion says it used."""
+    """The tokens (input, output) that a chat completion reports; None where it reports none."""
     match parsed(body):
         case {"usage": {"prompt_tokens": int(given), "completion_tokens": int(written)}} if min(given, written) >= 0:
             return given, written
@@ -86,70 +95,76 @@ def usage(body: str) -> tuple[int, int] | None:
 
 
 def answer_in(body: str, schema: Mapping[str, Any], secret: str | None) -> dict[str, Any]:
-    """The answer in a chat completion. One that repeats the key is none: answers are kept and shown.
+    """The answer in a chat completion.
+
+    Args:
+        body: the server's reply.
+        schema: the strict schema of the answer.
+        secret: the API key; an answer that contains it is rejected, since answers are stored and displayed.
 
     Raises:
-        DataError: what came instead of an answer that fits the schema.
+        DataError: the reply has no answer that fits the schema; the message is a clause that gives the reason.
     """
     match parsed(body):
         case {"choices": [{"message": {"refusal": str(words)}}, *_]} if words:
-            raise DataError(f"it was refused ({shown(words, secret)})")
+            raise DataError(f"the model refused ({quoted(words, secret)})")
         case {"choices": [{"finish_reason": "content_filter"}, *_]}:
-            raise DataError("the server's content filter held it back")
+            raise DataError("the server's content filter withheld it")
         case {"choices": [{"finish_reason": "length"}, *_]}:
-            raise DataError("it was cut off: raise llm.max_output_tokens")
+            raise DataError("it was cut off; raise llm.max_output_tokens")
         case {"choices": [{"message": {"content": str(content)}}, *_]}:
             answer = parsed(content)
             if secret and secret in json.dumps(answer, ensure_ascii=False):
-                raise DataError("it repeats the key")
+                raise DataError("it contains the API key")
             fault = mismatch(answer, schema, "the answer")
             if fault is None:
                 return dict(answer)
-            raise DataError(f"{fault}, but {shown(content, secret)}")
-    raise DataError(f"the reply is no chat completion, but {shown(body, secret)}")
+            raise DataError(f"{fault}: {quoted(content, secret)}")
+    raise DataError(f"the reply is not a chat completion: {quoted(body, secret)}")
 
 
-def kept_answer(path: Path, schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The answer in a file that ``keep`` wrote.
+def load_answer(path: Path, schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Load a cached answer that ``save_answer`` wrote.
 
     Raises:
-        DataError: the file is broken.
+        DataError: the file is broken, or its answer does not fit the schema.
     """
-    kept = parsed(path.read_text(encoding="utf-8", errors="replace"))
-    answer: Any = kept.get("answer") if isinstance(kept, dict) else None
-    fault = mismatch(answer, schema, "the answer in it")
+    cached = parsed(path.read_text(encoding="utf-8", errors="replace"))
+    answer: Any = cached.get("answer") if isinstance(cached, dict) else None
+    fault = mismatch(answer, schema, "its answer")
     if fault is not None:
-        raise DataError(f"{path}: {fault}; delete the file, and the question is asked again.")
+        raise DataError(f"{path}: {fault}; delete the file to ask the question again.")
     return dict(answer)
 
 
-def keep(path: Path, facts: Mapping[str, Any]) -> None:
-    """Write a file of the cache, whole or not at all."""
+def save_answer(path: Path, facts: Mapping[str, Any]) -> None:
+    """Write one file of the answer cache atomically; ``facts["answer"]`` is the answer."""
     write_json(path, dict(facts))
 
 
-def refusal(told: str, status: int, retry_after: str | None, api_key_env: str) -> UsageError | PassingError:
-    """What to raise where a server answers with an HTTP error: one that another attempt may mend, or one for good.
+def http_error(message: str, status: int, retry_after: str | None, api_key_env: str) -> UsageError | TransientError:
+    """The exception for an HTTP error status: ``TransientError`` where another attempt may succeed.
 
     Args:
-        told: what happened, for the message.
-        retry_after: the server's header: seconds to wait (dates are not heeded).
-        api_key_env: the variable that holds the key.
+        message: what happened.
+        status: the HTTP status.
+        retry_after: the header ``Retry-After``: seconds to wait (dates are ignored).
+        api_key_env: name of the environment variable with the key.
     """
     if status in (408, 409, 429) or status >= 500:
         wait_s = float(retry_after) if retry_after and re.fullmatch(r"\d+(\.\d+)?", retry_after) else None
         if wait_s is not None and wait_s > MAX_WAIT_S:
-            return UsageError(f"{told} and asks to wait {wait_s:g} s: run again then, answers so far are kept.")
-        return PassingError(told, "run again later, or lower llm.concurrency; answers so far are kept", wait_s)
+            return UsageError(f"{message} and asks to wait {wait_s:g} s: run again then; answers so far are kept.")
+        return TransientError(message, "run again later, or lower llm.concurrency; answers so far are kept", wait_s)
     if status in (401, 403):
-        return UsageError(f"{told}: check the key in the environment variable {api_key_env}.")
+        return UsageError(f"{message}: check the key in the environment variable {api_key_env}.")
     if status == 404:
-        return UsageError(f"{told}: check llm.model and llm.base_url.")
-    return UsageError(f"{told}: check the llm settings, and that this model can answer by a JSON schema.")
+        return UsageError(f"{message}: check llm.model and llm.base_url.")
+    return UsageError(f"{message}: check the llm settings, and that this model supports JSON schemas.")
 
 
-def shown(text: str, secret: str | None) -> str:
-    """What a server says as messages may hold it: short, on one line, without the key."""
+def quoted(text: str, secret: str | None) -> str:
+    """A server's text for use in messages: shortened, on one line, with the API key removed."""
     if secret:
         text = text.replace(secret, "<key>")
     return repr(text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "…")

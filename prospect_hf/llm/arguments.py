@@ -1,4 +1,4 @@
-"""What can be set about asking a language model: the ``llm`` group."""
+"""Settings of the ``llm`` group: the language-model server, its prices and the spending limits."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from prospect_hf.llm.address import check_address
 
 @dataclass
 class LLMArguments:
-    """Which model is asked, where, how, and for how much money at most.
+    """The language-model server, the requests sent to it, and the spending limits.
 
     Args:
-        model: the model's name at the server.
-        base_url: address of an OpenAI-compatible server, ``http://127.0.0.1:8000/v1``; none: the openai client's own
-            (``OPENAI_BASE_URL``, else OpenAI).
-        api_key_env: name of the environment variable whose key is sent to the server. Where it is unset, servers
-            other than OpenAI's are asked without a key.
-        temperature: 1.0 is all that OpenAI's reasoning models take; votes differ only where it is over 0.
-        max_output_tokens: of an answer, with the reasoning before it.
-        timeout_s: seconds that the server may be silent.
-        max_retries: attempts after the first one, where an answer is malformed or refused, or the server fails.
-        concurrency: requests at a time.
-        usd_per_million_input, usd_per_million_output: what a million tokens costs, in dollars.
-        max_usd, max_requests: what a run may spend; answers from the cache are free.
-        cache_dir: where answers are kept.
+        model: the model's name on the server.
+        base_url: address of an OpenAI-compatible server, such as ``http://127.0.0.1:8000/v1``; unset:
+            ``OPENAI_BASE_URL``, or OpenAI where that is unset too.
+        api_key_env: name of the environment variable with the key. Without a key, only servers other than OpenAI's can
+            be used.
+        temperature: sampling temperature; OpenAI's reasoning models accept 1.0 only, and votes differ only above 0.
+        max_output_tokens: largest length of an answer in tokens, including its reasoning.
+        timeout_s: longest wait for data from the server, in seconds.
+        max_retries: further attempts after a malformed or refused answer or a server error.
+        concurrency: number of simultaneous requests.
+        usd_per_million_input, usd_per_million_output: price of a million tokens, in dollars.
+        max_usd, max_requests: limits of a run; cached answers count as neither.
+        cache_dir: folder of the cached answers.
     """
 
     model: str | None = None
@@ -47,10 +47,10 @@ class LLMArguments:
     def __post_init__(self) -> None:
         if self.base_url is not None:
             check_address(self.base_url, "llm.base_url")
-        # The message does not repeat the value: someone may have put the key itself there.
+        # The message does not repeat the value, which may be the key itself by mistake.
         if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", self.api_key_env):
             raise UsageError(
-                "llm.api_key_env must name an environment variable, in capitals; it is not the key itself."
+                "llm.api_key_env must name an environment variable, in capitals; do not put the key itself here."
             )
         if not 0 <= self.temperature <= 2:
             raise UsageError(f"llm.temperature must be between 0 and 2, not {self.temperature}.")
@@ -77,7 +77,7 @@ class LLMArguments:
 
     @property
     def prices(self) -> tuple[float, float] | None:
-        """Dollars a million tokens of input and output, where they are given."""
+        """Dollars per million tokens of input and output; None where they are not set."""
         if self.usd_per_million_input is None or self.usd_per_million_output is None:
             return None
         return self.usd_per_million_input, self.usd_per_million_output

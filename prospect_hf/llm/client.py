@@ -1,8 +1,8 @@
-"""Questions to a language model behind an OpenAI-compatible server; answers are JSON of a given schema.
+"""Client of OpenAI-compatible language-model servers; answers are JSON that fits a given schema.
 
-Judging and label generation ask thousands of questions, which cost money, of servers that fail now and then. So every
-answer is kept on disk, an interrupted run goes on where it was, and requests and dollars are counted and capped. The
-key stays in the environment: it is no setting, and it is cut out of whatever a server says.
+Judging and label generation send thousands of requests, which cost money, to servers that sometimes fail. Every answer
+is therefore cached on disk, an interrupted run continues where it stopped, and requests and dollars are counted and
+limited. The API key is read from the environment only, and is removed from all text that a server returns.
 """
 
 from __future__ import annotations
@@ -21,21 +21,30 @@ from tqdm.auto import tqdm
 
 from prospect_hf.errors import DataError, UsageError
 from prospect_hf.llm.address import check_address, is_loopback
-from prospect_hf.llm.answers import MAX_WAIT_S, PassingError, answer_in, keep, kept_answer, refusal, shown, usage
+from prospect_hf.llm.answers import (
+    MAX_WAIT_S,
+    TransientError,
+    answer_in,
+    http_error,
+    load_answer,
+    quoted,
+    save_answer,
+    usage,
+)
 from prospect_hf.llm.arguments import LLMArguments
 from prospect_hf.llm.ledger import Ledger
 
-# Seconds before the second attempt; they double with each one, up to MAX_WAIT_S, unless the server says how long.
+# Wait before the second attempt, in seconds; it doubles with each attempt up to MAX_WAIT_S. Retry-After overrides it.
 FIRST_WAIT_S = 0.5
-# A malformed answer is asked for again with another seed, far from the seeds of other questions.
+# Added to the seed after a malformed answer; larger than the distance between the seeds of two questions.
 RESEED = 1_000_000
-# OpenAI's newer models refuse max_tokens; most other servers ignore max_completion_tokens, and would write on and on.
+# OpenAI's newer models reject max_tokens; most other servers ignore max_completion_tokens, so answers had no limit.
 OPENAI_HOSTS = (".openai.com", ".openai.azure.com")
 
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked: chat messages, the strict JSON schema of the answer with its name, and the seed of sampling."""
+    """Chat messages, the strict JSON schema of the answer, the schema's name, and the sampling seed."""
 
     messages: Sequence[Mapping[str, str]]
     schema: Mapping[str, Any]
@@ -44,15 +53,15 @@ class Question:
 
 
 class LLMClient:
-    """Asks a server and remembers its answers; any number of threads may use one client.
+    """Sends questions to a server and caches the answers; threads may share one client.
 
     Raises:
-        UsageError: no model, no key, no openai package, or an address that cannot be used.
+        UsageError: the model, the key or the openai package is missing, or the address is invalid.
     """
 
     def __init__(self, arguments: LLMArguments) -> None:
         if arguments.model is None:
-            raise UsageError("Give llm.model=NAME, the model to ask.")
+            raise UsageError("Set llm.model=NAME, the language model to use.")
         try:
             import openai
         except ImportError:
@@ -64,20 +73,22 @@ class LLMClient:
         key = os.environ.get(arguments.api_key_env, "").strip()
         if not key and self._host.endswith(OPENAI_HOSTS):
             raise UsageError(
-                f"No key: set the environment variable {arguments.api_key_env}, or give llm.base_url of a server "
+                f"No API key: set the environment variable {arguments.api_key_env}, or set llm.base_url to a server "
                 f"that needs none."
             )
         if not (key.isascii() and key.isprintable()):
-            raise UsageError(f"The key in {arguments.api_key_env} holds a character that no key has: set it again.")
+            raise UsageError(
+                f"The key in {arguments.api_key_env} holds a character that is not printable ASCII: set it again."
+            )
         if key and base_url.startswith("http://") and not is_loopback(self._host):
             raise UsageError(
-                f"{self._host} would be sent the key in {arguments.api_key_env} unencrypted: take an https address, or "
-                "give llm.api_key_env of a variable that is not set if the server needs none."
+                f"The key in {arguments.api_key_env} would be sent to {self._host} unencrypted: use an https address, "
+                "or, if the server needs no key, set llm.api_key_env to a variable that does not exist."
             )
-        # Servers of one's own are given words like "EMPTY" as a key: no secret, and they may stand in answers.
+        # Local servers often take a short dummy key such as "EMPTY", which is no secret and may occur in answers.
         self._secret = key if len(key) >= 8 else None
         try:
-            # A proxy of the environment does not know this machine's own servers.
+            # A proxy cannot reach servers on the local machine.
             http_client = openai.DefaultHttpxClient(trust_env=not is_loopback(self._host))
         except (ImportError, ValueError, OSError) as error:  # its message may hold a proxy's password
             raise UsageError(
@@ -87,8 +98,8 @@ class LLMClient:
         try:
             Path(arguments.cache_dir).mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UsageError(f"llm.cache_dir={arguments.cache_dir} cannot be made ({error.strerror}).") from error
-        # Retries are ours, so that every request is counted.
+            raise UsageError(f"llm.cache_dir={arguments.cache_dir} cannot be created ({error.strerror}).") from error
+        # This class retries, and the openai client does not, so that every request is counted.
         self._openai = openai.OpenAI(
             api_key=key or "none",
             base_url=base_url,
@@ -100,37 +111,37 @@ class LLMClient:
 
     @property
     def spent(self) -> dict[str, float | None]:
-        """``requests`` sent, answers found ``cached``, ``input_tokens``, ``output_tokens`` and ``usd`` of this client.
+        """``requests`` sent, ``cached`` answers, ``input_tokens``, ``output_tokens`` and ``usd`` of this client.
 
-        A request whose use the server did not tell, such as one that timed out, counts as the most it can have used:
-        a token for each byte of it, and ``max_output_tokens``. ``usd`` is None without prices.
+        A request without reported usage, such as one that timed out, counts as its upper bound: one input token per
+        byte, and ``max_output_tokens``. ``usd`` is None without prices.
         """
         return self._ledger.facts()
 
     def ask(
         self, messages: Sequence[Mapping[str, str]], schema: Mapping[str, Any], name: str, seed: int = 0
     ) -> dict[str, Any]:
-        """The answer to one question, from the cache where it was asked before.
+        """The answer to one question; a question asked before is answered from the cache.
 
         Args:
-            messages: dicts of ``role`` and ``content``.
+            messages: dicts with ``role`` and ``content``.
             schema: strict JSON schema of an object: ``type``, ``enum``, ``properties``, ``items``, all keys required.
-            name: of the schema; letters, digits, ``_`` and ``-``.
-            seed: of sampling, as far as the server heeds it; another seed is another answer.
+            name: name of the schema, from letters, digits, ``_`` and ``-``.
+            seed: sampling seed, where the server supports it; part of the cache key.
 
         Raises:
-            UsageError: the server cannot be asked, or a cap is reached.
-            DataError: no answer that fits the schema after all attempts, or a broken file in the cache.
+            UsageError: the server cannot be used, or a limit is reached.
+            DataError: no attempt gave an answer that fits the schema, or a cache file is broken.
         """
         return self._ask(Question(messages, schema, name, seed), threading.Event())
 
     def ask_many(self, questions: Sequence[Question], progress: bool = True) -> list[dict[str, Any]]:
-        """Answers in the questions' order, ``concurrency`` at a time; the first error ends the run.
+        """Answers in the order of the questions, ``concurrency`` at a time; the first error ends the run.
 
-        Requests on their way are awaited and kept, so a second run asks only for what is missing.
+        Requests in flight are completed and cached, so a second run asks only the remaining questions.
 
         Raises:
-            UsageError, DataError: as ``ask``.
+            UsageError, DataError: as in ``ask``.
         """
         stop = threading.Event()
         with ThreadPoolExecutor(self.arguments.concurrency) as pool:
@@ -141,7 +152,7 @@ class LLMClient:
                         future.result()
                         bar.update()
             except BaseException:
-                stop.set()  # the pool still runs all questions, but none asks any more
+                stop.set()  # the pool still runs the remaining questions, but they send no request
                 raise
         return [future.result() for future in futures]
 
@@ -149,8 +160,8 @@ class LLMClient:
         request = self._request(question)
         path = self._path(request)
         if path.exists():
-            answer = kept_answer(path, question.schema)
-            self._ledger.found()
+            answer = load_answer(path, question.schema)
+            self._ledger.count_cached()
             return answer
         wait_s, attempts = FIRST_WAIT_S, self.arguments.max_retries + 1
         for attempt in range(attempts):
@@ -158,7 +169,7 @@ class LLMClient:
                 raise CancelledError
             try:
                 answer = answer_in(self._send(request, stop), question.schema, self._secret)
-            except PassingError as failure:
+            except TransientError as failure:
                 if attempt + 1 == attempts:
                     raise UsageError(f"{failure}, in {attempts} attempts; {failure.hint}.") from None
                 stop.wait(wait_s if failure.wait_s is None else failure.wait_s)
@@ -171,7 +182,7 @@ class LLMClient:
                     ) from None
                 request["seed"] += RESEED
             else:
-                keep(path, {"name": question.name, "model": self.arguments.model, "answer": answer})
+                save_answer(path, {"name": question.name, "model": self.arguments.model, "answer": answer})
                 return answer
         raise AssertionError("the last attempt returns or raises")
 
@@ -190,7 +201,7 @@ class LLMClient:
         }
 
     def _path(self, request: Mapping[str, Any]) -> Path:
-        """The answer's file, named after all that decides the answer."""
+        """The cache file of a request, named by a hash of address and request."""
         name = hashlib.sha256(json.dumps([self.address, request]).encode()).hexdigest()
         return Path(self.arguments.cache_dir) / name[:2] / f"{name}.json"
 
@@ -198,28 +209,28 @@ class LLMClient:
         """The body of the server's reply to one request."""
         import openai
 
-        # A token is a byte at least.
+        # Upper bound of the input tokens: a token has at least one byte.
         most = len(json.dumps(request, ensure_ascii=False).encode()), self.arguments.max_output_tokens
         self._ledger.reserve(most)
         used = 0, 0
         try:
-            if stop.is_set():  # while this thread waited for money
+            if stop.is_set():  # it was set while this thread waited in reserve()
                 raise CancelledError
-            used = most  # a reply that was lost may have been paid for
+            used = most  # a request may be billed even if its reply is lost
             body: str = self._openai.chat.completions.with_raw_response.create(**request).http_response.text
             used = usage(body) or most
             return body
         except openai.APITimeoutError:
-            told = f"{self.address} said nothing for {self.arguments.timeout_s:g} s"
-            raise PassingError(told, "raise llm.timeout_s, or run again later") from None
+            message = f"{self.address} sent no data for {self.arguments.timeout_s:g} s"
+            raise TransientError(message, "raise llm.timeout_s, or run again later") from None
         except openai.APIConnectionError as error:
             used = 0, 0
-            told = f"{self.address} cannot be reached ({shown(str(error.__cause__ or error), self._secret)})"
-            raise PassingError(told, "check llm.base_url, and that the server runs") from None
+            message = f"{self.address} cannot be reached ({quoted(str(error.__cause__ or error), self._secret)})"
+            raise TransientError(message, "check llm.base_url, and that the server runs") from None
         except openai.APIStatusError as error:
             used = 0, 0
-            told = f"{self.address} answered HTTP {error.status_code} ({shown(error.message, self._secret)})"
+            message = f"{self.address} answered HTTP {error.status_code} ({quoted(error.message, self._secret)})"
             retry_after = error.response.headers.get("retry-after")
-            raise refusal(told, error.status_code, retry_after, self.arguments.api_key_env) from None
+            raise http_error(message, error.status_code, retry_after, self.arguments.api_key_env) from None
         finally:
             self._ledger.settle(most, used)

@@ -1,10 +1,10 @@
-"""Figures as ratios of sums: what a session adds is counted once, and everything else follows from adding.
+"""Counts and figures: each metric is computed from counts that add up over sessions, as ratios of their sums.
 
-Each metric has two halves. Its *counts* of one session are numbers that may be added over sessions; its *figures* are
-ratios of such sums. Pooling (micro average) is then a sum, and a bootstrap over sessions is a sum with weights: figures
-take a scalar for each sum, or an array with one number a draw.
+A metric has two functions. One gives the *counts* of one session, which can be added over sessions; the other gives
+*figures*, ratios of such sums. Pooling (micro average) is then a sum, and a bootstrap over sessions a weighted sum:
+figures accept a scalar per sum, or an array ``[draws]``.
 
-A ratio without a denominator is undefined: NaN inside arrays, None where a number is handed out, and never 0.
+A ratio with denominator 0 is undefined: NaN in arrays, None in plain results, never 0.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ Figures = dict[str, NDArray[np.float64]]
 
 
 def ratio(part: ArrayLike, whole: ArrayLike) -> NDArray[np.float64]:
-    """``part / whole``, NaN where ``whole`` is 0; any shapes that go together."""
-    above, below = np.broadcast_arrays(np.asarray(part, np.float64), np.asarray(whole, np.float64))
-    return np.divide(above, below, out=np.full(below.shape, np.nan), where=below != 0)
+    """``part / whole``, NaN where ``whole`` is 0; shapes are broadcast."""
+    numerator, denominator = np.broadcast_arrays(np.asarray(part, np.float64), np.asarray(whole, np.float64))
+    return np.divide(numerator, denominator, out=np.full(denominator.shape, np.nan), where=denominator != 0)
 
 
 def total(counts: Iterable[Mapping[str, float]]) -> Counts:
-    """The sum of the counts of several sessions; one that a session does not have is 0 there."""
+    """The sums of the counts of several sessions; a count that a session lacks is 0."""
     sums: Counts = {}
     for of_session in counts:
         for name, value in of_session.items():
@@ -36,7 +36,7 @@ def total(counts: Iterable[Mapping[str, float]]) -> Counts:
 
 
 def plain(figures: Mapping[str, ArrayLike]) -> dict[str, float | None]:
-    """Scalar figures as Python numbers, None for what is undefined."""
+    """Scalar figures as Python numbers, None where undefined."""
     values = {name: float(np.asarray(value)) for name, value in figures.items()}
     return {name: None if math.isnan(value) else value for name, value in values.items()}
 
@@ -44,7 +44,7 @@ def plain(figures: Mapping[str, ArrayLike]) -> dict[str, float | None]:
 def precision_recall(
     prefix: str, hits: ArrayLike, predicted: ArrayLike, wanted: ArrayLike, suffix: str = ""
 ) -> Figures:
-    """Precision, recall and F1 = 2 hits / (predicted + wanted) as ``{prefix}_precision{suffix}`` and so on."""
+    """``{prefix}_precision{suffix}``, ``_recall`` and ``_f1`` = 2 hits / (predicted + wanted), of equal shapes."""
     return {
         f"{prefix}_precision{suffix}": ratio(hits, predicted),
         f"{prefix}_recall{suffix}": ratio(hits, wanted),

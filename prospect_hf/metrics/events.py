@@ -1,7 +1,7 @@
-"""Events in time (utterances, state changes): precision, recall, F1 and delay within a tolerance.
+"""Metrics of events in time (utterances, state changes): precision, recall, F1 and delay within a tolerance.
 
-Each reference event is matched at most once; misses and extras count. Frames are integers, tolerances are in seconds
-where a count's name says so (``_1s``) and else in frames.
+Predicted and reference events are matched one to one. ``tolerance_frames`` is in frames; a suffix such as ``_1s`` in a
+count's name is a tolerance in seconds.
 """
 
 from __future__ import annotations
@@ -22,28 +22,27 @@ def match_events(
 ) -> list[tuple[int, int]]:
     """Match predicted events one to one with reference events at most ``tolerance_frames`` apart.
 
-    As many pairs as possible, and among those matchings one with the smallest total distance, so that a spare
-    prediction near a reference does not distort the delay of the right one. On a time line such a matching exists in
-    which no two pairs cross, so it is found row by row like an edit distance: O(predicted * reference), over runs of
-    events that lie near each other.
+    The matching has the largest number of pairs, and among those the smallest total distance, so that a second
+    prediction near a reference does not distort the delay. On a time line such a matching exists without crossing
+    pairs, so it is found by dynamic programming like an edit distance, in O(predicted * reference) for each run of
+    nearby events.
 
     Args:
-        predicted_frames: frame indices, in any order; a frame may occur twice.
-        reference_frames: the same.
+        predicted_frames, reference_frames: frame indices in any order; a frame may occur twice.
         tolerance_frames: 0 or more.
 
     Returns:
-        (predicted frame, reference frame) of each pair, in order of time.
+        (predicted frame, reference frame) of each pair, by time.
 
     Raises:
         DataError: the tolerance is negative.
     """
     if tolerance_frames < 0:
-        raise DataError(f"A tolerance of {tolerance_frames} frames matches nothing; give 0 or more.")
+        raise DataError(f"The tolerance is {tolerance_frames} frames; it must be 0 or more.")
     predicted = np.sort(np.asarray(predicted_frames, dtype=np.int64))
     reference = np.sort(np.asarray(reference_frames, dtype=np.int64))
     every = np.sort(np.concatenate([predicted, reference]))
-    cuts = every[1:][np.diff(every) > tolerance_frames]  # nothing is matched across a gap wider than the tolerance
+    cuts = every[1:][np.diff(every) > tolerance_frames]  # no pair spans a gap wider than the tolerance
     pairs: list[tuple[int, int]] = []
     ours = np.split(predicted, np.searchsorted(predicted, cuts))
     theirs = np.split(reference, np.searchsorted(reference, cuts))
@@ -54,7 +53,7 @@ def match_events(
 
 
 def _match_run(predicted: np.ndarray, reference: np.ndarray, tolerance_frames: int) -> list[tuple[int, int]]:
-    # One pair more is worth more than any distance that it could add.
+    # One more pair outweighs any total distance.
     pair_worth = (tolerance_frames + 1) * (min(len(predicted), len(reference)) + 1)
     worth = np.zeros((len(predicted) + 1, len(reference) + 1), dtype=np.int64)
     for row, frame in enumerate(predicted):
@@ -78,14 +77,14 @@ def _match_run(predicted: np.ndarray, reference: np.ndarray, tolerance_frames: i
 def match_transitions(
     predicted: Sequence[Transition], reference: Sequence[Transition], tolerance_frames: int
 ) -> list[tuple[int, int]]:
-    """The same for state transitions: only the same step and new state can match.
+    """Match state transitions as :func:`match_events` does; only transitions of one step to one state can match.
 
     Args:
-        predicted, reference: (frame, step, new state) each.
+        predicted, reference: transitions (frame, step, new state).
         tolerance_frames: 0 or more.
 
     Returns:
-        (predicted frame, reference frame) of each pair.
+        (predicted frame, reference frame) of each pair, grouped by step and state.
 
     Raises:
         DataError: the tolerance is negative.
@@ -112,13 +111,14 @@ def event_counts(
 
     Args:
         pairs_within: tolerance in seconds -> the matched (predicted, reference) frames.
-        predictions, references: how many events each side has.
-        fps: frames a second.
-        name: "speaking", "dst_update" or "transition".
+        predictions, references: number of predicted and of reference events.
+        fps: frames per second.
+        name: prefix of the counts, "speaking", "dst_update" or "transition".
 
     Returns:
-        ``{name}_predictions``, ``{name}_references``, ``{name}_matched_{t}s`` for each tolerance, and over the pairs
-        of the widest ``{name}_delay_sum`` (predicted - reference, seconds) and ``{name}_distance_sum``.
+        ``{name}_predictions``, ``{name}_references``, ``{name}_matched_{t}s`` for each tolerance; and over the pairs
+        within the widest tolerance ``{name}_delay_sum`` (predicted - reference) and ``{name}_distance_sum``
+        (absolute), in seconds.
     """
     widest = max(pairs_within)
     delays = [(predicted - reference) / fps for predicted, reference in pairs_within[widest]]
@@ -132,8 +132,8 @@ def event_counts(
 
 
 def event_figures(sums: Sums, tolerances_s: Sequence[int], name: str) -> Figures:
-    """``{name}_precision_{t}s``, ``_recall_{t}s`` and ``_f1_{t}s`` for each tolerance, ``{name}_delay_s`` (late is
-    positive) and ``{name}_abs_delay_s`` over the pairs within the widest.
+    """``{name}_precision_{t}s``, ``_recall_{t}s`` and ``_f1_{t}s`` for each tolerance; and over the pairs within the
+    widest tolerance the means ``{name}_delay_s`` (positive: predicted late) and ``{name}_abs_delay_s``, in seconds.
     """
     figures: Figures = {}
     predictions, references = sums[f"{name}_predictions"], sums[f"{name}_references"]

@@ -1,6 +1,6 @@
-"""States of all steps, frame by frame: joint and step accuracy, macro-F1, transitions, moves that nobody can make.
+"""Metrics of the step states per frame: joint and step accuracy, macro-F1, transitions and illegal transitions.
 
-A label of -100 is no label.
+Cells with label -100 are ignored.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ STATES = (NOT_STARTED, IN_PROGRESS, COMPLETED)
 
 
 def state_counts(predicted: ArrayLike, reference: ArrayLike, name: str = "", before: ArrayLike | None = None) -> Counts:
-    """The counts of one table.
+    """The counts of one session's states.
 
     Args:
         predicted: ``[frames, steps]`` states 0, 1, 2.
-        reference: the same shape, -100 where there is no label. A frame counts if any of its steps has one.
-        name: goes before each count's name.
-        before: ``[steps]``, the reference's states before the first frame; without it the first frame is no update.
+        reference: the same shape, -100 without label. A frame counts where at least one of its steps has a label.
+        name: prefix of each count's name.
+        before: ``[steps]`` reference states before the first frame; without it, the first frame is not an update.
 
     Returns:
-        ``state_frames``, ``state_right`` (frames with every labelled step right), ``state_updates`` (frames whose
-        reference differs from the frame before), ``state_right_at_updates``, and ``state_{r}{p}``, the (frame, step)
-        cells of reference state r and predicted state p.
+        ``state_frames``, ``state_right`` (frames with all labelled steps correct), ``state_updates`` (frames whose
+        reference differs from the previous frame), ``state_right_at_updates``, and ``state_{r}{p}``, the number of
+        (frame, step) cells with reference state r and predicted state p.
 
     Raises:
-        DataError: shapes differ, or a label or a prediction is no state.
+        DataError: shapes differ, or a value is not a state.
     """
     guess, truth = state_tables(predicted, reference)
     labelled = truth != IGNORE
@@ -51,8 +51,8 @@ def state_counts(predicted: ArrayLike, reference: ArrayLike, name: str = "", bef
 
 
 def state_figures(sums: Sums, name: str = "") -> Figures:
-    """``joint_state_accuracy``, ``joint_state_accuracy_at_updates``, ``step_accuracy`` (cells that are right) and
-    ``state_macro_f1``, the mean F1 of the states that occur in the labels or the predictions; each after ``name``.
+    """``joint_state_accuracy``, ``joint_state_accuracy_at_updates``, ``step_accuracy`` (share of correct cells) and
+    ``state_macro_f1``, the mean F1 of the states that occur in labels or predictions; ``name`` is their prefix.
     """
     cells = np.stack([np.asarray(sums[f"{name}state_{r}{p}"], np.float64) for r in STATES for p in STATES])
     cells = cells.reshape(3, 3, *cells.shape[1:])
@@ -69,17 +69,19 @@ def state_figures(sums: Sums, name: str = "") -> Figures:
 
 
 def state_metrics(predicted: Sequence[ArrayLike], reference: Sequence[ArrayLike]) -> dict[str, float | None]:
-    """The figures of :func:`state_figures`, pooled over tables (clips or sessions) of any size, None where undefined.
+    """The figures of :func:`state_figures`, pooled over clips or sessions, None where undefined.
 
     Args:
-        predicted: one ``[frames, steps]`` table of states 0, 1, 2 each.
-        reference: the same shapes, -100 where there is no label.
+        predicted: tables ``[frames, steps]`` of states 0, 1, 2, of any sizes.
+        reference: tables of the same shapes, -100 without label.
 
     Raises:
-        DataError: another number of tables, shapes differ, or a label is no state.
+        DataError: the numbers of tables or their shapes differ, or a value is not a state.
     """
     if len(predicted) != len(reference):
-        raise DataError(f"{len(predicted)} predicted state tables stand against {len(reference)} reference tables.")
+        raise DataError(
+            f"There are {len(predicted)} predicted and {len(reference)} reference state tables; give pairs."
+        )
     nothing = np.zeros((0, 1), np.int64)
     tables = [(nothing, nothing), *zip(predicted, reference, strict=True)]
     sums = total(state_counts(guess, truth) for guess, truth in tables)
@@ -87,7 +89,7 @@ def state_metrics(predicted: Sequence[ArrayLike], reference: Sequence[ArrayLike]
 
 
 def per_step_accuracy(predicted: ArrayLike, reference: ArrayLike) -> list[float | None]:
-    """``[steps]``, the share of labelled frames on which each step's state is right; arguments as ``state_counts``."""
+    """``[steps]``: share of labelled frames with the correct state, for each step; arguments as ``state_counts``."""
     guess, truth = state_tables(predicted, reference)
     labelled = truth != IGNORE
     shares = ratio(np.sum((guess == truth) & labelled, axis=0), labelled.sum(0))
@@ -95,27 +97,27 @@ def per_step_accuracy(predicted: ArrayLike, reference: ArrayLike) -> list[float 
 
 
 def transitions(states: ArrayLike) -> list[tuple[int, int, int]]:
-    """``[frames, steps]`` to (frame, step, new state), from a table with nothing started.
+    """The transitions (frame, step, new state) in ``states`` ``[frames, steps]``; before frame 0 nothing is started.
 
     Raises:
-        DataError: a value is no state.
+        DataError: a value is not a state.
     """
     table, _ = state_tables(states, states)
     if (table == IGNORE).any():
-        raise DataError("A table with cells without a state has no transitions; leave unlabelled sessions out.")
+        raise DataError("The state table has cells without a label, so it has no transitions; leave the session out.")
     before = np.vstack([np.zeros_like(table[:1]), table[:-1]])
     return [(int(frame), int(step), int(table[frame, step])) for frame, step in np.argwhere(table != before)]
 
 
 def illegal_transitions(states: ArrayLike, legal: frozenset[tuple[int, int]]) -> int:
-    """How many changes from one frame to the next (from nothing started to the first) are none of ``legal``.
+    """The number of state changes between frames that are not in ``legal``; before frame 0 nothing is started.
 
     Args:
         states: ``[frames, steps]``.
-        legal: (before, after), as in ``tracking_dst_smolvlm.LEGAL_MOVES``.
+        legal: pairs (before, after), as in ``tracking_dst_smolvlm.LEGAL_MOVES``.
 
     Raises:
-        DataError: a value is no state.
+        DataError: a value is not a state.
     """
     table, _ = state_tables(states, states)
     before = np.vstack([np.zeros_like(table[:1]), table[:-1]])
@@ -125,12 +127,12 @@ def illegal_transitions(states: ArrayLike, legal: frozenset[tuple[int, int]]) ->
 
 
 def state_tables(predicted: ArrayLike, reference: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Two equal ``[frames, steps]`` arrays of states; errors as in :func:`state_counts`."""
+    """Both tables as checked arrays ``[frames, steps]``; errors as in :func:`state_counts`."""
     guess, truth = np.asarray(predicted, dtype=np.int64), np.asarray(reference, dtype=np.int64)
     if guess.ndim != 2 or guess.shape != truth.shape:
-        raise DataError(f"State tables {guess.shape} and {truth.shape} are not two equal [frames, steps].")
+        raise DataError(f"State tables have shapes {guess.shape} and {truth.shape}; both must be [frames, steps].")
     if not np.isin(truth, (*STATES, IGNORE)).all():
-        raise DataError(f"State labels hold {np.unique(truth).tolist()}; a state is 0, 1, 2 or {IGNORE}.")
+        raise DataError(f"State labels are {np.unique(truth).tolist()}, but a state is 0, 1, 2 or {IGNORE}.")
     if not np.isin(guess[truth != IGNORE], STATES).all():
-        raise DataError(f"Predicted states hold {np.unique(guess).tolist()}; a state is 0, 1 or 2.")
+        raise DataError(f"Predicted states are {np.unique(guess).tolist()}, but a state is 0, 1 or 2.")
     return guess, truth

@@ -1,9 +1,9 @@
-"""Stream matching: which predicted utterance stands for which reference, by content and time (the ProAssist paper's).
+"""Stream matching: assigns predicted utterances to reference utterances by content and time (ProAssist paper).
 
-A prediction on frame i and a frame j may be matched where ``l <= j - i <= r`` (the source's window). A pair costs
-``1 - |cos|`` of the two texts' embeddings (1 where frame j is silent) plus ``0.3 |i - j|^1.5 / max(|l|, r)^1.5``.
-Predictions are matched with frames so that the sum is least. One given to a silent frame is redundant, a reference that
-nobody is given to is missed.
+A prediction on frame i can be assigned to frame j where ``l <= j - i <= r``, the window of the source. The cost is
+``1 - |cos|`` of the two embeddings (1 where frame j has no reference) plus ``0.3 |i - j|^1.5 / max(|l|, r)^1.5``.
+The assignment minimises the total cost. A prediction assigned to a frame without reference is redundant; a reference
+without an assigned prediction is missed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 from prospect_hf.errors import DataError
 from prospect_hf.metrics.counts import Counts, Figures, Sums, precision_recall, ratio
 
-# Seconds (l, r) that a reference may lie before and after a prediction: j - i.
+# Smallest and largest offset (l, r) of a reference from its prediction, in seconds.
 WINDOWS_S = {
     "ego4d": (-4.0, 8.5),
     "epickitchens": (-1.5, 3.0),
@@ -30,9 +30,9 @@ WINDOWS_S = {
 }
 DISTANCE_WEIGHT = 0.3
 DISTANCE_POWER = 1.5
-# A matched pair is correct where its cosine is over this.
+# A matched pair is correct where its cosine is greater than this.
 CORRECT_COSINE = 0.5
-# Predictions that are assigned in one call: the solver's time grows with their square.
+# Largest number of predictions in one call of the solver, whose time grows with its square.
 ROWS_PER_CALL = 256
 
 
@@ -41,12 +41,12 @@ class StreamMatch:
     """The matching of one session.
 
     Args:
-        matched: ``[pairs, 2]``, indices of prediction and reference, by prediction.
-        cosines: ``[pairs]``, of the pairs' embeddings.
-        offsets: ``[pairs]``, frames from the prediction to its reference.
-        missed: indices of the references that nobody was given to.
-        redundant: indices of the predictions that were given to a silent frame.
-        cost: of the whole assignment.
+        matched: ``[pairs, 2]`` indices (prediction, reference), sorted by prediction.
+        cosines: ``[pairs]`` cosine of the two embeddings.
+        offsets: ``[pairs]`` offset of the reference from its prediction, in frames.
+        missed: indices of the references without a prediction.
+        redundant: indices of the predictions without a reference.
+        cost: total cost of the assignment.
     """
 
     matched: NDArray[np.int64]
@@ -58,18 +58,18 @@ class StreamMatch:
 
     @property
     def correct(self) -> NDArray[np.bool_]:
-        """``[pairs]``, which pairs say the same."""
+        """``[pairs]``: whether the texts of a pair have the same meaning, by their cosine."""
         return self.cosines > CORRECT_COSINE
 
 
 def window_frames(source: str, fps: float) -> tuple[int, int]:
-    """The window (l, r) of a source in frames: ``int(seconds * fps)``.
+    """The window (l, r) of a source in frames, ``int(seconds * fps)``.
 
     Raises:
         DataError: the source has no window.
     """
     if source not in WINDOWS_S:
-        raise DataError(f"{source!r} has no matching window; known are {', '.join(WINDOWS_S)}.")
+        raise DataError(f"The source {source!r} has no matching window; known are {', '.join(WINDOWS_S)}.")
     left, right = WINDOWS_S[source]
     return int(left * fps), int(right * fps)
 
@@ -84,27 +84,28 @@ def match_stream(
 ) -> StreamMatch:
     """Match the predicted utterances of a session with its references, in time linear in their number.
 
-    Only pairs inside the window exist, so the costs are a sparse matrix, predictions x frames. It is solved in parts of
-    some hundred predictions, and parts that want the same frame are solved together, so the whole is exact. Every
-    prediction can take its own frame, so an assignment always exists.
+    Costs exist only inside the window, so they form a sparse matrix ``[predictions, frames]``. It is solved in parts of
+    a few hundred predictions. Parts that assign the same frame are solved again together, so the result is the exact
+    optimum. A prediction can always be assigned to its own frame, so an assignment always exists.
 
     Args:
-        predicted, reference: frames of the utterances, in order, each frame once.
-        predicted_embeddings, reference_embeddings: ``[utterances, size]``, of any length but 0.
-        frames: of the session.
+        predicted, reference: frames of the utterances, strictly increasing.
+        predicted_embeddings, reference_embeddings: ``[utterances, size]`` vectors, not 0; they are normalised here.
+        frames: number of frames of the session.
         window: ``(l, r)`` in frames, ``l <= 0 <= r``.
 
     Raises:
-        DataError: frames out of order or outside of the session, embeddings that do not fit, a window without 0.
+        DataError: frames are out of order or outside the session, embeddings have a wrong shape, or the window does not
+            contain 0.
     """
     guess, truth = _frames(predicted, frames, "predicted"), _frames(reference, frames, "reference")
     left, right = window
     if not left <= 0 <= right:
-        raise DataError(f"The window ({left}, {right}) must hold 0: a prediction may always stand for its own frame.")
+        raise DataError(f"The window ({left}, {right}) must contain 0, the frame of the prediction.")
     ours = _unit(predicted_embeddings, len(guess), "predicted")
     theirs = _unit(reference_embeddings, len(truth), "reference")
     if len(guess) and len(truth) and ours.shape[1] != theirs.shape[1]:
-        raise DataError(f"Embeddings have {ours.shape[1]} and {theirs.shape[1]} numbers: take both from one encoder.")
+        raise DataError(f"Embeddings have sizes {ours.shape[1]} and {theirs.shape[1]}: use one encoder for both.")
     if not len(guess):
         nothing = np.zeros(0, np.int64)
         return StreamMatch(np.zeros((0, 2), np.int64), np.zeros(0), nothing, np.arange(len(truth)), nothing, 0.0)
@@ -112,8 +113,8 @@ def match_stream(
     parts: list[_Part] = []
     for begin, end in _spans(guess):
         part = _assign(begin, end, guess, truth, ours, theirs, frames, window)
-        # Parts that may take the same frames are a relaxation: its cost is a lower bound, and where no frame is taken
-        # twice the parts together are the optimum. Where one is, the two are assigned together.
+        # Parts solved separately are a relaxation, whose cost is a lower bound. Where no frame is assigned twice, they
+        # form the optimum; otherwise the two parts are solved together.
         while _clash(parts, part, guess, window):
             part = _assign(parts.pop().begin, end, guess, truth, ours, theirs, frames, window)
         parts.append(part)
@@ -134,7 +135,7 @@ def match_stream(
 
 @dataclass(frozen=True)
 class _Part:
-    """The assignment of predictions ``begin`` to ``end``: the frame of each, and the cost."""
+    """The assignment of predictions ``begin`` to ``end`` (exclusive): ``chosen`` is the frame of each."""
 
     begin: int
     end: int
@@ -143,7 +144,7 @@ class _Part:
 
 
 def _spans(guess: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
-    """Predictions ``begin`` to ``end`` that are assigned together, ended at the longest pause of their latter half."""
+    """Ranges of predictions to solve together; each ends at the longest pause in the second half of its maximum."""
     begin = 0
     while len(guess) - begin > ROWS_PER_CALL:
         half = begin + max(ROWS_PER_CALL // 2, 1)
@@ -154,7 +155,7 @@ def _spans(guess: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
 
 
 def _clash(parts: list[_Part], part: _Part, guess: NDArray[np.int64], window: tuple[int, int]) -> bool:
-    """Whether ``part`` takes a frame that one of the parts before it has taken."""
+    """Whether ``part`` uses a frame that an earlier part uses."""
     left, right = window
     for earlier in reversed(parts):
         if guess[earlier.end - 1] + right < guess[part.begin] + left:
@@ -174,7 +175,7 @@ def _assign(
     frames: int,
     window: tuple[int, int],
 ) -> _Part:
-    """Predictions ``begin`` to ``end`` with frames at the least cost, as if they were alone."""
+    """Assign predictions ``begin`` to ``end`` (exclusive) to frames at minimum cost, ignoring the other predictions."""
     guess, ours = all_predicted[begin:end], all_ours[begin:end]
     left, right = window
     offsets = np.arange(left, right + 1)
@@ -189,7 +190,7 @@ def _assign(
     furthest = max(-left, right)
     distance = np.abs(column - guess[row]) / furthest if furthest else np.zeros(len(row))
     cost = 1 - np.abs(cosine) + DISTANCE_WEIGHT * distance**DISTANCE_POWER
-    # Every prediction takes one frame, so a constant changes nothing, but an edge of cost 0 would be no edge.
+    # Adding 1 to every cost does not change the optimum; a stored cost of 0 would count as a missing edge.
     used, index = np.unique(column, return_inverse=True)
     costs = csr_array((cost + 1.0, (row, index)), shape=(len(guess), len(used)))
     taken = min_weight_full_bipartite_matching(costs)[1]
@@ -208,11 +209,11 @@ def match_counts(match: StreamMatch, fps: float) -> Counts:
 
 
 def match_figures(sums: Sums) -> Figures:
-    """Scores of a source, pooled over its sessions.
+    """The stream matching scores of summed counts, each with prefix ``matching_``, NaN where undefined.
 
-    With M matched, C correct, X missed and R redundant utterances: precision C / (M + R), recall C / (M + X), their F1,
-    Jaccard C / (M + X + R), missing rate X / (M + X), redundant rate R / (M + R), and over correct pairs the mean
-    distance in seconds; each after ``matching_``. A ratio without a denominator is NaN: undefined, and not 0.
+    With M matched, C correct, X missed and R redundant utterances: precision C / (M + R), recall C / (M + X), F1,
+    Jaccard C / (M + X + R), missing rate X / (M + X), redundant rate R / (M + R), and the mean distance of correct
+    pairs in seconds.
     """
     pairs, correct, missed, redundant = (
         np.asarray(sums[f"matching_{name}"], np.float64) for name in ("matched", "correct", "missed", "redundant")
@@ -228,16 +229,16 @@ def match_figures(sums: Sums) -> Figures:
 def _frames(given: Sequence[int], frames: int, name: str) -> NDArray[np.int64]:
     places = np.asarray(given, np.int64)
     if len(places) and (places[0] < 0 or places[-1] >= frames or (np.diff(places) <= 0).any()):
-        raise DataError(f"{name} frames must rise, each once, between 0 and {frames - 1}.")
+        raise DataError(f"{name} frames must be strictly increasing and between 0 and {frames - 1}.")
     return places
 
 
 def _unit(given: ArrayLike, count: int, name: str) -> NDArray[np.float64]:
-    """Embeddings of length 1, so that a product is a cosine."""
+    """Embeddings scaled to length 1, so that dot products are cosines."""
     vectors = np.asarray(given, np.float64) if count else np.zeros((0, 1))
     if vectors.ndim != 2 or len(vectors) != count:
-        raise DataError(f"{name} embeddings are {list(vectors.shape)} for {count} utterances: give one vector each.")
+        raise DataError(f"{name} embeddings have shape {list(vectors.shape)}; give one vector for each of {count}.")
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     if not np.isfinite(lengths).all() or (lengths == 0).any():
-        raise DataError(f"{name} embeddings hold a vector that is 0 or not finite: it has no direction.")
+        raise DataError(f"{name} embeddings contain a vector that is 0 or not finite: encode the texts again.")
     return vectors / lengths

@@ -1,12 +1,12 @@
-"""What was said against what should have been said: text metrics of utterance pairs, one reference each.
+"""Text metrics of pairs of a predicted and a reference utterance.
 
-A session is counted once (:func:`text_counts`), and all figures follow from the added counts (:func:`text_figures`), so
-pooling and a bootstrap over sessions are sums. BLEU pools n-grams over the corpus; the others are means over pairs.
+:func:`text_counts` gives the counts of one session and :func:`text_figures` the figures of their sums. BLEU pools
+n-grams over the corpus; the other metrics are means over pairs.
 
-A *word* is a run of ASCII letters and digits in the lowercased text, as ROUGE has it; BLEU has its own tokens (13a).
-A pair whose reference gives a metric nothing to find (no word; for CIDEr-D no n-gram with a weight) is left out of that
-metric's mean, whatever was predicted. On every pair that counts, the reference itself has the highest score: 100 for
-BLEU, 1 for ROUGE-L, 10 for CIDEr-D, and 1 - 0.5 / words^3 for METEOR, which takes off something for even one chunk.
+A *word* is a run of ASCII letters and digits in the lowercased text, as in ROUGE; BLEU uses the 13a tokenizer. A pair
+whose reference has no word (for CIDEr-D: no n-gram with a weight) is left out of a metric's mean, whatever the
+prediction is. A prediction equal to its reference has the highest score: 100 for BLEU, 1 for ROUGE-L, 10 for CIDEr-D,
+and 1 - 0.5 / words^3 for METEOR, whose chunk penalty is not 0 for a single chunk.
 """
 
 from __future__ import annotations
@@ -36,23 +36,23 @@ Ngram = tuple[str, ...]
 
 @dataclass(frozen=True)
 class DocumentFrequencies:
-    """How common the n-grams of a corpus are.
+    """Document frequencies of the n-grams of a corpus.
 
     Args:
-        counts: the number of documents that hold an n-gram of 1 to 4 stemmed words.
-        documents: how many there are.
+        counts: n-gram of 1 to 4 stemmed words -> number of documents that contain it.
+        documents: number of documents.
     """
 
     counts: Mapping[Ngram, int]
     documents: int
 
     def weight(self, ngram: Ngram) -> float:
-        """Inverse document frequency, natural logarithm; one that no document holds weighs as if one did."""
+        """Inverse document frequency (natural logarithm); an n-gram in no document weighs as one in one document."""
         return math.log(self.documents / max(self.counts.get(ngram, 0), 1))
 
 
 def document_frequencies(references: Sequence[str]) -> DocumentFrequencies:
-    """The n-grams of all reference texts of an evaluation, each text one document; :func:`text_counts` needs them.
+    """Document frequencies for :func:`text_counts`, from all reference texts of an evaluation, one document each.
 
     Raises:
         UsageError: nltk is not installed.
@@ -70,32 +70,32 @@ def text_counts(
     frequencies: DocumentFrequencies,
     cosines: ArrayLike | None = None,
 ) -> Counts:
-    """The sums of one session, which may have no pair.
+    """The counts of one session, which may have no pair.
 
-    - BLEU: sacrebleu's, 13a tokens, case kept.
+    - BLEU: sacrebleu, 13a tokens, case-sensitive.
     - ROUGE-L: F-measure of the package rouge-score, stemmed (Lin, 2004).
-    - METEOR: nltk's, exact and stem matches only, so that no WordNet is needed (Lavie and Agarwal, 2007).
+    - METEOR: nltk, exact and stem matches only, so that WordNet is not needed (Lavie and Agarwal, 2007).
     - CIDEr-D: Vedantam et al. (2015), see :func:`_cider_d`.
 
     Args:
         predictions, references: ``[pairs]`` texts; an empty prediction is silence.
-        frequencies: of all references of the evaluation, not only of this session.
-        cosines: ``[pairs]`` of the two texts' embeddings.
+        frequencies: document frequencies of all references of the evaluation, not only of this session.
+        cosines: ``[pairs]`` cosine of the two texts' embeddings.
 
     Returns:
-        ``text_pairs``; ``text_bleu_correct_{n}``, ``text_bleu_total_{n}`` (n-grams that match, and
-        all that were predicted), ``text_bleu_predicted_length``, ``text_bleu_reference_length`` (tokens);
-        ``text_rouge_l_sum``, ``text_meteor_sum`` and ``text_word_pairs``, the pairs behind them; ``text_cider_d_sum``
-        and ``text_cider_d_pairs``; with cosines ``text_similarity_sum`` and ``text_similarity_pairs``.
+        ``text_pairs``; ``text_bleu_correct_{n}``, ``text_bleu_total_{n}`` (matched and predicted n-grams),
+        ``text_bleu_predicted_length``, ``text_bleu_reference_length`` (tokens); ``text_rouge_l_sum``,
+        ``text_meteor_sum`` and their number of pairs ``text_word_pairs``; ``text_cider_d_sum`` and
+        ``text_cider_d_pairs``; with cosines also ``text_similarity_sum`` and ``text_similarity_pairs``.
 
     Raises:
-        DataError: numbers of texts or cosines differ, a cosine is not finite, or the frequencies hold no document.
+        DataError: numbers of texts or cosines differ, a cosine is not finite, or ``frequencies`` has no document.
         UsageError: rouge-score or nltk is not installed.
     """
     if len(predictions) != len(references):
-        raise DataError(f"{len(predictions)} predicted texts stand against {len(references)} reference texts.")
+        raise DataError(f"There are {len(predictions)} predicted and {len(references)} reference texts; give pairs.")
     if references and not frequencies.documents:
-        raise DataError("The document frequencies count no document; take them from all references of the evaluation.")
+        raise DataError("The document frequencies have no document; compute them from all references.")
     rouge_l, meteor = _rouge_l(), _meteor()
     f_measures, meteors, ciders = [], [], []
     for prediction, reference in zip(predictions, references, strict=True):
@@ -105,7 +105,7 @@ def text_counts(
         cider = _cider_d(_stems(prediction), _stems(reference), frequencies)
         if cider is not None:
             ciders.append(cider)
-    # fsum is exact, so the order of the pairs leaves no trace.
+    # fsum is exact, so the sums do not depend on the order of the pairs.
     counts = {
         "text_pairs": float(len(references)),
         **bleu_counts(predictions, references, "text"),
@@ -119,7 +119,7 @@ def text_counts(
         return counts
     values = np.asarray(cosines, np.float64)
     if values.shape != (len(references),) or not np.isfinite(values).all():
-        raise DataError(f"Cosines {values.shape} must be {len(references)} finite numbers, one for each pair of texts.")
+        raise DataError(f"Cosines have shape {values.shape}; give {len(references)} finite numbers, one for each pair.")
     return counts | {
         "text_similarity_pairs": float(len(values)),
         "text_similarity_sum": math.fsum(values.tolist()),
@@ -127,14 +127,14 @@ def text_counts(
 
 
 def text_figures(sums: Sums) -> Figures:
-    """The figures of added counts.
+    """The figures of summed counts.
 
     Args:
-        sums: those of :func:`text_counts`, each a number or ``[draws]``, all of one shape.
+        sums: sums of the counts of :func:`text_counts`, all scalars or all ``[draws]``.
 
     Returns:
         ``text_bleu1`` to ``text_bleu4`` (0 to 100), ``text_rouge_l``, ``text_meteor`` (0 to 1), ``text_cider_d`` (0 to
-        10), and ``text_similarity`` where its sums are there; each of the sums' shape, NaN where no pair counts.
+        10), and ``text_similarity`` where the sums contain it; in the shape of the sums, NaN without a pair.
     """
     figures = bleu_figures(sums, "text")
     figures["text_rouge_l"] = ratio(sums["text_rouge_l_sum"], sums["text_word_pairs"])
@@ -146,21 +146,21 @@ def text_figures(sums: Sums) -> Figures:
 
 
 def distinct(texts: Sequence[str], n: int) -> float | None:
-    """Distinct-n: how many n-grams of words differ, of all that were said (Li et al., 2016); None if there is none.
+    """Distinct-n: distinct n-grams of words / all n-grams (Li et al., 2016); None without an n-gram.
 
-    No n-gram spans two texts. It falls with the amount of text, so compare texts of like size only.
+    No n-gram spans two texts. Distinct-n falls with the amount of text, so compare sets of similar size only.
 
     Raises:
         UsageError: n is not positive.
     """
     if n < 1:
-        raise UsageError(f"distinct-{n} counts nothing; give n of 1 or more.")
-    said = [ngram for text in texts for ngram in _ngrams(words(text), n)]
-    return len(set(said)) / len(said) if said else None
+        raise UsageError(f"distinct-{n} is undefined; n must be 1 or more.")
+    ngrams = [ngram for text in texts for ngram in _ngrams(words(text), n)]
+    return len(set(ngrams)) / len(ngrams) if ngrams else None
 
 
 def words(text: str) -> list[str]:
-    """The words of a text, lowercased: what rouge-score takes for its tokens, not yet stemmed."""
+    """The lowercased words of a text: the tokens of rouge-score before stemming."""
     return WORD.findall(text.lower())
 
 
@@ -183,12 +183,11 @@ def bleu_counts(predictions: Sequence[str], references: Sequence[str], name: str
 
 
 def bleu_figures(sums: Sums, name: str) -> Figures:
-    """``{name}_bleu1`` to ``{name}_bleu4``: corpus BLEU of highest order 1 to 4 (Papineni et al., 2002).
+    """``{name}_bleu1`` to ``{name}_bleu4``: corpus BLEU with maximum order 1 to 4 (Papineni et al., 2002).
 
-    The numbers are sacrebleu's, for all draws at once. Orders that the predictions are too short for do not count
-    (effective order). An order without a match is smoothed: the k-th such order has k halvings of one match ("exp").
-    Without any match the score is 0. Precisions are shares and not per cent, so that a text against itself has
-    log 1 = 0 everywhere and exactly 100 in the end.
+    Equal to sacrebleu, but vectorised over draws. Orders longer than all predictions do not count (effective order).
+    The k-th order without a match counts as 2^-k matches ("exp" smoothing). Without any match the score is 0.
+    Precisions are fractions and not percentages, so that equal texts have log 1 = 0 and a score of exactly 100.
     """
     correct = np.stack([np.asarray(sums[f"{name}_bleu_correct_{order}"], np.float64) for order in ORDERS])
     predicted = np.stack([np.asarray(sums[f"{name}_bleu_total_{order}"], np.float64) for order in ORDERS])
@@ -199,8 +198,8 @@ def bleu_figures(sums: Sums, name: str) -> Figures:
     smoothed = np.where(unmatched, 0.5 ** np.cumsum(unmatched, axis=0), correct)
     precision = np.divide(smoothed, predicted, out=np.ones_like(predicted), where=used)
     mean_log = np.cumsum(np.log(precision), axis=0) / np.maximum(np.cumsum(used, axis=0), 1)
-    times_longer = np.divide(reference_length, length, out=np.full(length.shape, np.inf), where=length > 0)
-    brevity = np.exp(np.minimum(1 - times_longer, 0.0))
+    length_ratio = np.divide(reference_length, length, out=np.full(length.shape, np.inf), where=length > 0)
+    brevity = np.exp(np.minimum(1 - length_ratio, 0.0))
     score = np.where(correct[0] > 0, 100 * brevity * np.exp(mean_log), 0.0)
     score = np.where(reference_length > 0, score, np.nan)
     return {f"{name}_bleu{order}": np.asarray(score[order - 1]) for order in ORDERS}
@@ -209,11 +208,11 @@ def bleu_figures(sums: Sums, name: str) -> Figures:
 def _cider_d(prediction: list[str], reference: list[str], frequencies: DocumentFrequencies) -> float | None:
     """CIDEr-D of one pair of stemmed texts (Vedantam et al., 2015), 0 to 10.
 
-    For each order a cosine of the two vectors count x weight, where a prediction's entry counts up to the reference's
-    only; times a Gaussian of the difference in length (sigma 6 words). Counts are not divided by length, as in the
-    authors' code. The mean runs over the orders in which the reference has a weight: their code always divides by 4,
-    so that an utterance of two words could reach 5 at most. From four words on the two agree, unless an order holds
-    nothing but n-grams of every document. None where no order has a weight.
+    For each order: the cosine of the two vectors count x weight, with the prediction's entries clipped to the
+    reference's, times a Gaussian of the difference in length (sigma 6 words). Counts are not divided by length, as in
+    the authors' code. The mean is taken over the orders in which the reference has a weight; the authors' code always
+    divides by 4, so that a text of two words reaches 5 at most. For references of four words or more the two agree,
+    unless an order contains only n-grams that every document has. None where no order has a weight.
     """
     cosines = []
     for order in ORDERS:
@@ -221,16 +220,16 @@ def _cider_d(prediction: list[str], reference: list[str], frequencies: DocumentF
         wanted_square = sum(weight * weight for weight in wanted.values())
         if not wanted_square:
             continue
-        said = _weighted(prediction, order, frequencies)
-        product = sum(min(said.get(ngram, 0.0), weight) * weight for ngram, weight in wanted.items())
+        predicted = _weighted(prediction, order, frequencies)
+        product = sum(min(predicted.get(ngram, 0.0), weight) * weight for ngram, weight in wanted.items())
         if product:
-            # One root of the product, not two: the root of a square is exact, and so is 1 for equal texts.
-            product /= math.sqrt(wanted_square * sum(weight * weight for weight in said.values()))
+            # One root of the product: the root of a square is exact, so equal texts give exactly 1.
+            product /= math.sqrt(wanted_square * sum(weight * weight for weight in predicted.values()))
         cosines.append(product)
     if not cosines:
         return None
-    apart = len(prediction) - len(reference)
-    return CIDER_SCALE * math.exp(-(apart**2) / (2 * CIDER_SIGMA**2)) * sum(cosines) / len(cosines)
+    length_difference = len(prediction) - len(reference)
+    return CIDER_SCALE * math.exp(-(length_difference**2) / (2 * CIDER_SIGMA**2)) * sum(cosines) / len(cosines)
 
 
 def _weighted(stems: list[str], order: int, frequencies: DocumentFrequencies) -> dict[Ngram, float]:
@@ -238,7 +237,7 @@ def _weighted(stems: list[str], order: int, frequencies: DocumentFrequencies) ->
 
 
 class _Stemmer:
-    """Porter's stemmer that remembers: stemming is slow, and utterances share most of their words."""
+    """Porter's stemmer with a cache: stemming is slow, and utterances share most of their words."""
 
     def __init__(self) -> None:
         try:
@@ -265,7 +264,7 @@ def _rouge_l() -> Any:
     stemmer = _stemmer()
 
     class Tokenizer:
-        """What ``use_stemmer=True`` does, with the stemmer that remembers."""
+        """The tokenizer of ``use_stemmer=True``, with the cached stemmer."""
 
         def tokenize(self, text: str) -> list[str]:
             return list(tokenize(text, stemmer))
@@ -274,7 +273,7 @@ def _rouge_l() -> Any:
 
 
 class _NoSynonyms:
-    """In place of WordNet, whose data would have to be downloaded: nothing has a synonym."""
+    """Replaces WordNet, whose data would have to be downloaded, by a dictionary without synonyms."""
 
     def synsets(self, word: str) -> list[Any]:
         return []

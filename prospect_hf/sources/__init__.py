@@ -1,1 +1,1 @@
-"""Readers: from a corpus on disk to sessions."""
+"""Readers that turn a corpus on disk into sessions."""

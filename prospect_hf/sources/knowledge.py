@@ -1,4 +1,4 @@
-"""The plan's steps out of ProAssist's ``inferred_knowledge``, a text that was written for people."""
+"""Parses the steps of the plan from ProAssist's free text ``inferred_knowledge``."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _NUMBERED = re.compile(r"^\d+\.\s+(.*)$")
 
 
 def parse_steps(knowledge: str, where: str) -> tuple[Step, ...]:
-    """The numbered lines of ``knowledge``, as steps S1, S2, ... in their order.
+    """The numbered lines of ``knowledge`` as steps S1, S2, ..., in order.
 
-    What precedes the first numbered line (title, ingredients, tools) is no step; a line without a number continues
-    the step before it. Raises ``DataError`` where there is no numbered line.
+    Lines before the first numbered one (title, ingredients, tools) are ignored; a later line without a number continues
+    the step above it. ``where`` names the record in messages. Raises ``DataError`` without a numbered line.
     """
     texts: list[str] = []
     for line in knowledge.splitlines():
@@ -24,7 +24,7 @@ def parse_steps(knowledge: str, where: str) -> tuple[Step, ...]:
         elif texts and line.strip():
             texts[-1] = f"{texts[-1]} {line.strip()}".strip()
     if not texts:
-        raise DataError(f"{where} has no numbered step such as '1. Fill the kettle.'.")
+        raise DataError(f"{where} has no numbered step; expected lines such as '1. Fill the kettle.'.")
     for number, text in enumerate(texts, start=1):
         if not text:
             raise DataError(f"{where}: step {number} has a number but no text.")

@@ -1,6 +1,6 @@
-"""Reads ProAssist's prepared rows: clips whose frames and turns somebody else has already put in order.
+"""Reads ProAssist's prepared rows: clips whose turns are already placed on frames.
 
-They are the judge of our label rules: a row whose turns are not where the rules put them is refused.
+They check our label rules: a row with a turn on another frame than the rules give is an error.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PREPARED_FILES = "dialog_{split}_*.jsonl"
 
 
 def prepared_files(root: Path, source: str, split: str, pattern: str = PREPARED_FILES) -> list[Path]:
-    """The prepared files of ``split``: ``pattern`` with ProAssist's name of the split, in ``prepared/``."""
+    """The sorted files in ``prepared/`` that match ``pattern``, with ProAssist's split name for ``{split}``."""
     folder = root / "processed_data" / source / "prepared"
     return sorted(folder.glob(pattern.format(split=FILE_SPLITS[split])))
 
@@ -38,13 +38,16 @@ def read_prepared(
     dst_root: Path | None = None,
     on_error: OnError = "raise",
 ) -> SessionsReport:
-    """Every prepared row of one source and split as a session, from its ``start_frame_idx`` to its ``end_frame_idx``.
+    """Read each prepared row of one source and split as a session, ``start_frame_idx`` to ``end_frame_idx``.
 
-    Rows have no state labels of their own; with ``dst_root`` they get those of its label files, and a session then goes
-    on to its last state event. Such labels need whole videos (``max_seq_len`` 0): a clip does not say what came before.
+    Prepared rows contain no state labels. With ``dst_root``, labels come from the label files there, and a session is
+    extended to its last state event. Label files need rows of whole videos (``max_seq_len`` 0), since a clip does not
+    contain the events before it.
 
-    Raises ``UsageError`` where no file matches, ``DataError`` for bad rows, for the same clip in two rows (name one
-    file by ``pattern``), and for a turn that the label rules of ``timeline`` put on another frame than the row does.
+    Raises:
+        UsageError: no file matches ``pattern``.
+        DataError: a row is invalid, two rows have the same clip, or a turn is on another frame than the label rules of
+            ``timeline`` give.
     """
     report = start_report(source, split, on_error)
     folder = source_folder(root, source)
@@ -59,7 +62,9 @@ def read_prepared(
             try:
                 session = _session(as_dict(value, origin), source, origin, labels, report)
                 if session.session_id in seen:
-                    raise DataError(f"{origin}: the same clip as {seen[session.session_id]}; read one file of the two.")
+                    raise DataError(
+                        f"{origin}: the same clip as {seen[session.session_id]}; set pattern to match one file only."
+                    )
                 _check_store(session, folder)
                 seen[session.session_id] = origin
                 report.add(session)
@@ -75,11 +80,11 @@ def _session(
     origin = f"{origin} ({uid})"
     named = get_text(row, "dataset", origin)
     if named != source:
-        raise DataError(f"{origin}: 'dataset' is '{named}', but the row lies in the folder of {source}.")
+        raise DataError(f"{origin}: 'dataset' is '{named}', but the file is in the folder of {source}.")
     metadata = get_dict(row, "metadata", origin)
     where = f"{origin}: metadata"
     user_id = get_text(metadata, "user_id", where)
-    turns, placed = _turns(row, origin)
+    turns, row_frames = _turns(row, origin)
     session = Session(
         session_id=f"{source}.{uid}.{user_id}.clip_{get_index(row, 'clip_idx', origin)}",
         source=source,
@@ -96,11 +101,12 @@ def _session(
         frames_file=frames_file(source, uid),
         origin=origin,
     )
-    ruled = turn_frames([turn.time for turn in turns], session.fps, session.first_frame)
-    for turn, here, rule in zip(turns, placed, ruled, strict=True):
-        if here != rule:
+    rule_frames = turn_frames([turn.time for turn in turns], session.fps, session.first_frame)
+    for turn, row_frame, rule_frame in zip(turns, row_frames, rule_frames, strict=True):
+        if row_frame != rule_frame:
             raise DataError(
-                f"{origin}: the turn at {turn.time} s is on frame {here}, but by the label rules on {rule}."
+                f"{origin}: the turn at {turn.time} s is on frame {row_frame}, but the label rules put it on "
+                f"{rule_frame}."
             )
     return session if labels is None else _labelled(session, row, labels, report)
 
@@ -116,33 +122,33 @@ def _check_store(session: Session, folder: Path) -> None:
 
 
 def _turns(row: dict[str, Any], origin: str) -> tuple[list[Turn], list[int]]:
-    """The turns of a row, and the frame that each follows: the last one of the frames item before it."""
+    """The turns of a row, and the frame of each: the last frame of the preceding "frames" item."""
     start, end = get_index(row, "start_frame_idx", origin), get_index(row, "end_frame_idx", origin)
     turns: list[Turn] = []
-    placed: list[int] = []
-    shown = start
+    turn_frame_indices: list[int] = []
+    frames_end = start
     for number, value in enumerate(get_list(row, "conversation", origin)):
         where = f"{origin}: conversation[{number}]"
         item = as_dict(value, where)
         role = get_text(item, "role", where)
         if role == "frames":
-            begin, shown_before = get_index(item, "start", where), shown
-            shown = get_index(item, "end", where)
-            if begin != shown_before or shown <= begin:
-                raise DataError(f"{where}: frames {begin} to {shown} do not follow on frame {shown_before}.")
+            begin, expected = get_index(item, "start", where), frames_end
+            frames_end = get_index(item, "end", where)
+            if begin != expected or frames_end <= begin:
+                raise DataError(f"{where}: frames {begin} to {frames_end} must start at {expected} and be non-empty.")
         elif role != "system":
             turns.append(parse_turn(item, where))
-            placed.append(shown - 1)
-    if shown != end:
-        raise DataError(f"{origin}: 'end_frame_idx' is {end}, but the frames items end at {shown}.")
-    return turns, placed
+            turn_frame_indices.append(frames_end - 1)
+    if frames_end != end:
+        raise DataError(f"{origin}: 'end_frame_idx' is {end}, but the frames items end at {frames_end}.")
+    return turns, turn_frame_indices
 
 
 def _labelled(session: Session, row: dict[str, Any], labels: LabelFiles, report: SessionsReport) -> Session:
     if get_index(row, "max_seq_len", session.origin) != 0:
         raise DataError(
-            f"{session.origin}: 'max_seq_len' is not 0, so the row is a clip, and state labels need whole videos; "
-            "use the generated dialogs instead."
+            f"{session.origin}: 'max_seq_len' is not 0, so the row is a clip, but state labels need whole videos; "
+            "use the generated dialogs."
         )
     record, where = labels.find(session.video_uid, session.origin)
     spans = parse_spans(record, session.steps, where)

@@ -1,6 +1,6 @@
 """Reads ProAssist's ``processed_data``: generated dialogues and training records, with or without state labels.
 
-Frames are sampled at 2 a second whatever ``parsed_video_anns.fps`` says: that is the camera's rate.
+Frames are sampled at 2 per second; ``parsed_video_anns.fps`` is the camera's rate and is not used.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def source_folder(root: Path, source: str) -> Path:
 
 
 def dialogs_file(root: Path, source: str, split: str, suffix: str = "_filtered") -> Path:
-    """The file with the conversations of ``split`` (train, validation or test)."""
+    """The dialog file of ``split`` (train, validation or test)."""
     return root / "processed_data" / source / "generated_dialogs" / f"{FILE_SPLITS[split]}{suffix}.json"
 
 
@@ -56,18 +56,26 @@ def read_sessions(
     suffix: str = "_filtered",
     on_error: OnError = "raise",
 ) -> SessionsReport:
-    """Every conversation of one source and split as a session.
+    """Read each conversation of one source and split as a session.
 
-    ``dst``: "none" = no state labels; "files" = the record's own ``dst`` list or, with ``dst_root``, the one found
-    there (see ``LabelFiles``); "align" = the annotated segments matched to the plan (see ``labels.align``).
-    ``on_error``: "raise" on the first bad record, or "skip" and list it.
+    A session starts at frame floor(video_start_time * fps), or at 0. It ends with the video's frame store; with the
+    last turn or state event where there is no frame store. A record with ``video_start_time`` is a part of its video:
+    it ends with its ``duration``, or with its last label where that is later.
 
-    Frames: the session starts at floor(video_start_time * fps), or 0. Where the video's frame store exists it says how
-    many frames there are, except that a record with a ``video_start_time`` is a part of its video and ends where its
-    labels and its ``duration`` do. Without a frame store the session ends with the last turn or state event.
+    Args:
+        root: folder that holds ``processed_data``.
+        source: name of the source.
+        split: train, validation or test.
+        dst: "none" = no state labels; "files" = the record's ``dst`` list or, with ``dst_root``, the label files there
+            (see ``LabelFiles``); "align" = annotated segments matched to the plan (see ``labels.align``).
+        dst_root: folder of label files.
+        suffix: ending of the dialog file's name, before ``.json``.
+        on_error: "raise" on the first bad record, or "skip" bad records and list them.
 
-    Raises ``UsageError`` for a missing folder or file, ``DataError`` for bad records and for labels that lie beyond the
-    frame store (not for turns that only queue up past its end: these are counted in ``beyond_turns``).
+    Raises:
+        UsageError: a folder or file is missing.
+        DataError: a record is invalid, or a label is after the end of the frame store. A turn that only the one turn
+            per frame rule moves past the end is no error; it is counted in ``beyond_turns``.
     """
     report = start_report(source, split, on_error)
     if dst not in ("files", "align", "none"):
@@ -76,7 +84,7 @@ def read_sessions(
     path = dialogs_file(root, source, split, suffix)
     records = load_json(path)
     if not isinstance(records, list):
-        raise DataError(f"{path}: expected a list of records, one a video.")
+        raise DataError(f"{path}: expected a list of records, one per video.")
     if not records:
         raise DataError(f"{path}: the list of records is empty.")
     labels = LabelFiles(dst_root, source, FILE_SPLITS[split]) if dst == "files" and dst_root is not None else None
@@ -99,7 +107,7 @@ def read_sessions(
 
 
 class _Video:
-    """What the conversations of one record share."""
+    """The fields of a record that its conversations share."""
 
     def __init__(self, record: dict[str, Any], folder: Path, source: str, origin: str) -> None:
         self.uid = get_text(record, "video_uid", origin)
@@ -113,9 +121,9 @@ class _Video:
         where = f"{self.origin}: parsed_video_anns"
         named = get_text(annotation, "dataset", where)
         if named.split("-")[0] != source:  # ego4d's records say "ego4d-goalstep"
-            raise DataError(f"{where}: 'dataset' is '{named}', but the record lies in the folder of {source}.")
+            raise DataError(f"{where}: 'dataset' is '{named}', but the file is in the folder of {source}.")
         self.first_frame = 0
-        self.part_end: int | None = None  # frames up to this one belong to the record, where it is a part of a video
+        self.part_end: int | None = None  # end frame (exclusive) of a record that is a part of its video
         if annotation.get("video_start_time") is not None:
             start = get_number(annotation, "video_start_time", where)
             self.first_frame = frame_at(start, FPS)
@@ -124,9 +132,9 @@ class _Video:
         self.stored_frames = len(FrameStore(store)) if store.is_file() else None
 
     def num_frames(self, times: list[float], spans: tuple[Span, ...], origin: str) -> int:
-        """The end of a session whose turns are at ``times`` (seconds)."""
-        of_spans = [span.end if span.end is not None else span.start for span in spans]
-        needed = max(frame_at(time, FPS) for time in [*times, *of_spans, 0.0])
+        """The end frame (exclusive) of a session whose turns are at ``times`` (seconds)."""
+        span_ends = [span.end if span.end is not None else span.start for span in spans]
+        needed = max(frame_at(time, FPS) for time in [*times, *span_ends, 0.0])
         queued = turn_frames(times, FPS, self.first_frame)[-1] + 1
         if self.stored_frames is None:
             return max(needed, queued, self.first_frame + 1)
@@ -190,7 +198,7 @@ def _session(
 
 
 def parse_turn(value: dict[str, Any], where: str) -> Turn:
-    """One turn of a user or the assistant."""
+    """Parse one turn of the user or the assistant; ``where`` names the record in messages."""
     role = get_text(value, "role", where)
     if role not in ("user", "assistant"):
         raise DataError(f"{where}: 'role' is '{role}'; it must be user or assistant.")
@@ -204,10 +212,10 @@ def parse_turn(value: dict[str, Any], where: str) -> Turn:
 
 
 def read_training_record(path: Path) -> tuple[Session, ...]:
-    """Training records: one object, or a list of them, each with one ``conversation`` that holds DST_UPDATE turns.
+    """Read training records: one object or a list, each with one ``conversation`` that contains DST_UPDATE turns.
 
-    A DST_UPDATE turn repeats a start or an end of the record's ``dst`` spans; ``DataError`` where the two disagree.
-    Their frame numbers are not read: frames follow from times.
+    DST_UPDATE turns repeat the starts and ends of the record's ``dst`` spans; raises ``DataError`` where they differ.
+    Frame numbers in turns are ignored: frames are computed from times.
     """
     value = load_json(path)
     records = value if isinstance(value, list) else [value]
@@ -227,26 +235,26 @@ def _training_session(record: dict[str, Any], index: int, origin: str) -> Sessio
     steps = parse_steps(get_text(record, "inferred_knowledge", origin), f"{origin}: 'inferred_knowledge'")
     events = span_events(parse_spans(record, steps, origin))
     turns: list[Turn] = []
-    told: list[DSTEvent] = []
+    update_events: list[DSTEvent] = []
     for number, value in enumerate(get_list(record, "conversation", origin)):
         where = f"{origin}: turn {number}"
         turn = as_dict(value, where)
         role = get_text(turn, "role", where)
         if role == "DST_UPDATE":
-            told += _told_events(turn, steps, where)
+            update_events += _update_events(turn, steps, where)
         elif role != "system":
             turns.append(parse_turn(turn, where))
-    differing = Counter(told)
+    differing = Counter(update_events)
     differing.subtract(events)
     for event, count in differing.items():
         if count:
-            side = "the DST_UPDATE turns alone" if count > 0 else "the dst spans alone"
-            raise DataError(f"{origin}: {event.transition} of S{event.step + 1} at {event.time} s is in {side}.")
+            side = "the DST_UPDATE turns" if count > 0 else "the dst spans"
+            raise DataError(f"{origin}: {event.transition} of S{event.step + 1} at {event.time} s is only in {side}.")
     user_type = get_optional_text(record, "user_type", origin)
     fps, end = get_number(record, "fps", origin), get_index(record, "end_frame_idx", origin)
-    needed = max(frame_at(time, fps) for time in [one.time for one in turns] + [one.time for one in events])
+    needed = max(frame_at(time, fps) for time in [turn.time for turn in turns] + [event.time for event in events])
     if needed > end:
-        raise DataError(f"{origin}: 'end_frame_idx' is {end}, labels need {needed}.")
+        raise DataError(f"{origin}: 'end_frame_idx' is {end}, but the labels need {needed} frames.")
     return Session(
         session_id=f"{source}.{uid}.record_{index}",
         source=source,
@@ -265,7 +273,8 @@ def _training_session(record: dict[str, Any], index: int, origin: str) -> Sessio
     )
 
 
-def _told_events(turn: dict[str, Any], steps: tuple[Step, ...], where: str) -> list[DSTEvent]:
+def _update_events(turn: dict[str, Any], steps: tuple[Step, ...], where: str) -> list[DSTEvent]:
+    """The state events of a DST_UPDATE turn."""
     time = get_number(turn, "time", where)
     events = []
     for value in get_list(turn, "content", where):

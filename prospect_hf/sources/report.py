@@ -1,4 +1,4 @@
-"""What a reader hands on beside the sessions: what it refused, and what it had to leave out or mend."""
+"""The report of a reader: its sessions, the records it skipped, and counts of what it dropped or repaired."""
 
 from __future__ import annotations
 
@@ -11,19 +11,26 @@ from prospect_hf.sessions import SOURCES, Session
 from prospect_hf.timeline import turn_frames
 
 OnError = Literal["raise", "skip"]
-# The package's split names, and ProAssist's in file names.
+# The package's split names -> ProAssist's names in file names.
 FILE_SPLITS = {"train": "train", "validation": "val", "test": "test"}
 
 
 @dataclass
 class SessionsReport:
-    """The sessions of one source and split.
+    """The sessions of one source and split, and what was left out.
 
-    skipped: (origin, reason) of each refused record or conversation; unlabelled: sessions without state labels;
-    beyond_turns: turns past their video's last
-    frame, which are in no row; reordered: conversations whose turns were not in order of time and were sorted;
-    unusable_segments: annotated segments whose end is not after their start; steps, labelled_steps: plan steps of
-    the records, and those that have a state span.
+    Args:
+        source: name of the source.
+        split: train, validation or test.
+        on_error: "raise" or "skip" on a bad record.
+        sessions: the sessions read.
+        skipped: (origin, reason) of each skipped record or conversation.
+        unlabelled: number of sessions without state labels.
+        beyond_turns: number of turns after the last frame of their video, which are in no row.
+        reordered: number of conversations whose turns were not in order of time and were sorted.
+        unusable_segments: number of annotated segments whose end is not after their start.
+        steps: number of plan steps of the records with state labels.
+        labelled_steps: number of those steps that have a state span.
     """
 
     source: str
@@ -39,20 +46,20 @@ class SessionsReport:
     labelled_steps: int = 0
 
     def refuse(self, origin: str, error: DataError) -> None:
-        """Raise ``error``, or list it where bad records are to be skipped."""
+        """Raise ``error``; with ``on_error="skip"``, list it in ``skipped``."""
         if self.on_error == "raise":
             raise error
         self.skipped.append((origin, str(error)))
 
     def add(self, session: Session) -> None:
-        """Take ``session`` in, and count its turns past the last frame."""
+        """Add ``session``, and count its turns after the last frame."""
         frames = turn_frames([turn.time for turn in session.turns], session.fps, session.first_frame)
         self.beyond_turns += sum(frame >= session.num_frames for frame in frames)
         self.unlabelled += session.events is None
         self.sessions.append(session)
 
     def closed(self, path: str) -> SessionsReport:
-        """The report itself; raises ``DataError`` where no session is left, for a run on nothing is no run."""
+        """Return this report; raises ``DataError`` where it has no session. ``path`` is named in the message."""
         if not self.sessions:
             first = f" The first reason: {self.skipped[0][1]}" if self.skipped else ""
             raise DataError(f"{path}: no usable session ({len(self.skipped)} skipped).{first}")
@@ -60,7 +67,7 @@ class SessionsReport:
 
 
 def start_report(source: str, split: str, on_error: OnError) -> SessionsReport:
-    """An empty report. Raises ``UsageError`` for a source, split or policy that does not exist."""
+    """An empty report. Raises ``UsageError`` for an unknown source, split or ``on_error``."""
     if source not in SOURCES:
         raise UsageError(f"source '{source}' is unknown; known are {', '.join(SOURCES)}.")
     if split not in FILE_SPLITS:
@@ -71,13 +78,13 @@ def start_report(source: str, split: str, on_error: OnError) -> SessionsReport:
 
 
 def check_splits(reports: Iterable[SessionsReport]) -> None:
-    """Raise ``DataError`` where a recording is in two splits: its views would leak from training into evaluation."""
+    """Raise ``DataError`` where a recording is in two splits: training would see the evaluated video."""
     seen: dict[tuple[str, str], tuple[str, Session]] = {}
     for report in reports:
         for session in report.sessions:
             split, other = seen.setdefault((session.source, session.recording), (report.split, session))
             if split != report.split:
                 raise DataError(
-                    f"{session.origin}: recording '{session.recording}' is in split {report.split} and, by "
-                    f"{other.origin}, in split {split}; split the corpus by recording."
+                    f"{session.origin}: recording '{session.recording}' is in split {report.split}, but "
+                    f"{other.origin} has it in split {split}; split the corpus by recording."
                 )

@@ -4,7 +4,7 @@ The streams themselves are remote code of the model (``streaming_dst_smolvlm``) 
 """
 
 from context_dst_smolvlm import Context, ContextEvent, ContextFull, StreamError
-from modeling_dst_smolvlm import Decoding
+from decoding_dst_smolvlm import Decoding
 from prospect_hf.streaming.snapshot import restore_stream, save_stream
 from streaming_dst_smolvlm import DSTStream, StreamBatch, StreamEvent, StreamInput, Task
 from tracking_dst_smolvlm import Tracking, Transition

@@ -18,7 +18,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from context_dst_smolvlm import Context
-from modeling_dst_smolvlm import Decoding, DSTSmolVLMForConditionalGeneration
+from decoding_dst_smolvlm import Decoding
+from events_dst_smolvlm import FrameFacts
+from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
 from processing_dst_smolvlm import DSTSmolVLMProcessor
 from prospect_hf.errors import DataError, UsageError
 from prospect_hf.files import replacing_folder, write_json
@@ -63,7 +65,7 @@ def save_stream(stream: DSTStream, folder: Path) -> None:
         "dst_update_threshold": batch.dst_update_threshold,
         "frame": row.frame,
         "time": row.time if row.frame >= 0 else None,
-        "talked": bool(row.facts.get("talked", False)),
+        "talked": row.facts.talked,
         "pending": row.pending,
         "user_turn": row.user_turn,
         "head_length": row.head_length,
@@ -79,8 +81,14 @@ def restore_stream(
     model: DSTSmolVLMForConditionalGeneration,
     processor: DSTSmolVLMProcessor,
     on_text: Callable[[int, str], None] | None = None,
+    speaking_threshold: float | None = None,
+    dst_update_threshold: float | None = None,
 ) -> DSTStream:
     """The stream that ``save_stream`` wrote to ``folder``, on the same model.
+
+    Args:
+        on_text: called with (frame, piece) while an utterance is being written.
+        speaking_threshold, dst_update_threshold: of the decisions from now on; None: those that the stream had.
 
     Raises:
         DataError: a file is missing or cannot be read, or another model wrote the stream.
@@ -107,11 +115,11 @@ def restore_stream(
         Tracking(**facts["table"]["tracking"]),
         Decoding(**facts["decoding"]),
         on_text,
+        facts["speaking_threshold"] if speaking_threshold is None else speaking_threshold,
+        facts["dst_update_threshold"] if dst_update_threshold is None else dst_update_threshold,
     )
     batch = stream.batch
     row = batch.rows[0]
-    batch.speaking_threshold = facts["speaking_threshold"]
-    batch.dst_update_threshold = facts["dst_update_threshold"]
     cached = {
         name.removeprefix("cache."): t.to(model.device) for name, t in tensors.items() if name.startswith("cache.")
     }
@@ -122,7 +130,7 @@ def restore_stream(
     row.table = StateTable.load(facts["table"])
     row.frame = facts["frame"]
     row.time = row.time if facts["time"] is None else facts["time"]
-    row.facts = {"talked": facts["talked"]}
+    row.facts = FrameFacts(talked=facts["talked"])
     row.pending, row.user_turn = facts["pending"], facts["user_turn"]
     row.head_length, row.frame_starts = facts["head_length"], deque(facts["frame_starts"])
     return stream

@@ -88,10 +88,10 @@ def test_features_are_read_by_absolute_frame(tmp_path: Path) -> None:
             expected = small_model().encode_frames(reader.inputs(session, begin, end)["pixel_values"])
             assert largest_difference(features.inputs(session, begin, end)["frame_features"], expected) <= 1e-5
     beyond = make_session(1, 10, first_frame=31)
-    with pytest.raises(DataError, match=r"frames 31 to 40 asked for, but the file holds 2 to 34"):
+    with pytest.raises(DataError, match=r"contains frames 2 to 34, but frames 31 to 40 are needed"):
         features.inputs(beyond, 0, 10)
     before = make_session(1, 10, first_frame=0)
-    with pytest.raises(DataError, match=r"frames 0 to 9 asked for"):
+    with pytest.raises(DataError, match=r"frames 0 to 9 are needed"):
         features.inputs(before, 0, 10)
 
 
@@ -163,5 +163,5 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
     features.path(session).write_bytes(b"no safetensors")
     with pytest.raises(DataError, match="no features of session"):
         features.inputs(session, 0, 5)
-    with pytest.raises(DataError, match=r"v4\.talk_some_0\.safetensors: not a file of features .*; remove it"):
+    with pytest.raises(DataError, match=r"v4\.talk_some_0\.safetensors: not a file of encoded frames .*; remove it"):
         encode([session], tmp_path)

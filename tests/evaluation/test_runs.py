@@ -24,25 +24,34 @@ from prospect_hf.evaluation.runs import Run, predict_missing, workers
 SESSIONS = [make_session(seed, 12 + seed, 3) for seed in range(5)]
 
 
-def run_in(folder: Path, **settings: Any) -> Run:
-    store = PredictionStore(folder, settings, {session.session_id: "0f" for session in SESSIONS})
-    return Run("stream, none", store, NoiseReader(), (0.5, 0.5), 2, 2048, Context("none"), None, FIVE)  # type: ignore[arg-type]
+def run_in(folder: Path, thresholds: tuple[float, float] = (0.5, 0.5)) -> Run:
+    store = PredictionStore(folder, {}, {session.session_id: "0f" for session in SESSIONS})
+    return Run("stream, none", store, NoiseReader(), thresholds, 2, 2048, Context("none"), None, FIVE)  # type: ignore[arg-type]
 
 
 def test_what_is_there_is_not_made_again(tmp_path: Path) -> None:
     model, processor = talkative_model(), small_processor()
-    before = model.config.speaking_threshold, model.config.dst_update_threshold
-    try:
-        assert predict_missing(run_in(tmp_path), SESSIONS, model, processor, progress=False) == 5
-        times = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
-        assert len(times) == 5
-        assert predict_missing(run_in(tmp_path), SESSIONS, model, processor, progress=False) == 0
-        run_in(tmp_path).store.path(SESSIONS[3]).unlink()
-        assert predict_missing(run_in(tmp_path), SESSIONS, model, processor, progress=False) == 1
-        assert sum(path.stat().st_mtime_ns != time for path, time in times.items()) == 1
-        assert (model.config.speaking_threshold, model.config.dst_update_threshold) == (0.5, 0.5)
-    finally:
-        model.config.speaking_threshold, model.config.dst_update_threshold = before
+    assert predict_missing(run_in(tmp_path), SESSIONS, model, processor, progress=False) == 5
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert len(times) == 5
+    assert predict_missing(run_in(tmp_path), SESSIONS, model, processor, progress=False) == 0
+    run_in(tmp_path).store.path(SESSIONS[3]).unlink()
+    assert predict_missing(run_in(tmp_path), SESSIONS, model, processor, progress=False) == 1
+    assert sum(path.stat().st_mtime_ns != time for path, time in times.items()) == 1
+
+
+@pytest.mark.parametrize("thresholds", [(0.0, 2.0), (2.0, 0.0)])
+def test_the_thresholds_are_the_runs_and_the_model_keeps_its_own(
+    tmp_path: Path, thresholds: tuple[float, float]
+) -> None:
+    model = talkative_model()
+    before = model.config.to_dict()
+    run = run_in(tmp_path, thresholds)
+    predict_missing(run, SESSIONS, model, small_processor(), progress=False)
+    predictions = [run.store.load(session) for session in SESSIONS]
+    assert any(prediction.spoken for prediction in predictions) == (thresholds[0] == 0.0)
+    assert any(prediction.updates for prediction in predictions) == (thresholds[1] == 0.0)
+    assert model.config.to_dict() == before
 
 
 def test_a_worker_that_was_killed_is_a_sentence(tmp_path: Path) -> None:

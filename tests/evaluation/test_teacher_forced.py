@@ -158,7 +158,7 @@ def test_rows_and_streams_that_do_not_fit_are_an_error(monkeypatch: pytest.Monke
             return clip.stream(self.processor)
 
     monkeypatch.setattr(offline, "ClipDataset", Deaf)
-    with pytest.raises(DataError, match="do not fit"):
+    with pytest.raises(DataError, match="do not match"):
         forced([session])
 
 

@@ -257,10 +257,15 @@ def test_the_live_view_on_a_terminal() -> None:
     console = Console(force_terminal=True, width=100, record=True)
     hostile = "[red]not markup[/red] \x1b[31m"
     plan = [hostile, *(f"step {number}" for number in range(2, 41))]
-    stream = DSTStream(talkative_model(), small_processor(), plan, hostile)
-    stream.batch.speaking_threshold = 0.0
     with LiveView(plan, hostile, 0.0, 0.5, console) as view:
-        stream.batch.on_text = lambda _, frame, piece: view.hear(piece)
+        stream = DSTStream(
+            talkative_model(),
+            small_processor(),
+            plan,
+            hostile,
+            on_text=lambda frame, piece: view.hear(piece),
+            speaking_threshold=0.0,
+        )
         for frame in range(4):
             view.show(stream.step(picture("v", frame), hostile if frame == 1 else None), dropped=2)
     shown = console.export_text()

@@ -191,22 +191,25 @@ def test_a_broken_file_of_the_cache_is_named(client: Make, tmp_path: Path, text:
 
 
 MALFORMED = {
-    "prose": (Reply("Tall, I think."), "the answer is no object, but 'Tall, I think.'"),
+    "prose": (Reply("Tall, I think."), "the answer is no object: 'Tall, I think.'"),
     "fenced": (Reply('```json\n{"word": "tall"}\n```'), "the answer is no object"),
     "another key": (Reply({"words": "tall"}), "must have the keys word and no others"),
     "another type": (Reply({"word": 3}), "the answer.word is no string"),
     "half a character": (Reply('{"word": "\\ud83d"}'), "the answer is no object"),
     "deep": (Reply("[" * 100_000), "the answer is no object"),
-    "refused": (Reply(refusal="I will not."), "it was refused .'I will not.'"),
+    "refused": (Reply(refusal="I will not."), "the model refused .'I will not.'"),
     "filtered": (Reply("", finish_reason="content_filter"), "content filter"),
     "cut off": (Reply('{"word": "ta', finish_reason="length"), "raise llm.max_output_tokens"),
-    "no content": (Reply(None), "no chat completion"),
-    "no choices": (Reply(body='{"choices": []}'), "no chat completion"),
-    "a list": (Reply(body="[1]"), "no chat completion, but '.1.'"),
-    "html": (Reply(body="<html>", headers={"Content-Type": "text/html"}), "no chat completion, but '<html>'"),
-    "broken body": (Reply(body='{"choices'), "no chat completion"),
-    "the key": (Reply({"word": KEY}), "it repeats the key"),
-    "the key, written otherwise": (Reply('{"word": "' + KEY.replace("s", "\\u0073", 1) + '"}'), "it repeats the key"),
+    "no content": (Reply(None), "not a chat completion"),
+    "no choices": (Reply(body='{"choices": []}'), "not a chat completion"),
+    "a list": (Reply(body="[1]"), "not a chat completion: '.1.'"),
+    "html": (Reply(body="<html>", headers={"Content-Type": "text/html"}), "not a chat completion: '<html>'"),
+    "broken body": (Reply(body='{"choices'), "not a chat completion"),
+    "the key": (Reply({"word": KEY}), "it contains the API key"),
+    "the key, written otherwise": (
+        Reply('{"word": "' + KEY.replace("s", "\\u0073", 1) + '"}'),
+        "it contains the API key",
+    ),
     "the key, broken": (Reply(KEY), "'<key>'"),
     "long": (Reply("no " * 9999), "no no…'"),
 }
@@ -283,7 +286,7 @@ def test_the_server_says_how_long_to_wait(client: Make, monkeypatch: pytest.Monk
 def test_a_silent_server_is_given_up_and_counted_at_the_most(client: Make, key: str) -> None:
     with fake_server([Reply({"word": "late"}, wait_s=30.0)]) as server:
         asked = client(server, timeout_s=0.1, max_retries=1, max_output_tokens=50, **PRICES)
-        with pytest.raises(UsageError, match=r"said nothing for 0.1 s, in 2 attempts; raise llm.timeout_s"):
+        with pytest.raises(UsageError, match=r"sent no data for 0.1 s, in 2 attempts; raise llm.timeout_s"):
             asked.ask(MESSAGES, SCHEMA, "word")
         assert len(server.requests) == 2
     assert asked.spent["output_tokens"] == 100
@@ -307,7 +310,7 @@ def test_the_cost_cap_is_never_passed_and_a_second_run_goes_on(client: Make) -> 
         most = (len(json.dumps(bound, ensure_ascii=False).encode()) + 2048 * 4.0) / 1e6
         settings = {"concurrency": 6, **PRICES, "max_usd": most + 3.5 * USD}
         asked = client(server, **settings)
-        with pytest.raises(UsageError, match=r"llm.max_usd: \$0.0006 of \$.* is spent in 4 requests, .* raise it"):
+        with pytest.raises(UsageError, match=r"llm.max_usd: \$0.0006 of \$.* is spent in 4 requests, .* raise the"):
             asked.ask_many(questions, progress=False)
         # Four fit: the fifth might have cost more than what was left.
         assert len(server.requests) == 4 and asked.spent["usd"] == pytest.approx(4 * USD)
@@ -332,7 +335,7 @@ def test_requests_on_their_way_count_for_the_cost_cap(client: Make) -> None:
 def test_the_request_cap_counts_attempts(client: Make) -> None:
     with fake_server([Reply("no")]) as server:
         asked = client(server, max_requests=3, max_retries=9)
-        with pytest.raises(UsageError, match=r"llm.max_requests: all 3 requests are used; .* raise it and run again"):
+        with pytest.raises(UsageError, match=r"llm.max_requests: all 3 requests are used; raise the limit and run"):
             asked.ask(MESSAGES, SCHEMA, "word")
         assert len(server.requests) == 3
 

@@ -61,7 +61,7 @@ def test_a_text_is_encoded_once_ever(packaged: str, tmp_path: Path, monkeypatch:
 
 
 def test_what_is_no_encoder(tmp_path: Path, packaged: str) -> None:
-    with pytest.raises(UsageError, match="no local folder and cannot be fetched"):
+    with pytest.raises(UsageError, match="not a local folder and cannot be downloaded"):
         SentenceEncoder("nobody/no-such-encoder", tmp_path)
     with pytest.raises(UsageError, match=r"no config\.json"):
         SentenceEncoder(str(tmp_path), tmp_path)
@@ -69,7 +69,7 @@ def test_what_is_no_encoder(tmp_path: Path, packaged: str) -> None:
     with pytest.raises(UsageError, match="no safetensors weights"):
         SentenceEncoder(str(tmp_path), tmp_path)
     save_file({"x": np.zeros(1, np.float32)}, tmp_path / "model.safetensors")
-    with pytest.raises(UsageError, match="is no sentence encoder"):
+    with pytest.raises(UsageError, match="is not a sentence encoder"):
         SentenceEncoder(str(tmp_path), tmp_path)(["one"])
     encoder = SentenceEncoder(packaged, tmp_path)
     with pytest.raises(DataError, match="empty"):

@@ -91,7 +91,7 @@ def test_wrong_state_tables_are_named() -> None:
         state_metrics([good], [good + 3])
     with pytest.raises(DataError, match="a state is"):
         state_metrics([good + 3], [good])
-    with pytest.raises(DataError, match="stand against"):
+    with pytest.raises(DataError, match="give pairs"):
         state_metrics([good], [])
 
 
@@ -106,7 +106,7 @@ def test_the_first_frame_is_an_update_where_what_was_before_is_told() -> None:
 def test_transitions_begin_with_nothing_started() -> None:
     moves = np.array([[0, 1], [0, 1], [1, 2], [2, 1]])
     assert transitions(moves) == [(0, 1, 1), (2, 0, 1), (2, 1, 2), (3, 0, 2), (3, 1, 1)]
-    with pytest.raises(DataError, match="without a state"):
+    with pytest.raises(DataError, match="without a label"):
         transitions(np.array([[0, -100]]))
 
 

@@ -143,15 +143,15 @@ def test_sessions_are_pooled() -> None:
 @pytest.mark.parametrize(
     ("message", "change"),
     [
-        ("predicted frames must rise", {"predicted": [4, 4]}),
-        ("predicted frames must rise", {"predicted": [-1, 4]}),
-        ("reference frames must rise", {"reference": [5, 40]}),
-        ("must hold 0", {"window": (1, 3)}),
+        ("predicted frames must be strictly increasing", {"predicted": [4, 4]}),
+        ("predicted frames must be strictly increasing", {"predicted": [-1, 4]}),
+        ("reference frames must be strictly increasing", {"reference": [5, 40]}),
+        ("must contain 0", {"window": (1, 3)}),
         ("one encoder", {"reference_embeddings": np.ones((2, 3))}),
-        ("predicted embeddings hold", {"predicted_embeddings": np.zeros((2, 2))}),
-        ("one vector each", {"predicted_embeddings": np.ones((1, 4))}),
-        ("one vector each", {"reference_embeddings": np.ones(4)}),
-        ("reference embeddings hold", {"reference_embeddings": np.full((2, 2), np.nan)}),
+        ("predicted embeddings contain", {"predicted_embeddings": np.zeros((2, 2))}),
+        ("one vector for each", {"predicted_embeddings": np.ones((1, 4))}),
+        ("one vector for each", {"reference_embeddings": np.ones(4)}),
+        ("reference embeddings contain", {"reference_embeddings": np.full((2, 2), np.nan)}),
     ],
 )
 def test_what_cannot_be_matched(message: str, change: dict[str, Any]) -> None:

@@ -245,12 +245,12 @@ def test_similarity_is_the_mean_cosine_of_the_pairs_that_have_one() -> None:
 
 def test_what_does_not_fit_is_refused() -> None:
     frequencies = document_frequencies(["cut"])
-    with pytest.raises(DataError, match="2 predicted texts stand against 1 reference"):
+    with pytest.raises(DataError, match="2 predicted and 1 reference texts"):
         text_counts(["cut", "it"], ["cut"], frequencies)
     for cosines in ([1.0, 1.0], [[1.0]], [math.nan], 1.0):
         with pytest.raises(DataError, match="1 finite number"):
             text_counts(["cut"], ["cut"], frequencies, cosines)
-    with pytest.raises(DataError, match="count no document"):
+    with pytest.raises(DataError, match="have no document"):
         text_counts(["cut"], ["cut"], document_frequencies([]))
 
 

@@ -23,8 +23,10 @@ def context(strategy: str, **options: Any) -> Context:
 
 
 def batch_of(strategy: str, **options: Any) -> SpiedBatch:
+    thresholds = {name: options.pop(name) for name in ("speaking_threshold", "dst_update_threshold") if name in options}
+    settings = context(strategy, **options)
     return SpiedBatch(
-        talkative_model(), small_processor(), [Task(PLAN, GOAL)], context=context(strategy, **options), decoding=FIVE
+        talkative_model(), small_processor(), [Task(PLAN, GOAL)], context=settings, decoding=FIVE, **thresholds
     )
 
 
@@ -185,13 +187,11 @@ def test_drop_middle_keeps_the_head_and_the_last_frames() -> None:
 
 
 def test_drop_middle_keeps_a_first_turn_that_came_with_the_first_frame() -> None:
-    batch = batch_of("drop_middle")
-    batch.speaking_threshold = 2.0
+    batch = batch_of("drop_middle", speaking_threshold=2.0)
     batch.step([picture("v", 0)], ["where does the wheel"])
     follow(batch, 1, 1)
     assert batch.rows[0].head_length > len(prompt_ids([0, 0, 0])) + 1
-    silent = batch_of("drop_middle")
-    silent.speaking_threshold = 2.0
+    silent = batch_of("drop_middle", speaking_threshold=2.0)
     follow(silent, 3)
     assert silent.rows[0].head_length == len(prompt_ids([0, 0, 0]))
 
@@ -201,8 +201,7 @@ def test_words_of_the_user_that_were_not_heard_survive(strategy: str) -> None:
     """A turn that waits when the context is emptied is fed into the new one."""
     turn = Stream()
     small_processor().add_turn(turn, "User", "where does the two")
-    batch = batch_of(strategy)
-    batch.speaking_threshold = batch.dst_update_threshold = 2.0
+    batch = batch_of(strategy, speaking_threshold=2.0, dst_update_threshold=2.0)
     for frame in range(500):
         before = len(batch.fed[0])
         (event,) = batch.step([picture("v", frame)], ["where does the two"])

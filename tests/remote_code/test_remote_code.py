@@ -30,12 +30,15 @@ REMOTE = (
     "cache",
     "configuration",
     "context",
+    "decoding",
     "events",
+    "inputs",
     "modeling",
     "pipeline",
     "processing",
     "streaming",
     "tracking",
+    "turns",
     "video",
 )
 GOAL, STEPS = "Make tea", ["Boil water.", "Pour <image> it."]

@@ -208,13 +208,13 @@ def test_missing_or_contradicting_state_labels_are_an_error(tmp_path: Path) -> N
     with pytest.raises(UsageError, match="labels"):
         read_sessions(tmp_path, "wtag", "train", dst="files", dst_root=labels)
     (labels / "wtag").mkdir(parents=True)
-    with pytest.raises(DataError, match=r"v1.*looked for.*wtag/v1.json|v1.*looked for.*wtag/train"):
+    with pytest.raises(DataError, match=r"v1.*expected in.*wtag/v1.json|v1.*expected in.*wtag/train"):
         read_sessions(tmp_path, "wtag", "train", dst="files", dst_root=labels)
     other = copy.deepcopy(record)
     other["dst"][0]["start_ts"] = 3.5
     (labels / "wtag/train_a.json").write_text(json.dumps([record, record]))
     (labels / "wtag/train_b.json").write_text(json.dumps([other]))
-    with pytest.raises(DataError, match="other state labels"):
+    with pytest.raises(DataError, match="state labels differ"):
         read_sessions(tmp_path, "wtag", "train", dst="files", dst_root=labels)
 
 
@@ -371,9 +371,9 @@ def write_prepared(root: Path, *rows: Any, name: str = "dialog_train_L0_I1.jsonl
 
 
 BAD_ROWS: list[tuple[Change, str]] = [
-    (lambda r: r["conversation"][2].update(time=1.5), "on frame 3, but by the label rules on 2"),
-    (lambda r: r["conversation"][4].update(time=30.0), "by the label rules on 59"),
-    (lambda r: r["conversation"][3].update(start=6), "do not follow"),
+    (lambda r: r["conversation"][2].update(time=1.5), "on frame 3, but the label rules put it on 2"),
+    (lambda r: r["conversation"][4].update(time=30.0), "the label rules put it on 59"),
+    (lambda r: r["conversation"][3].update(start=6), "must start at"),
     (lambda r: r.update(end_frame_idx=25), "end_frame_idx"),
     (lambda r: r["metadata"].pop("knowledge"), "knowledge"),
     (lambda r: r.update(start_frame_idx=1.5), "whole number"),
@@ -441,8 +441,8 @@ def test_a_training_record_whose_turns_and_spans_disagree_is_refused(tmp_path: P
     assert [turn.text for turn in session.turns] == ["Go."]
     assert list(build_timeline(session).events) == [5, 17, 39]
     for change, words in (
-        (lambda r: r["conversation"].pop(), "S2 at 20.0 s is in the dst spans alone"),
-        (lambda r: r["conversation"][1].update(time=2.0), "alone"),
+        (lambda r: r["conversation"].pop(), "S2 at 20.0 s is only in the dst spans"),
+        (lambda r: r["conversation"][1].update(time=2.0), "is only in"),
         (lambda r: r["conversation"][1]["content"][0].update(id="S9"), "S9"),
         (lambda r: r.update(end_frame_idx=39), "labels need 40"),
     ):

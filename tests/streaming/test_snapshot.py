@@ -42,15 +42,14 @@ def test_a_restored_stream_is_the_uninterrupted_one(
     options: dict[str, Any] = {
         "context": Context(strategy, 330, 60, 20),
         "tracking": Tracking(source=source, debounce=1 if source == "text" else 2),
+        "dst_update_threshold": talkative_model().config.dst_update_threshold - 0.01,
     }
     stream = new_stream(**options)
-    stream.batch.dst_update_threshold -= 0.01
     uninterrupted = list(stream.run(inputs_of(session)))
     assert any(event.text or event.user_text for event in uninterrupted) and any(
         event.context for event in uninterrupted
     )
     stream = new_stream(**options)
-    stream.batch.dst_update_threshold -= 0.01
     for frame, item in enumerate(inputs_of(session)):
         save_stream(stream, tmp_path / "stream")
         stream = restore_stream(tmp_path / "stream", talkative_model(), small_processor())

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from model_fixtures import new_model, picture, small_processor
 
+from events_dst_smolvlm import StreamRow
 from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
 from prospect_hf.data.session_rows import SessionRows
-from streaming_dst_smolvlm import Decoding, StreamBatch, StreamEvent, StreamInput, StreamRow, Task
+from streaming_dst_smolvlm import Decoding, StreamBatch, StreamEvent, StreamInput, Task
 
 PLAN = ["attach the wheel", "tighten the bolt", "two"]
 FIVE = Decoding(max_new_tokens=5)
@@ -83,19 +84,23 @@ class ForcedBatch(SpiedBatch):
     def __init__(self, model: Any, processor: Any, sessions: Sequence[SessionRows], **kwargs: Any) -> None:
         super().__init__(model, processor, [task_of(session) for session in sessions], **kwargs)
         self.sessions = sessions
+        self._free_decide, self._free_write = self.turns.decide, self.turns.write
+        self.turns.decide, self.turns.write = self.decide, self.write  # type: ignore[method-assign]
 
-    def _decide(self, row: StreamRow, p_speak: float, p_update: float, states: Sequence[Sequence[float]]) -> None:
+    def decide(self, row: StreamRow, p_speak: float, p_update: float, states: Sequence[Sequence[float]]) -> None:
+        """Decide what the reference does, whatever the heads answer."""
         item = self.sessions[row.number].item(row.frame)
         after = list(row.table.states)
         for step, state in item.changes.items():
             after[step] = state
         sure = [[float(state == wanted) for state in range(3)] for wanted in after]
-        super()._decide(row, 1.0 if item.response else 0.0, 1.0 if item.changes else 0.0, sure)
+        self._free_decide(row, 1.0 if item.response else 0.0, 1.0 if item.changes else 0.0, sure)
 
-    def _write(self, row: StreamRow, logits: torch.Tensor) -> None:
+    def write(self, row: StreamRow, logits: torch.Tensor) -> None:
+        """Write the reference's response."""
         wanted = self.processor._ids(f" {self.sessions[row.number].item(row.frame).response}")
         token = wanted[len(row.words)] if len(row.words) < len(wanted) else self.processor.end_id
-        super()._write(row, torch.nn.functional.one_hot(torch.tensor(token), logits.shape[-1]).float())
+        self._free_write(row, torch.nn.functional.one_hot(torch.tensor(token), logits.shape[-1]).float())
 
 
 def events_of(batch: StreamBatch, sessions: Sequence[SessionRows]) -> list[list[StreamEvent]]:

@@ -176,9 +176,16 @@ class Visitor:
             raise UsageError("There is no video yet: choose a file.")
         name = "camera" if asked.video is None or asked.camera else Path(asked.video).name
         with self.lock:
-            stream = DSTStream(self.model, self.processor, plan, one_line(asked.goal), context=asked.strategy)
+            stream = DSTStream(
+                self.model,
+                self.processor,
+                plan,
+                one_line(asked.goal),
+                context=asked.strategy,
+                speaking_threshold=asked.speaking_threshold,
+                dst_update_threshold=asked.dst_update_threshold,
+            )
         batch = stream.batch
-        batch.speaking_threshold, batch.dst_update_threshold = asked.speaking_threshold, asked.dst_update_threshold
         shown = Shown(one_line(asked.goal), plan, (asked.speaking_threshold, asked.dst_update_threshold))
         shown.message = "Waiting for the camera's first picture." if asked.camera else f"Opening {name}."
         yield shown

@@ -1,4 +1,4 @@
-"""Yes/no decisions at every frame (speak now? did the state change?), for the library evaluate."""
+"""Metric module for the library evaluate: yes/no decisions per frame (speaking, DST update)."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import evaluate
 from prospect_hf.metrics.decisions import binary_metrics
 
 _DESCRIPTION = """
-Precision, recall, F1, balanced accuracy and average precision of a decision that is made at every frame, at a threshold
-and at the best one. A label of -100 is no label. What is undefined (precision without a decision, recall without a
-label) is None.
+Precision, recall, F1, balanced accuracy and average precision of a yes/no decision per frame, and the threshold with
+the best F1. Frames with label -100 are ignored. Undefined figures (precision without a "yes" decision, recall without a
+"yes" label) are None.
 """
 _INPUTS = """
 Args:
     predictions: the probability of "yes" on each frame.
-    references: 1, 0, or -100 for a frame that does not count.
-    threshold: "yes" is decided where the probability reaches it; 0.5 where not given.
+    references: 1, 0, or -100 for a frame to ignore.
+    threshold: the decision is "yes" where the probability is at least this; 0.5 by default.
 Returns:
     precision, recall, f1, balanced_accuracy, average_precision, best_threshold, best_f1, positives, predicted.
 Examples:

@@ -1,4 +1,4 @@
-"""The state of every step of a plan at every frame, for the library evaluate."""
+"""Metric module for the library evaluate: the state of every step at every frame."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from prospect_hf.metrics.states import (
 from tracking_dst_smolvlm import LEGAL_MOVES
 
 _DESCRIPTION = """
-Dialog state tracking over a task's steps: joint state accuracy (every step right; on all frames and on those where the
-state changes), step accuracy, macro-F1 over the states 0 (not started), 1 (in progress) and 2 (completed), precision,
-recall and F1 of transitions within a tolerance, their delay, and transitions that no step can make. Pooled over
-sessions; what is undefined is None.
+Dialog state tracking over the steps of a plan: joint state accuracy (all steps correct; on all frames, and on frames
+where the state changes), step accuracy, macro-F1 over the states 0 (not started), 1 (in progress) and 2 (completed),
+precision, recall and F1 of transitions within a tolerance, their delay, and illegal transitions. Pooled over sessions;
+undefined figures are None.
 """
 _INPUTS = """
 Args:
-    predictions: one table a session, a list of frames, each a list of the steps' states.
-    references: tables of the same shapes, from the session's first frame on, -100 throughout where there is no label.
-    fps: frames a second; 2.0 where not given.
-    tolerances_s: seconds within which a transition counts as found; 0, 1, 2 and 5 where not given.
-    policy: "reopen" (a completed step may be in progress again) or "monotone".
+    predictions: one table per session: a list of frames, each a list of the steps' states.
+    references: tables of the same shapes, from the session's first frame; -100 in every cell of an unlabelled session.
+    fps: frames per second; 2.0 by default.
+    tolerances_s: tolerances for transitions, in seconds; 0, 1, 2 and 5 by default.
+    policy: legal transitions: "reopen" (a completed step may be in progress again) or "monotone".
 Returns:
-    joint_state_accuracy, joint_state_accuracy_at_updates, step_accuracy, state_macro_f1, per_step_accuracy (a list for
-    each session), transition_precision_1s, transition_recall_1s, transition_f1_1s and so on for each tolerance,
-    transition_delay_s (late is positive) and transition_abs_delay_s over pairs within the widest tolerance,
+    joint_state_accuracy, joint_state_accuracy_at_updates, step_accuracy, state_macro_f1, per_step_accuracy (one list
+    per session); transition_precision_1s, transition_recall_1s and transition_f1_1s, and the same for each tolerance;
+    transition_delay_s (positive: late) and transition_abs_delay_s over pairs within the widest tolerance;
     illegal_transitions_per_hour.
 Examples:
     >>> metric = evaluate.load("dst_state")
@@ -69,7 +69,7 @@ class DSTState(evaluate.Metric):
     ) -> dict[str, Any]:
         if policy not in LEGAL_MOVES or not fps > 0:
             raise UsageError(
-                f"policy is {policy!r} and fps {fps}; give one of {', '.join(LEGAL_MOVES)}, and fps over 0."
+                f"policy is {policy!r} and fps {fps}; policy must be one of {', '.join(LEGAL_MOVES)}, and fps above 0."
             )
         counts, per_step = [], []
         for ours, theirs in zip(predictions, references, strict=True):

