@@ -30,8 +30,9 @@ import torch
 
 from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
 from processing_dst_smolvlm import DSTSmolVLMProcessor, FrameItem, Stream
+from prospect_hf.training.arguments import TinyShape
 from prospect_hf.training.result_tables import table
-from prospect_hf.training.tiny import TinyShape, tiny_model, tiny_processor
+from prospect_hf.training.tiny import tiny_model, tiny_processor
 
 GOAL = "Assemble the toy truck"
 STEPS = ["Attach the wheels.", "Attach the cabin.", "Fasten the roof.", "Put the load on.", "Check the doors."]

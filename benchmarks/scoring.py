@@ -3,9 +3,9 @@
     python benchmarks/scoring.py
 
 The session has a plan of 20 steps, and utterances and state changes as frequent as in the corpus (7.5 % and 2 % of the
-frames). Median of 5, both methods alternating; both must give equal counts. The last columns time all of ``tally``:
-decisions, events within 0, 1, 2 and 5 s, states of head and tracked table, transitions, texts within a second, stream
-matching (with given embeddings) and all text metrics.
+frames). Median of 5, both methods alternating; both must give equal counts. The last columns time all of
+``score_session``: decisions, events within 0, 1, 2 and 5 s, states of head and tracked table, transitions, texts within
+a second, stream matching (with given embeddings) and all text metrics.
 
 Exit codes: 0 done, 1 the methods differ.
 """
@@ -24,7 +24,7 @@ from processing_dst_smolvlm import FrameItem
 from prospect_hf.data.session_rows import SessionRows
 from prospect_hf.evaluation.baselines import oracle, shifted
 from prospect_hf.evaluation.predictions import Prediction
-from prospect_hf.evaluation.score import tally
+from prospect_hf.evaluation.score import score_session
 from prospect_hf.metrics.decisions import decision_counts
 from prospect_hf.metrics.states import state_counts
 from prospect_hf.metrics.texts import document_frequencies
@@ -95,7 +95,7 @@ def seconds(*methods: Callable[[], object]) -> list[float]:
 def main() -> int:
     """Print the table."""
     print(f"Python {platform.python_version()}, numpy {np.__version__}\n")
-    print("| frames | loop over frames | arrays | ratio | whole of tally | frames per second |")
+    print("| frames | loop over frames | arrays | ratio | whole of score_session | frames per second |")
     print("|---|---|---|---|---|---|")
     for frames in SIZES:
         one = session(frames)
@@ -110,7 +110,7 @@ def main() -> int:
         slow, fast, whole = seconds(
             lambda one=one, made=made: by_frames(one, made),
             lambda one=one, made=made: by_arrays(one, made),
-            lambda one=one, made=made, embeddings=embeddings, frequencies=frequencies: tally(
+            lambda one=one, made=made, embeddings=embeddings, frequencies=frequencies: score_session(
                 one, made, 2.0, (0.5, 0.5), "reopen", embeddings, frequencies
             ),
         )

@@ -41,7 +41,8 @@ from configuration_dst_smolvlm import DSTSmolVLMConfig
 from context_dst_smolvlm import Context
 from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration as Model
 from processing_dst_smolvlm import DSTSmolVLMProcessor, Stream
-from prospect_hf.training.tiny import TinyShape, tiny_model, tiny_processor
+from prospect_hf.training.arguments import TinyShape
+from prospect_hf.training.tiny import tiny_model, tiny_processor
 from streaming_dst_smolvlm import DSTStream, StreamBatch, Task
 
 PARTS = ("latency", "reuse", "batch", "overhead", "quality")

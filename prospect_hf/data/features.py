@@ -15,13 +15,13 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from tqdm.auto import tqdm
 
 from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
 from prospect_hf.data.reader import FrameReader
 from prospect_hf.data.session_rows import SessionRows
 from prospect_hf.errors import DataError
 from prospect_hf.files import replacing
+from prospect_hf.progress import Progress
 
 FRAMES_PER_PASS = 64
 
@@ -94,7 +94,7 @@ def encode_sessions(
         videos[found.path(session)].append(session)
     training = model.training
     model.eval()
-    with tqdm(total=len(videos), desc="encoding frames", unit="video", disable=not progress) as bar:
+    with Progress(len(videos), "encoding frames", "video", show=progress) as bar:
         for path, of_video in videos.items():
             first = min(session.first_frame for session in of_video)
             end = max(session.first_frame + len(session) for session in of_video)

@@ -12,7 +12,6 @@ from zlib import crc32
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 
 from context_dst_smolvlm import Context
 from decoding_dst_smolvlm import Decoding
@@ -22,6 +21,7 @@ from prospect_hf.data.features import FRAMES_PER_PASS, FrameFeatures
 from prospect_hf.data.reader import FrameReader
 from prospect_hf.data.session_rows import SessionRows
 from prospect_hf.evaluation.predictions import Prediction, prediction_of
+from prospect_hf.progress import Progress
 from prospect_hf.sessions import IGNORE, NOT_STARTED
 from streaming_dst_smolvlm import StreamBatch, StreamEvent, StreamInput, Task
 from tracking_dst_smolvlm import Tracking
@@ -52,7 +52,7 @@ def follow(
     was_training = model.training
     model.eval()
     predictions: dict[int, Prediction] = {}
-    with tqdm(total=len(sessions), desc="following sessions", unit="session", disable=not progress) as bar:
+    with Progress(len(sessions), "following sessions", "session", show=progress) as bar:
         for chosen in chunks(sessions, batch_size):
             some = [sessions[index] for index in chosen]
             for index, prediction in follow_batch(model, processor, frames, some, context, None, decoding):

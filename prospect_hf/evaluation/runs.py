@@ -15,7 +15,6 @@ from pathlib import Path
 
 import torch
 import transformers
-from tqdm.auto import tqdm
 
 from context_dst_smolvlm import Context, StreamError
 from decoding_dst_smolvlm import Decoding
@@ -28,6 +27,7 @@ from prospect_hf.errors import DataError
 from prospect_hf.evaluation.free_running import chunks, follow_batch
 from prospect_hf.evaluation.predictions import Prediction, PredictionStore
 from prospect_hf.evaluation.teacher_forced import teacher_forced
+from prospect_hf.progress import Progress
 from tracking_dst_smolvlm import Tracking
 
 
@@ -131,7 +131,7 @@ def predict_missing(
     parts = [part for part in parts if part]
     missing = sum(map(len, parts))
     done = len(sessions) - missing
-    with tqdm(total=len(sessions), initial=done, desc=run.name, unit="session", disable=not progress) as bar:
+    with Progress(len(sessions), run.name, "session", initial=done, show=progress) as bar:
         if pool is None:
             for part in parts:
                 run.predict(model, processor, part, bar.update)

@@ -1,4 +1,4 @@
-"""From a session and what a model did on it to counts, and from sums of counts to figures.
+"""Scores: a session and the prediction on it give counts, and sums of counts give figures.
 
 Every figure that the package reports, after training or in an evaluation, is made here, from the same counts.
 """
@@ -6,6 +6,8 @@ Every figure that the package reports, after training or in an evaluation, is ma
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,11 +15,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from prospect_hf.data.session_rows import SessionRows
 from prospect_hf.evaluation.predictions import ForcedTexts, Prediction
+from prospect_hf.evaluation.scored_run import ScoredSession, Utterance, Verdict
 from prospect_hf.metrics.catalogue import MARKS, TOLERANCES_S
 from prospect_hf.metrics.counts import Counts, Figures, Sums, plain, ratio, total
 from prospect_hf.metrics.decisions import decision_counts, decision_figures
 from prospect_hf.metrics.encoders import SentenceEncoder
 from prospect_hf.metrics.events import event_counts, event_figures, match_events, match_transitions
+from prospect_hf.metrics.named_parts import named_part_counts, named_part_figures
 from prospect_hf.metrics.states import illegal_transitions, state_counts, state_figures, transitions
 from prospect_hf.metrics.stream_matching import StreamMatch, match_counts, match_figures, match_stream, window_frames
 from prospect_hf.metrics.texts import (
@@ -31,9 +35,10 @@ from prospect_hf.metrics.texts import (
 from tracking_dst_smolvlm import LEGAL_MOVES
 
 Embeddings = Mapping[str, NDArray[np.float32]]  # text -> [size]
+Delays = tuple[float, ...]  # seconds
 
 
-def tally(
+def score_session(
     session: SessionRows,
     prediction: Prediction,
     fps: float,
@@ -41,8 +46,8 @@ def tally(
     policy: str = "reopen",
     embeddings: Embeddings | None = None,
     frequencies: DocumentFrequencies | None = None,
-) -> Counts:
-    """The counts of one session.
+) -> ScoredSession:
+    """Compare the prediction on one session with its reference: counts, delays, and who was matched with whom.
 
     Args:
         session: the reference.
@@ -50,8 +55,8 @@ def tally(
         fps: frames a second.
         thresholds: of the speaking and of the DST-update decision.
         policy: which moves of a step are legal (``tracking_dst_smolvlm.LEGAL_MOVES``).
-        embeddings: of every utterance on both sides, for stream matching and what rests on it.
-        frequencies: of the n-grams in the source's references, with ``embeddings``.
+        embeddings: of every utterance on both sides; needed for stream matching and the texts of matched pairs.
+        frequencies: of the n-grams in the source's references; needed with ``embeddings``.
 
     Raises:
         DataError: the prediction does not fit the session.
@@ -60,46 +65,54 @@ def tally(
     counts = {"hours": len(session) / fps / 3600}
     counts |= decision_counts(prediction.p_speak, session.speaking, thresholds[0], "speaking")
     counts |= decision_counts(prediction.p_update, session.dst_update, thresholds[1], "dst_update")
+    said = tuple(Utterance(frame, text) for frame, text in sorted(prediction.spoken.items()))
+    reference = tuple(Utterance(frame, session.item(frame).response) for frame in wanted)
+    speaking_delays: Delays = ()
+    transition_delays: Delays = ()
     if prediction.table is not None:
-        said = sorted(prediction.spoken)
-        counts |= _timed("speaking", said, wanted, fps)
-        counts |= _spoken_within_a_second(session, prediction, fps)
+        spoken_counts, speaking_delays = _timed("speaking", [one.frame for one in said], wanted, fps)
+        counts |= spoken_counts | _spoken_within_a_second(session, prediction, fps)
     if session.labelled:
         counts |= state_counts(prediction.states, session.states_after, "", session.states_before[0])
         counts["illegal"] = float(illegal_transitions(prediction.states, LEGAL_MOVES[policy]))
         counts["labelled_hours"] = counts["hours"]
-        counts |= _transition_counts(session, prediction.states, fps, "transition")
+        moved, transition_delays = _transition_counts(session, prediction.states, fps, "transition")
+        counts |= moved
         if prediction.table is not None:
             counts |= state_counts(prediction.table, session.states_after, "table_", session.states_before[0])
-            counts |= _transition_counts(session, prediction.table, fps, "table_transition")
-            counts["rejected"] = float(prediction.rejected)
+            moved, transition_delays = _transition_counts(session, prediction.table, fps, "table_transition")
             updates = np.flatnonzero(session.dst_update == 1).tolist()
-            counts |= _timed("dst_update", prediction.updates, updates, fps)
+            counts |= moved | _timed("dst_update", prediction.updates, updates, fps)[0]
+            counts["rejected"] = float(prediction.rejected)
     if prediction.table is not None and embeddings is not None and frequencies is not None:
-        match = match_session(session, prediction, fps, embeddings)
-        counts |= match_counts(match, fps)
-        pairs = match.matched[match.correct]
-        ours_said = [text for _, text in sorted(prediction.spoken.items())]
-        counts |= text_counts(
-            [ours_said[predicted] for predicted in pairs[:, 0]],
-            [session.item(wanted[reference]).response for reference in pairs[:, 1]],
-            frequencies,
-            match.cosines[match.correct],
+        match = match_stream(
+            [one.frame for one in said],
+            wanted,
+            np.array([embeddings[one.text] for one in said]),
+            np.array([embeddings[one.text] for one in reference]),
+            len(session),
+            window_frames(session.source, fps),
         )
+        said, reference = _with_verdicts(said, reference, match)
+        counts |= match_counts(match, fps) | _matched_text_counts(said, reference, session.steps, frequencies)
     if prediction.forced is not None:
         counts |= forced_counts(session, prediction.p_speak, prediction.forced, fps, thresholds[0])
-    return counts
+    return ScoredSession(session, prediction, counts, said, reference, transition_delays, speaking_delays)
 
 
-def _transition_counts(session: SessionRows, states: ArrayLike, fps: float, name: str) -> Counts:
+def _transition_counts(session: SessionRows, states: ArrayLike, fps: float, name: str) -> tuple[Counts, Delays]:
     ours, theirs = transitions(states), transitions(session.states_after)
     within = {seconds: match_transitions(ours, theirs, int(seconds * fps)) for seconds in TOLERANCES_S}
-    return event_counts(within, len(ours), len(theirs), fps, name)
+    return event_counts(within, len(ours), len(theirs), fps, name), _delays(within, fps)
 
 
-def _timed(name: str, predicted: Sequence[int], reference: Sequence[int], fps: float) -> Counts:
+def _timed(name: str, predicted: Sequence[int], reference: Sequence[int], fps: float) -> tuple[Counts, Delays]:
     within = {seconds: match_events(predicted, reference, int(seconds * fps)) for seconds in TOLERANCES_S}
-    return event_counts(within, len(predicted), len(reference), fps, name)
+    return event_counts(within, len(predicted), len(reference), fps, name), _delays(within, fps)
+
+
+def _delays(within: Mapping[int, Sequence[tuple[int, int]]], fps: float) -> Delays:
+    return tuple((predicted - reference) / fps for predicted, reference in within[max(TOLERANCES_S)])
 
 
 def _spoken_within_a_second(session: SessionRows, prediction: Prediction, fps: float) -> Counts:
@@ -113,17 +126,33 @@ def _spoken_within_a_second(session: SessionRows, prediction: Prediction, fps: f
     return counts | {"response_exact": float(equal), "response_texts": float(len(wanted))}
 
 
-def match_session(session: SessionRows, prediction: Prediction, fps: float, embeddings: Embeddings) -> StreamMatch:
-    """The stream matching of a session's utterances with its references', in its source's window."""
-    wanted, said = np.flatnonzero(session.speaking == 1).tolist(), sorted(prediction.spoken)
-    return match_stream(
-        said,
-        wanted,
-        np.array([embeddings[prediction.spoken[frame]] for frame in said]),
-        np.array([embeddings[session.item(frame).response] for frame in wanted]),
-        len(session),
-        window_frames(session.source, fps),
-    )
+def _with_verdicts(
+    said: Sequence[Utterance], reference: Sequence[Utterance], match: StreamMatch
+) -> tuple[tuple[Utterance, ...], tuple[Utterance, ...]]:
+    """The utterances of both sides with what the matching says about them."""
+    ours: list[Utterance] = [replace(one, verdict="redundant") for one in said]
+    theirs: list[Utterance] = [replace(one, verdict="missed") for one in reference]
+    for (guess, truth), cosine, same in zip(match.matched.tolist(), match.cosines, match.correct, strict=True):
+        verdict: Verdict = "matched" if same else "different"
+        exact = said[guess].text.strip() == reference[truth].text.strip()
+        pair = partial(replace, verdict=verdict, cosine=float(cosine), exact=exact)
+        ours[guess] = pair(said[guess], partner=reference[truth].frame)
+        theirs[truth] = pair(reference[truth], partner=said[guess].frame)
+    return tuple(ours), tuple(theirs)
+
+
+def _matched_text_counts(
+    said: Sequence[Utterance], reference: Sequence[Utterance], steps: Sequence[str], frequencies: DocumentFrequencies
+) -> Counts:
+    """The counts of the texts of matched pairs."""
+    texts = {one.frame: one.text for one in reference}
+    matched = [one for one in said if one.verdict == "matched"]
+    predictions = [one.text for one in matched]
+    references = [texts[one.partner] for one in matched if one.partner is not None]
+    cosines = np.array([one.cosine for one in matched], np.float64)
+    counts = text_counts(predictions, references, frequencies, cosines)
+    counts["text_exact"] = float(sum(one.exact for one in matched))
+    return counts | named_part_counts(zip(predictions, references, strict=True), steps)
 
 
 def forced_counts(
@@ -131,10 +160,10 @@ def forced_counts(
 ) -> Counts:
     """Teacher-forced text and timing of one session, after VideoLLM-online (Chen et al., CVPR 2024).
 
-    A turn's span is the frames after the turn before it, up to its own. Its time difference is the time from the first
-    frame of the span on which the model would speak to its own frame; a turn that it lets pass counts with its whole
-    span, and is counted as silent. Fluency is the share of a turn's decisions and tokens that come right in a row:
-    the span's frames, then the tokens up to the first wrong one.
+    The span of a turn starts after the previous turn and ends on the turn's own frame. The time difference of a turn is
+    the time from the first frame of its span on which the model would speak to the turn's frame. Where the model would
+    not speak in the whole span, the turn counts as silent and the whole span is its time difference. Fluency is the
+    share of a turn's decisions and tokens before the first wrong one: first the frames of the span, then the tokens.
 
     Args:
         p_speak: ``[frames]``.
@@ -170,7 +199,7 @@ def forced_counts(
 
 
 def figures(sums: Sums) -> Figures:
-    """Every figure that the sums tell; NaN where undefined. A sum may be a scalar or ``[draws]``."""
+    """Every figure that follows from the sums; NaN where undefined. A sum may be a scalar or ``[draws]``."""
     found = decision_figures(sums, "speaking") | decision_figures(sums, "dst_update")
     for name in ("speaking", "dst_update"):
         if f"{name}_predictions" in sums:
@@ -189,7 +218,11 @@ def figures(sums: Sums) -> Figures:
         found["response_bleu"] = bleu_figures(sums, "response")["response_bleu4"]
     if "matching_matched" in sums:
         found |= match_figures(sums) | text_figures(sums)
-        found["matching_correct_pairs"] = np.asarray(sums["matching_correct"], np.float64)
+        found["matching_pairs"] = np.asarray(sums["matching_correct"], np.float64)
+    if "text_exact" in sums:
+        found["text_exact_match"] = ratio(sums["text_exact"], sums["text_pairs"])
+    if "parts_named" in sums:
+        found |= named_part_figures(sums)
     if "forced_turns" in sums:
         found |= _forced_figures(sums)
     if "judge_sessions" in sums:
@@ -217,23 +250,21 @@ def score(
 
     Sessions without DST labels count for speaking and texts only.
     """
-    counts = [
-        tally(session, prediction, fps, thresholds) for session, prediction in zip(sessions, predictions, strict=True)
-    ]
-    return plain(figures(total(counts)))
+    pairs = zip(sessions, predictions, strict=True)
+    return plain(figures(total(score_session(session, made, fps, thresholds).counts for session, made in pairs)))
 
 
 def embed(
     encoder: SentenceEncoder, sessions: Sequence[SessionRows], runs: Sequence[Sequence[Prediction]]
 ) -> Embeddings:
-    """The embeddings of all utterances, said and to be said."""
+    """The embeddings of all utterances, of the predictions and of the references."""
     said = {text for made in runs for prediction in made for text in prediction.spoken.values()}
     wanted = {item.response for session in sessions for item in session.items.values() if item.response}
     return encoder(said | wanted, progress=True)
 
 
 def source_frequencies(sessions: Sequence[SessionRows]) -> dict[str, DocumentFrequencies]:
-    """How common n-grams are among the references of each source: its figures do not depend on other sources."""
+    """The n-gram frequencies in the references of each source, so that its figures do not depend on other sources."""
     texts: dict[str, list[str]] = {session.source: [] for session in sessions}
     for session in sessions:
         texts[session.source].extend(i.response for i in session.items.values() if i.response)

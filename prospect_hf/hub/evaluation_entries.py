@@ -1,12 +1,15 @@
-"""Figures for a model's card: ``model-index`` metadata, and ``.eval_results`` files where the data set is on the Hub.
+"""Figures for the Hub: ``model-index`` entries, and ``.eval_results`` files where the data set is on the Hub.
 
-Both say how a figure was made; a streamed and a teacher-forced figure never share a name.
+``model-index.yaml`` and ``.eval_results`` have every figure of every run and how it was made. The card's front matter
+has only the main figures of two runs, so that a person can still read it. A streamed and a teacher-forced figure never
+share a name.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +31,24 @@ CARD_FIGURES = (
     "matching_precision",
     "matching_recall",
     "matching_f1",
+    "text_exact_match",
+    "names_right_part",
     "text_bleu4",
     "text_similarity",
     "perplexity",
     "token_accuracy",
     "judge_overall",
+)
+# The figures in the front matter of README.md, of the main stream run and of the offline run.
+MAIN_FIGURES = (
+    "table_joint_state_accuracy",
+    "joint_state_accuracy",
+    "speaking_f1_1s",
+    "dst_update_f1_1s",
+    "table_transition_f1_1s",
+    "matching_f1",
+    "names_right_part",
+    "perplexity",
 )
 TASK, TASK_NAME = "video-text-to-text", "Dialog state tracking and proactive speech"
 FRAMES = {"store": "its own frames", "rendered": "frames drawn from the labels", "blank": "blank frames"}
@@ -41,13 +57,14 @@ FRAMES = {"store": "its own frames", "rendered": "frames drawn from the labels",
 def write_entries(
     output: Path, results: Mapping[str, Any], dataset_id: str | None, model_folder: Path | None
 ) -> list[Path]:
-    """Write the entries into ``output``, and into a model's folder where one is given.
+    """Write the entries into ``output`` and, where it is given, into a model's folder.
 
     Args:
         output: gets ``model-index.yaml`` and, with a ``dataset_id``, ``eval_results.yaml``.
         results: of ``results.json``.
-        dataset_id: of the data set on the Hub; None: data that is not there, which ``.eval_results`` cannot name.
-        model_folder: whose ``README.md`` gets the ``model-index`` and which gets ``.eval_results/prospect.yaml``.
+        dataset_id: of the data set on the Hub; None for other data, which ``.eval_results`` cannot name.
+        model_folder: its ``README.md`` gets the main figures as ``model-index``; with a ``dataset_id`` it gets
+            ``.eval_results/prospect.yaml``.
 
     Returns:
         The files.
@@ -66,9 +83,9 @@ def write_entries(
     if model_folder is not None:
         card = model_folder / "README.md"
         if not card.is_file():
-            raise UsageError(f"{card} is not there: evaluate.card=true puts the figures into a card that exists.")
+            raise UsageError(f"{card} is not there: evaluate.card=true adds the figures to an existing card.")
         loaded = ModelCard.load(card)
-        loaded.data.model_name, loaded.data.eval_results = name, listed
+        loaded.data.model_name, loaded.data.eval_results = name, card_entries(results["runs"], dataset_id)
         with replacing(card) as temporary:
             loaded.save(temporary)
         written.append(card)
@@ -81,31 +98,43 @@ def write_entries(
 
 def model_index(run: Mapping[str, Any], dataset_id: str | None) -> list[EvalResult]:
     """A run's figures over all sources and over each, as ``model-index`` entries; undefined ones are left out."""
+    return [
+        replace(_entry(run, scope, figure, dataset_id), metric_args=settings(run["stamp"]))
+        for scope, scores in run["scores"].items()
+        for figure in CARD_FIGURES
+        if figure in scores and scores[figure]["value"] is not None
+    ]
+
+
+def card_entries(runs: Sequence[Mapping[str, Any]], dataset_id: str | None) -> list[EvalResult]:
+    """The ``MAIN_FIGURES`` over all sources of the main stream run (the first) and of the offline run."""
+    chosen = [next((run for run in runs if run["stamp"]["mode"] == mode), None) for mode in ("stream", "offline")]
+    return [
+        _entry(run, "all", figure, dataset_id)
+        for run in chosen
+        if run is not None
+        for figure in MAIN_FIGURES
+        if figure in run["scores"]["all"] and run["scores"]["all"][figure]["value"] is not None
+    ]
+
+
+def _entry(run: Mapping[str, Any], scope: str, figure: str, dataset_id: str | None) -> EvalResult:
     stamp = run["stamp"]
     data = dataset_id or Path(stamp["data"]).name
-    entries = []
-    for scope, scores in run["scores"].items():
-        for figure in CARD_FIGURES:
-            if figure not in scores or scores[figure]["value"] is None:
-                continue
-            entries.append(
-                EvalResult(
-                    task_type=TASK,
-                    task_name=TASK_NAME,
-                    dataset_type=data,
-                    dataset_name=f"{data}, {scope}, {FRAMES[stamp['frames']]}",
-                    dataset_config=scope,
-                    dataset_split=stamp["split"],
-                    metric_type=figure,
-                    # Entries of one data set are put under one task, so each figure names its run itself.
-                    metric_name=f"{FIGURES[figure].group}: {FIGURES[figure].label} ({run['name']})",
-                    metric_config=run["name"],
-                    metric_value=round(scores[figure]["value"], 4),
-                    dataset_args={"fingerprint": stamp["data_fingerprint"]},
-                    metric_args=settings(stamp),
-                )
-            )
-    return entries
+    return EvalResult(
+        task_type=TASK,
+        task_name=TASK_NAME,
+        dataset_type=data,
+        dataset_name=f"{data}, {scope}, {FRAMES[stamp['frames']]}",
+        dataset_config=scope,
+        dataset_split=stamp["split"],
+        dataset_args={"fingerprint": stamp["data_fingerprint"]},
+        metric_type=figure,
+        # Entries of one data set share one task, so each figure's name says its run.
+        metric_name=f"{FIGURES[figure].group}: {FIGURES[figure].label} ({run['name']})",
+        metric_config=run["name"],
+        metric_value=round(run["scores"][scope][figure]["value"], 4),
+    )
 
 
 def hub_entries(run: Mapping[str, Any], dataset_id: str, written: str) -> list[EvalResultEntry]:
@@ -126,7 +155,7 @@ def hub_entries(run: Mapping[str, Any], dataset_id: str, written: str) -> list[E
 
 
 def settings(stamp: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a stamp decides a figure, beside the model: how it was made, and on which part of the data."""
+    """The part of a stamp that a figure depends on beside the model: mode, thresholds, context, data, judge."""
     keys = ("mode", "speaking_threshold", "dst_update_threshold", "context", "encoder", "frames", "prospect_hf")
     return {key: stamp[key] for key in keys} | {key: stamp.get(key) for key in ("sources", "sessions", "judge")}
 

@@ -67,7 +67,6 @@ TRAIN = Command(
         "training": "prospect_hf.training.arguments:DSTTrainingArguments",
         "context": CONTEXT,
     },
-    raw=["training"],
     stopped="stopped; a run that saved checkpoints continues with training.resume_from_checkpoint=true",
 )
 

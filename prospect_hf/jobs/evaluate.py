@@ -23,7 +23,7 @@ from prospect_hf.evaluation.report.overview import overview_table
 from prospect_hf.evaluation.report.page import write_report
 from prospect_hf.evaluation.report.results import run_result, write_results
 from prospect_hf.evaluation.runs import Run, predict_missing, workers
-from prospect_hf.evaluation.score import embed, source_frequencies, tally
+from prospect_hf.evaluation.score import embed, score_session, source_frequencies
 from prospect_hf.evaluation.scored_run import ScoredRun
 from prospect_hf.evaluation.stamp import baseline_stamp, common_stamp
 from prospect_hf.hub.evaluation_entries import write_entries
@@ -82,11 +82,11 @@ def run(
     scored: dict[str, ScoredRun] = {}
     for name, (its_stamp, predictions) in made.items():
         thresholds = its_stamp["speaking_threshold"], its_stamp["dst_update_threshold"]
-        counts = [
-            tally(session, one, fps, thresholds, tracking.policy, embeddings, frequencies.get(session.source))
+        of_sessions = [
+            score_session(session, one, fps, thresholds, tracking.policy, embeddings, frequencies.get(session.source))
             for session, one in zip(sessions, predictions, strict=True)
         ]
-        scored[name] = ScoredRun(sessions, predictions, counts, fps, embeddings)
+        scored[name] = ScoredRun(of_sessions, fps)
     judged: dict[str, Judged] = {}
     results = {
         name: run_result(name, made[name][0], of, corpus.fingerprints, args.draws) for name, of in scored.items()
@@ -97,9 +97,8 @@ def run(
         asked = {"model": llm.model, "address": client.address, "votes": args.judge_votes, "prompt": prompt_hash()}
         for name, of in scored.items():
             if made[name][0]["mode"] == "stream":
-                judged[name] = judge_run(client, args.judge_votes, sessions, of.predictions, fps)
-                for counts_of, marks in zip(of.counts, judged[name].counts, strict=True):
-                    counts_of |= marks
+                judged[name] = judge_run(client, args.judge_votes, of)
+                of = of.with_counts(judged[name].counts)
                 its_stamp = made[name][0] | {"judge": asked | {"temperature": llm.temperature}}
                 results[name] = run_result(name, its_stamp, of, corpus.fingerprints, args.draws, judged[name])
         written = write(output, results)

@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
 from processing_dst_smolvlm import DSTSmolVLMProcessor
 from prospect_hf.checkpoints import load_trained
 from prospect_hf.errors import DataError, UsageError
+from prospect_hf.extras import missing
 from prospect_hf.streaming.arguments import StreamArguments
 from prospect_hf.streaming.followed_task import FollowedTask, is_stored, session_task, video_task
 from prospect_hf.streaming.frame_sources import SourceFrame
@@ -28,12 +28,10 @@ from prospect_hf.streaming.snapshot import restore_stream, save_stream
 from prospect_hf.streaming.subtitles import annotate_video, write_srt
 from prospect_hf.streaming.thumbnails import ThumbnailStrip
 from prospect_hf.streaming.timeline_page import write_page
-from prospect_hf.streaming.trace import KIND, VERSION, TraceWriter, read_trace
+from prospect_hf.streaming.trace import TraceWriter, read_trace, trace_header
 from prospect_hf.timeline import frame_at
 from streaming_dst_smolvlm import DSTStream
 from tracking_dst_smolvlm import Tracking
-
-NEEDED = 'this needs the packages of `pip install "prospect-hf[stream]"`'
 
 
 def run(stream: StreamArguments, context: Context, tracking: Tracking, decoding: Decoding) -> int:
@@ -49,7 +47,7 @@ def run(stream: StreamArguments, context: Context, tracking: Tracking, decoding:
     try:
         from prospect_hf.streaming.live_view import LiveView
     except ImportError as error:
-        raise UsageError(f"{error}: {NEEDED}.") from error
+        raise missing("The live view", "rich", "stream") from error
 
     model, processor = load_trained(Path(args.model))
     fps = model.config.fps
@@ -60,19 +58,7 @@ def run(stream: StreamArguments, context: Context, tracking: Tracking, decoding:
     )
     batch, first = following.batch, following.batch.rows[0].frame + 1
     view = LiveView(job.plan, job.goal, batch.speaking_threshold, batch.dst_update_threshold, view=args.view)
-    header = {
-        "kind": KIND,
-        "version": VERSION,
-        "goal": job.goal,
-        "plan": job.plan,
-        "fps": fps,
-        "speaking_threshold": batch.speaking_threshold,
-        "dst_update_threshold": batch.dst_update_threshold,
-        "source": job.source,
-        "model": args.model,
-        "context": {**asdict(batch.context), "max_tokens": batch.max_tokens},
-        "reference": job.reference,
-    }
+    header = trace_header(following, job.source, args.model, job.reference)
     path = output / (f"trace-{first}.jsonl" if first else "trace.jsonl")
     strip = ThumbnailStrip()
     failure: BaseException | None = None

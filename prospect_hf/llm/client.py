@@ -17,9 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tqdm.auto import tqdm
-
 from prospect_hf.errors import DataError, UsageError
+from prospect_hf.extras import missing
 from prospect_hf.llm.address import check_address, is_loopback
 from prospect_hf.llm.answers import (
     MAX_WAIT_S,
@@ -33,6 +32,7 @@ from prospect_hf.llm.answers import (
 )
 from prospect_hf.llm.arguments import LLMArguments
 from prospect_hf.llm.ledger import Ledger
+from prospect_hf.progress import Progress
 
 # Wait before the second attempt, in seconds; it doubles with each attempt up to MAX_WAIT_S. Retry-After overrides it.
 FIRST_WAIT_S = 0.5
@@ -65,7 +65,7 @@ class LLMClient:
         try:
             import openai
         except ImportError:
-            raise UsageError('Asking a language model needs openai: pip install "prospect-hf[llm]".') from None
+            raise missing("Asking a language model", "openai", "llm") from None
         self.arguments = arguments
         base_url = arguments.base_url or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
         self._host = check_address(base_url, "OPENAI_BASE_URL")
@@ -147,7 +147,7 @@ class LLMClient:
         with ThreadPoolExecutor(self.arguments.concurrency) as pool:
             futures = [pool.submit(self._ask, question, stop) for question in questions]
             try:
-                with tqdm(total=len(futures), desc=f"asking {self.arguments.model}", disable=not progress) as bar:
+                with Progress(len(futures), f"asking {self.arguments.model}", "question", show=progress) as bar:
                     for future in as_completed(futures):
                         future.result()
                         bar.update()

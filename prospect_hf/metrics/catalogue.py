@@ -1,14 +1,14 @@
-"""The figures of an evaluation: what each is called, and which way is better. Tables, reports and cards read this."""
+"""The figures of an evaluation: label, group, unit, and whether higher is better. Tables, reports and cards read it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 TOLERANCES_S = (0, 1, 2, 5)
-# What a judge marks, from 1 to 5.
+# The aspects that a judge marks from 1 to 5.
 MARKS = ("correctness", "promptness", "efficiency", "overall")
 WITHIN = "Texts within 1 s, silence where missed"
-PAIRS = "Texts of correct pairs"
+PAIRS = "Texts of matched pairs"
 
 
 @dataclass(frozen=True)
@@ -17,9 +17,9 @@ class Figure:
 
     Args:
         label: in a table.
-        group: the table it stands in.
+        group: the heading under which it is listed.
         unit: "" for a share of 0 to 1.
-        higher_is_better: None where neither way is.
+        higher_is_better: None where neither direction is better.
         digits: after the point.
     """
 
@@ -82,10 +82,12 @@ FIGURES: dict[str, Figure] = {
     "matching_jaccard": Figure("Jaccard", "Stream matching"),
     "matching_missing_rate": Figure("Missing rate", "Stream matching", "", False),
     "matching_redundant_rate": Figure("Redundant rate", "Stream matching", "", False),
-    "matching_time_diff_s": Figure("Distance of correct pairs", "Stream matching", "s", False, 2),
-    "matching_correct_pairs": Figure("Correct pairs", "Stream matching", "pairs", None, 0),
+    "matching_time_diff_s": Figure("Distance of matched pairs", "Stream matching", "s", False, 2),
+    "matching_pairs": Figure("Matched pairs", "Stream matching", "pairs", None, 0),
     "response_exact_match": Figure("Exact match", WITHIN),
     "response_bleu": Figure("BLEU", WITHIN, "0-100", True, 1),
+    "text_exact_match": Figure("Exact match", PAIRS),
+    "names_right_part": Figure("Names the right part", PAIRS),
     "text_bleu1": Figure("BLEU-1 (sacrebleu)", PAIRS, "0-100", True, 1),
     "text_bleu2": Figure("BLEU-2 (sacrebleu)", PAIRS, "0-100", True, 1),
     "text_bleu3": Figure("BLEU-3 (sacrebleu)", PAIRS, "0-100", True, 1),
@@ -94,21 +96,21 @@ FIGURES: dict[str, Figure] = {
     "text_meteor": Figure("METEOR (nltk, exact and stem)", PAIRS),
     "text_cider_d": Figure("CIDEr-D", PAIRS, "0-10", True, 2),
     "text_similarity": Figure("Embedding similarity", PAIRS),
-    "distinct_1": Figure("Distinct-1", "All that was said", "", None),
-    "distinct_2": Figure("Distinct-2", "All that was said", "", None),
+    "distinct_1": Figure("Distinct-1", "All predicted utterances", "", None),
+    "distinct_2": Figure("Distinct-2", "All predicted utterances", "", None),
     "perplexity": Figure("Perplexity of responses", "Language model", "", False, 2),
     "token_accuracy": Figure("Token accuracy of responses", "Language model"),
     "state_perplexity": Figure("Perplexity of state texts", "Language model", "", False, 2),
     "state_token_accuracy": Figure("Token accuracy of state texts", "Language model"),
     "forced_time_diff_s": Figure("Time difference", "Language model", "s", False, 2),
-    "forced_silent_rate": Figure("Turns that the speaking head lets pass", "Language model", "", False),
+    "forced_silent_rate": Figure("Turns at which the speaking head stays silent", "Language model", "", False),
     "fluency": Figure("Fluency", "Language model"),
     "judge_correctness": Figure("Correctness", "Judge", "1-5", True, 2),
     "judge_promptness": Figure("Promptness", "Judge", "1-5", True, 2),
     "judge_efficiency": Figure("Efficiency", "Judge", "1-5", True, 2),
     "judge_overall": Figure("Overall", "Judge", "1-5", True, 2),
-    "judge_exact": Figure("Votes that are equal, of pairs of votes", "Judge"),
-    "judge_within_one": Figure("Votes at most 1 apart", "Judge"),
+    "judge_exact": Figure("Pairs of votes that are equal", "Judge"),
+    "judge_within_one": Figure("Pairs of votes at most 1 apart", "Judge"),
     **{
         f"judge_alpha_{mark}": Figure(f"Agreement on {mark} (Krippendorff's alpha)", "Judge", "", True, 2)
         for mark in MARKS

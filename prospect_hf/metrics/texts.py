@@ -24,6 +24,7 @@ from numpy.typing import ArrayLike
 from sacrebleu.metrics.bleu import BLEU
 
 from prospect_hf.errors import DataError, UsageError
+from prospect_hf.extras import missing
 from prospect_hf.metrics.counts import Counts, Figures, Sums, ratio
 
 ORDERS = (1, 2, 3, 4)
@@ -288,4 +289,4 @@ def _meteor() -> Any:
 
 
 def _missing(error: ModuleNotFoundError) -> UsageError:
-    return UsageError(f'Text metrics need {error.name}, which is not installed: pip install "prospect-hf[eval]".')
+    return missing("A text metric", str(error.name), "eval")

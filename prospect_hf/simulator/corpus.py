@@ -17,11 +17,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from prospect_hf.errors import UsageError
 from prospect_hf.files import write_json
 from prospect_hf.frames.store import write_frames
+from prospect_hf.progress import Progress
 from prospect_hf.simulator.flavours import FLAVOURS
 from prospect_hf.simulator.render import encode_jpeg, render
 from prospect_hf.simulator.scene import FPS, GENERATOR_VERSION, Episode, SceneConfig, seconds
@@ -93,10 +92,12 @@ def write_corpus(
         (root / "processed_data" / source / "generated_dialogs").mkdir(parents=True, exist_ok=True)
     report = CorpusReport(root, {source: {split: SplitCounts() for split in recordings} for source in sources})
     records: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    with _written(jobs, partial(_write_recording, root=root, seed=seed, scene=scene, views=views)) as results:
+    with (
+        _written(jobs, partial(_write_recording, root=root, seed=seed, scene=scene, views=views)) as results,
+        Progress(len(jobs), "simulating", "video", show=progress) as bar,
+    ):
         # Results come in the order of the jobs.
-        bar = tqdm(results, total=len(jobs), desc="simulating", unit="video", disable=not progress)
-        for job, written in zip(jobs, bar, strict=True):
+        for job, written in zip(jobs, results, strict=True):
             records.setdefault((job.source, job.split), []).extend(written.records)
             counts = report.counts[job.source][job.split]
             counts.recordings += 1
@@ -104,6 +105,7 @@ def write_corpus(
             counts.frames += written.frames
             counts.turns += written.turns
             counts.events += written.events
+            bar.update()
     for (source, split), split_records in records.items():
         write_json(_dialogs_path(root, source, split), split_records)
     counted = {

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from prospect_hf.errors import DataError, UsageError
+from prospect_hf.extras import missing
 from prospect_hf.files import replacing, write_text
 from prospect_hf.sessions import COMPLETED, IN_PROGRESS, NOT_STARTED
 from prospect_hf.streaming.trace import Trace
@@ -112,7 +113,7 @@ def annotate_video(
     try:
         import av
     except ModuleNotFoundError:
-        raise UsageError('Writing a video needs PyAV; install it with `pip install "prospect-hf[stream]"`.') from None
+        raise missing("Writing a video", "PyAV", "stream") from None
     width, height = size
     if width % 2 or height % 2 or width < 320 or height < 400:
         raise UsageError(f"size {width}x{height}: the video's sides must be even, at least 320 wide and 400 high.")

@@ -19,30 +19,36 @@ from PIL import Image
 
 from prospect_hf.errors import DataError
 from prospect_hf.html import write_html
+from prospect_hf.metrics.events import match_events
+from prospect_hf.sessions import NOT_STARTED
 from prospect_hf.streaming.trace import Trace
 
 THUMBNAIL = (240, 160)  # pixels, at most
-PROBABILITY_UNITS = 10_000  # probabilities travel as whole numbers of 1 / 10000
+PROBABILITY_UNITS = 10_000  # probabilities are stored as whole numbers of 1 / 10000
+TOLERANCE_S = 1  # seconds between an utterance and the one of the reference that it is matched with, at most
 
 
 def write_page(path: Path, trace: Trace, thumbnails: Iterable[tuple[int, Image.Image]] | None = None) -> None:
     """Write ``trace`` as one self-contained HTML file (beside, then renamed).
 
-    ``thumbnails``: (frame, picture) of as many frames as the caller wants to see in the strip; they are shrunk to
-    ``THUMBNAIL`` and embedded as JPEG. Raises ``DataError`` for a trace without events or a thumbnail outside of it.
+    Args:
+        path: the page.
+        trace: with at least one event.
+        thumbnails: (frame, picture) for the strip of pictures; they are shrunk to ``THUMBNAIL`` and embedded as JPEG.
+
+    Raises:
+        DataError: a trace without events, or a thumbnail of a frame that is not in it.
     """
     if not trace.events:
         raise DataError(f"{path}: the trace has no events, so there is nothing to show.")
-    data = _columns(trace)
-    last = data["first"] + data["count"] - 1
+    first, last = trace.events[0]["frame"], trace.events[-1]["frame"]
     pictures = []
     for frame, picture in sorted(thumbnails or (), key=lambda pair: pair[0]):
-        if not data["first"] <= frame <= last:
-            raise DataError(f"{path}: a thumbnail of frame {frame}, but the trace has {data['first']} to {last}.")
-        pictures.append([frame - data["first"], _data_uri(picture)])
-    data["thumbnails"] = pictures
+        if not first <= frame <= last:
+            raise DataError(f"{path}: a thumbnail of frame {frame}, but the trace has {first} to {last}.")
+        pictures.append([frame - first, _data_uri(picture)])
     template = resources.files("prospect_hf.streaming").joinpath("timeline.html").read_text(encoding="utf-8")
-    write_html(path, template, data)
+    write_html(path, template, _columns(trace) | {"session": _session(trace), "thumbnails": pictures})
 
 
 def _data_uri(picture: Image.Image) -> str:
@@ -53,28 +59,63 @@ def _data_uri(picture: Image.Image) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def _columns(trace: Trace) -> dict[str, Any]:
-    """The trace by column; indices count events from 0, and what is rare is a list of [index, ...].
-
-    ``probabilities`` are base64 of little-endian uint16 [frames, steps, 3], ``speak`` and ``update`` of [frames], in
-    units of 1 / ``PROBABILITY_UNITS``. ``states`` is the first event's table, ``changes`` [index, step, state] are all
-    later differences: the table itself, not the transitions that explain it.
-    """
+def _session(trace: Trace) -> dict[str, Any]:
+    """The session as ``html/session_timeline.js`` draws it, without the probabilities; frames count from 0."""
     events, header = trace.events, trace.header
-    table = events[0]["states"]
+    first, count = events[0]["frame"], len(events)
+    table = [NOT_STARTED] * len(header["plan"])
     changes = []
     for index, event in enumerate(events):
         changes += [[index, step, new] for step, (old, new) in enumerate(zip(table, event["states"], strict=True))
                     if old != new]  # fmt: skip
         table = event["states"]
+    said = [{"frame": index, "text": event["text"]} for index, event in enumerate(events) if event["text"] is not None]
+    wanted = states = None
+    if header["reference"] is not None:
+        turns = [(turn["frame"] - first, turn["text"]) for turn in header["reference"]["utterances"]]
+        wanted = [{"frame": frame, "text": text} for frame, text in sorted(turns) if 0 <= frame < count]
+        _compare(said, wanted, int(TOLERANCE_S * header["fps"]))
+        moves = sorted((frame - first, step, state) for frame, step, state in header["reference"]["states"])
+        # What changed before the trace begins holds on its first frame.
+        states = [[max(frame, 0), step, state] for frame, step, state in moves if frame < count]
+    return {
+        "id": header["source"],
+        "frames": count,
+        "fps": header["fps"],
+        "first_frame": first,
+        "steps": list(header["plan"]),
+        "predicted_states": changes,
+        "reference_states": states,
+        "said": said,
+        "reference": wanted,
+        "user": [{"frame": index, "text": event["user_text"]} for index, event in enumerate(events)
+                 if event["user_text"]],
+    }  # fmt: skip
+
+
+def _compare(said: list[dict[str, Any]], wanted: list[dict[str, Any]], tolerance_frames: int) -> None:
+    """Give each utterance its verdict, and each matched one of the assistant its pair: matched in time alone."""
+    ours = {utterance["frame"]: utterance for utterance in said}
+    theirs = {utterance["frame"]: index for index, utterance in enumerate(wanted)}
+    for utterance in said:
+        utterance["verdict"] = "redundant"
+    for utterance in wanted:
+        utterance["verdict"] = "missed"
+    for predicted, expected in match_events(list(ours), list(theirs), tolerance_frames):
+        one, index = ours[predicted], theirs[expected]
+        same = one["text"].split() == wanted[index]["text"].split()
+        one["verdict"] = wanted[index]["verdict"] = "exact" if same else "matched"
+        one["pair"] = index
+
+
+def _columns(trace: Trace) -> dict[str, Any]:
+    """The rest of the trace by column; indices count events from 0, and what is rare is a list of [index, ...].
+
+    ``probabilities`` are base64 of little-endian uint16 [frames, steps, 3], ``speak`` and ``update`` of [frames], in
+    units of 1 / ``PROBABILITY_UNITS``.
+    """
+    events, header = trace.events, trace.header
     parts = sorted({part for event in events for part in event["latency"]})
-    first = events[0]["frame"]
-    reference = header["reference"]
-    if reference is not None:
-        reference = {
-            "utterances": [[turn["frame"] - first, turn["text"]] for turn in reference["utterances"]],
-            "states": sorted([[change[0] - first, change[1], change[2]] for change in reference["states"]]),
-        }
     moves = [
         [index, move["step"], move["before"], move["after"]]
         for index, event in enumerate(events)
@@ -87,22 +128,16 @@ def _columns(trace: Trace) -> dict[str, Any]:
     ]
     probabilities = np.array([event["probabilities"] for event in events], np.float64)
     return {
-        **{key: header[key] for key in ("goal", "plan", "fps", "source", "model", "context")},
+        **{key: header[key] for key in ("goal", "source", "model", "context")},
         "thresholds": [header["speaking_threshold"], header["dst_update_threshold"]],
+        "tolerance_s": TOLERANCE_S,
         "truncated": trace.truncated,
-        "reference": reference,
-        "first": first,
-        "count": len(events),
         "units": PROBABILITY_UNITS,
         "times": [round(event["time"], 3) for event in events],
         "speak": _packed(np.array([event["p_speak"] for event in events]), header["speaking_threshold"]),
         "update": _packed(np.array([event["p_update"] for event in events]), header["dst_update_threshold"]),
         "probabilities": _packed(probabilities),
-        "said": [[index, event["text"]] for index, event in enumerate(events) if event["text"] is not None],
-        "user": [[index, event["user_text"]] for index, event in enumerate(events) if event["user_text"]],
         "moves": moves,
-        "states": list(events[0]["states"]),
-        "changes": changes,
         "rejected": [[index, event["rejected"]] for index, event in enumerate(events) if event["rejected"]],
         "cache": [event["cache_length"] for event in events],
         "latency": {part: [round(1000 * event["latency"].get(part, 0), 2) for event in events] for part in parts},

@@ -20,6 +20,8 @@ from prospect_hf.sessions import COMPLETED, NOT_STARTED
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+    from streaming_dst_smolvlm import DSTStream
+
 KIND = "dst_stream"
 VERSION = 1
 HEADER_KEYS: tuple[str, ...] = (
@@ -62,6 +64,34 @@ class Trace:
     header: dict[str, Any]
     events: list[dict[str, Any]]
     truncated: bool = False
+
+
+def trace_header(
+    stream: DSTStream, source: str, model: str, reference: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The header of a trace of ``stream``, with the thresholds and the context strategy that the stream has now.
+
+    Args:
+        stream: that is followed.
+        source: name of the video, camera or session.
+        model: name of the model.
+        reference: ``utterances`` [{frame, text}] and ``states`` [[frame, step, state]] of a labelled session.
+    """
+    batch = stream.batch
+    task = batch.rows[0].task
+    return {
+        "kind": KIND,
+        "version": VERSION,
+        "goal": task.goal,
+        "plan": list(task.plan),
+        "fps": batch.model.config.fps,
+        "speaking_threshold": batch.speaking_threshold,
+        "dst_update_threshold": batch.dst_update_threshold,
+        "source": source,
+        "model": model,
+        "context": {**asdict(batch.context), "max_tokens": batch.max_tokens},
+        "reference": reference,
+    }
 
 
 class TraceWriter:

@@ -1,8 +1,9 @@
-"""What can be set about a run: dataclasses that the Hydra configuration is parsed into."""
+"""The settings of model and training: dataclasses that the Hydra configuration is parsed into."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields, replace
+from typing import Any
 
 from transformers import TrainingArguments
 
@@ -14,10 +15,14 @@ LOSSES = ("speaking", "dst_update", "dst_state", "response")
 
 @dataclass
 class DSTTrainingArguments(TrainingArguments):
-    """All of ``transformers.TrainingArguments``, and the weights of the four losses.
+    """All of ``transformers.TrainingArguments``, the weights of the four losses and the settings of the first stage.
 
-    Changed defaults: ``remove_unused_columns`` is off, ``logging_nan_inf_filter`` too, so that a loss that is not a
-    number is seen.
+    Other defaults than there: ``remove_unused_columns`` and ``logging_nan_inf_filter`` are off (a loss that is not
+    finite must be seen), and so is ``disable_tqdm`` whatever the level of logging. Memory is pinned for CUDA alone.
+
+    Attributes:
+        given: the settings that differ from their defaults, as they were given: before transformers derives others
+            from them, and without secrets (``*_token``).
     """
 
     speaking_loss_weight: float = field(default=1.0, metadata={"help": "Weight of the speaking decision's focal loss."})
@@ -31,7 +36,8 @@ class DSTTrainingArguments(TrainingArguments):
         default=None, metadata={"help": "Weights of the two classes (silent, speak) in the focal losses; none: 1, 1."}
     )
     resume_from_checkpoint: bool | str | None = field(
-        default=None, metadata={"help": "true: go on from the last checkpoint of output_dir; or a checkpoint's folder."}
+        default=None,
+        metadata={"help": "true: resume from the last checkpoint in output_dir; or its folder."},
     )
     muon_learning_rate: float | None = field(
         default=None,
@@ -43,17 +49,32 @@ class DSTTrainingArguments(TrainingArguments):
     look_steps: int = field(
         default=0,
         metadata={
-            "help": "Steps of a first stage that learns to see, from few frames of many sessions; after it the vision "
-            "tower and the connector stay as they are."
+            "help": "Steps of a first stage that learns to see, from few frames of many sessions; then the vision "
+            "tower and the connector are frozen. 0: no such stage."
         },
     )
-    look_pairs: int = field(default=3, metadata={"help": "Pairs of frames of one session in the first stage."})
-    look_batch_size: int = field(default=24, metadata={"help": "Sessions a device and step in the first stage."})
-    remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay off: clips are no columns."})
+    look_pairs: int = field(default=3, metadata={"help": "Pairs of frames per session in the first stage."})
+    look_batch_size: int = field(default=24, metadata={"help": "Sessions per device and step in the first stage."})
+    remove_unused_columns: bool = field(
+        default=False, metadata={"help": "Must be off: the labels of the heads would be removed."}
+    )
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide losses that are not finite."})
+    disable_tqdm: bool | None = field(
+        default=False, metadata={"help": "Draw no progress bars: each log of the losses is a line, on a terminal too."}
+    )
 
     def __post_init__(self) -> None:
+        defaults = {
+            f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in fields(self) if f.init
+        }
+        self.given = {
+            name: getattr(self, name)
+            for name, default in defaults.items()
+            if getattr(self, name) != default and not name.endswith("_token")
+        }
         super().__post_init__()
+        if self.device.type != "cuda":
+            self.dataloader_pin_memory = False
         if self.remove_unused_columns:
             raise ValueError("training.remove_unused_columns must be false: the labels of the heads would be removed.")
         for name, weight in self.loss_weights.items():
@@ -68,6 +89,39 @@ class DSTTrainingArguments(TrainingArguments):
         if self.focal_alpha is not None and len(self.focal_alpha) != 2:
             raise ValueError(f"training.focal_alpha takes two weights (silent, speak), not {self.focal_alpha}.")
 
+    def for_first_stage(self) -> DSTTrainingArguments:
+        """The arguments of the first stage: ``look_steps`` steps of ``look_batch_size``, no evaluation, no checkpoint.
+
+        Raises:
+            UsageError: a setting needs an evaluation.
+        """
+        return self._replaced(
+            "the first stage (training.look_steps), which is not evaluated",
+            max_steps=self.look_steps,
+            per_device_train_batch_size=self.look_batch_size,
+            gradient_accumulation_steps=1,
+            train_sampling_strategy="random",
+            eval_strategy="no",
+            save_strategy="no",
+            load_best_model_at_end=False,
+        )
+
+    def without_evaluation(self) -> DSTTrainingArguments:
+        """The same arguments for data without a validation split.
+
+        Raises:
+            UsageError: a setting needs an evaluation.
+        """
+        return self._replaced("data without a validation split", eval_strategy="no")
+
+    def _replaced(self, purpose: str, **changes: Any) -> DSTTrainingArguments:
+        try:
+            replaced = replace(self, **changes)
+        except ValueError as error:
+            raise UsageError(f"The training settings cannot be used for {purpose}: {error}") from error
+        replaced.given = self.given | changes
+        return replaced
+
     @property
     def loss_weights(self) -> dict[str, float]:
         """Weight by loss name."""
@@ -80,21 +134,22 @@ class DSTTrainingArguments(TrainingArguments):
 
 
 @dataclass
-class ModelArguments:
-    """Which model is trained.
+class TinyShape:
+    """Sizes of the small model (``prospect_hf.training.tiny``).
 
     Args:
-        name_or_path: a SmolVLM2 or DST-SmolVLM2 checkpoint (folder or Hub id); none builds the small model.
-        tokens_per_frame: stream tokens that a frame takes: 1, 4, 9, 16 or full; none is 1 for a new model and what a
-            DST-SmolVLM2 checkpoint was trained with.
-        freeze_vision: keep vision tower and connector as they are.
-        image_size, patch_size, scale_factor, hidden_size, vision_layers, text_layers, heads, vocab_size: the small
-            model's shape (``prospect_hf.training.tiny.TinyShape``); not read with ``name_or_path``.
+        image_size: side of a frame in pixels.
+        patch_size: side of a vision patch in pixels.
+        scale_factor: pixel shuffle: vision patches per vision token along a side.
+        hidden_size: width of the vision tower and of the language model.
+        vision_layers: depth of the vision tower.
+        text_layers: depth of the language model.
+        heads: attention heads of both.
+        vocab_size: size of the tokenizer that is trained.
+        max_positions: length of the longest stream in tokens.
+        tokens_per_frame: stream tokens per frame: 1, 4, 9, 16 or full; none: 1.
     """
 
-    name_or_path: str | None = None
-    tokens_per_frame: int | str | None = None
-    freeze_vision: bool = False
     image_size: int = 48
     patch_size: int = 12
     scale_factor: int = 2
@@ -103,6 +158,22 @@ class ModelArguments:
     text_layers: int = 2
     heads: int = 4
     vocab_size: int = 768
+    max_positions: int = 8192
+    tokens_per_frame: int | str | None = None
+
+
+@dataclass
+class ModelArguments(TinyShape):
+    """Which model is trained: a checkpoint, or the small model of the inherited sizes.
+
+    Args:
+        name_or_path: a SmolVLM2 or DST-SmolVLM2 checkpoint (folder or Hub id), whose sizes then hold; none: the small
+            model. With a DST-SmolVLM2, tokens_per_frame=none is what it was trained with.
+        freeze_vision: do not train the vision tower and the connector.
+    """
+
+    name_or_path: str | None = None
+    freeze_vision: bool = False
 
     def __post_init__(self) -> None:
         if self.tokens_per_frame is not None and self.tokens_per_frame not in TOKENS_PER_FRAME:

@@ -1,9 +1,9 @@
-"""From the settings of a run to what it trains: processor and model."""
+"""Builds the processor and the model that the settings ask for."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
+from dataclasses import replace
 
 from transformers import AutoTokenizer, SmolVLMConfig
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
@@ -15,9 +15,7 @@ from prospect_hf.checkpoints import AutoConfig
 from prospect_hf.data.session_rows import SessionRows
 from prospect_hf.errors import UsageError
 from prospect_hf.training.arguments import ModelArguments
-from prospect_hf.training.tiny import TinyShape, tiny_model, tiny_processor
-
-logger = logging.getLogger(__name__)
+from prospect_hf.training.tiny import tiny_model, tiny_processor
 
 HEADS = (
     "speaking_decision_head",
@@ -31,9 +29,9 @@ HEADS = (
 
 
 def build_processor(model: ModelArguments, sessions: Iterable[SessionRows]) -> DSTSmolVLMProcessor:
-    """The checkpoint's processor, or for the small model one whose tokenizer is trained on the sessions' texts."""
+    """The checkpoint's processor; for the small model a new one, with a tokenizer trained on the sessions' texts."""
     if model.name_or_path is None:
-        return tiny_processor(session_texts(sessions), tiny_shape(model))
+        return tiny_processor(session_texts(sessions), model)
     config = load_config(model)
     size = config.vision_config.image_size
     images = SmolVLMImageProcessorPil.from_pretrained(
@@ -43,11 +41,24 @@ def build_processor(model: ModelArguments, sessions: Iterable[SessionRows]) -> D
     return DSTSmolVLMProcessor(images, tokenizer, tokens_per_frame=config.stream_tokens)
 
 
-def build_model(model: ModelArguments, processor: DSTSmolVLMProcessor) -> DSTSmolVLMForConditionalGeneration:
-    """The model to train: the small one with fresh weights, or a checkpoint (stock ones get fresh heads)."""
+def build_model(
+    model: ModelArguments, processor: DSTSmolVLMProcessor, checkpoint: str | None = None
+) -> DSTSmolVLMForConditionalGeneration:
+    """The model to train: the small one with fresh weights, or a checkpoint (a stock SmolVLM2 gets fresh heads).
+
+    Args:
+        model: the model's settings.
+        processor: of ``build_processor``.
+        checkpoint: folder of an interrupted run, in place of ``model.name_or_path``.
+
+    Raises:
+        UsageError: the sizes do not fit together, or the checkpoint cannot be used.
+    """
+    if checkpoint is not None:
+        model = replace(model, name_or_path=checkpoint)
     if model.name_or_path is None:
         try:
-            built = tiny_model(processor, tiny_shape(model))
+            built = tiny_model(processor, model)
         except ValueError as error:
             raise UsageError(f"The model settings cannot be used: {error}") from error
     else:
@@ -57,7 +68,7 @@ def build_model(model: ModelArguments, processor: DSTSmolVLMProcessor) -> DSTSmo
         fresh = sorted(key for key in info["missing_keys"] if not key.startswith(HEADS))
         if fresh or info["mismatched_keys"]:
             raise UsageError(
-                f"{model.name_or_path} is no whole SmolVLM2 checkpoint: {len(fresh)} tensors are missing "
+                f"{model.name_or_path} is not a complete SmolVLM2 checkpoint: {len(fresh)} tensors are missing "
                 f"({', '.join(fresh[:3])} ...) and {len(info['mismatched_keys'])} have another shape."
             )
     if model.freeze_vision:
@@ -66,16 +77,16 @@ def build_model(model: ModelArguments, processor: DSTSmolVLMProcessor) -> DSTSmo
 
 
 def freeze_vision(model: DSTSmolVLMForConditionalGeneration) -> None:
-    """Keep vision tower and connector as they are from here on."""
+    """Exclude the vision tower and the connector from training."""
     model.model.vision_model.requires_grad_(False)
     model.model.connector.requires_grad_(False)
 
 
 def load_config(model: ModelArguments) -> DSTSmolVLMConfig:
-    """The configuration of ``model.name_or_path``, a stock one with what the heads need added.
+    """The configuration of ``model.name_or_path``; a stock SmolVLM2's is extended by the settings of the heads.
 
     Raises:
-        UsageError: no such checkpoint, or one of another kind.
+        UsageError: there is no such checkpoint, or it is of another kind.
     """
     try:
         config = AutoConfig.from_pretrained(model.name_or_path)
@@ -99,14 +110,8 @@ def load_config(model: ModelArguments) -> DSTSmolVLMConfig:
     return config
 
 
-def tiny_shape(model: ModelArguments) -> TinyShape:
-    """The small model's part of the settings."""
-    names = TinyShape.__dataclass_fields__.keys() & ModelArguments.__dataclass_fields__.keys()
-    return TinyShape(**{name: vars(model)[name] for name in names if vars(model)[name] is not None})
-
-
 def session_texts(sessions: Iterable[SessionRows]) -> list[str]:
-    """All texts that the sessions' streams are made of."""
+    """Every text that occurs in the sessions' streams."""
     texts = []
     for session in sessions:
         texts.append(f" {session.goal}")

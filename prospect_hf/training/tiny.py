@@ -1,13 +1,12 @@
-"""The embedded default's model: a small SmolVLM2 and its tokenizer, built from scratch in seconds.
+"""The default job's model: a small SmolVLM2 and its tokenizer, built from scratch in seconds, without a download.
 
-Nothing is downloaded: the tokenizer is a byte-level BPE trained on the corpus's own texts, with SmolVLM2's special
-tokens, so that everything downstream is the code that the real checkpoints use.
+The tokenizer is a byte-level BPE trained on the corpus's own texts, with SmolVLM2's special tokens, so that the small
+model runs through the same code as the published checkpoints.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, PreTrainedTokenizerFast
@@ -17,6 +16,7 @@ from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImag
 from configuration_dst_smolvlm import DSTSmolVLMConfig
 from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
 from processing_dst_smolvlm import INSTRUCTION, STATE_NAMES, DSTSmolVLMProcessor
+from prospect_hf.training.arguments import TinyShape
 
 SPECIAL_TOKENS = [
     "<|endoftext|>",
@@ -32,35 +32,6 @@ CHAT_TEMPLATE = (
     "{% for part in message['content'] %}{{ '<image>' if part['type'] == 'image' else part['text'] }}{% endfor %}"
     "<end_of_utterance>\n{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
 )
-
-
-@dataclass
-class TinyShape:
-    """Sizes of the small model.
-
-    Args:
-        image_size: side of a frame in pixels.
-        patch_size: side of a vision patch in pixels.
-        scale_factor: pixel shuffle, vision patches to one vision token along a side.
-        hidden_size: width of both towers.
-        vision_layers: depth of the vision tower.
-        text_layers: depth of the language model.
-        heads: attention heads of both.
-        vocab_size: size of the tokenizer that is trained.
-        max_positions: longest stream in tokens.
-        tokens_per_frame: stream tokens a frame takes.
-    """
-
-    image_size: int = 48
-    patch_size: int = 12
-    scale_factor: int = 2
-    hidden_size: int = 96
-    vision_layers: int = 2
-    text_layers: int = 2
-    heads: int = 4
-    vocab_size: int = 768
-    max_positions: int = 8192
-    tokens_per_frame: int | str = 1
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
@@ -104,7 +75,7 @@ def tiny_processor(texts: Iterable[str], shape: TinyShape) -> DSTSmolVLMProcesso
             image_std=[0.5, 0.5, 0.5],
         ),
         train_tokenizer(texts, shape.vocab_size),
-        tokens_per_frame=side**2 if shape.tokens_per_frame == "full" else int(shape.tokens_per_frame),
+        tokens_per_frame=side**2 if shape.tokens_per_frame == "full" else int(shape.tokens_per_frame or 1),
     )
 
 
@@ -134,7 +105,7 @@ def tiny_config(processor: DSTSmolVLMProcessor, shape: TinyShape) -> DSTSmolVLMC
         ).to_dict(),
         scale_factor=shape.scale_factor,
         image_token_id=processor.image_id,
-        tokens_per_frame=shape.tokens_per_frame,
+        tokens_per_frame=shape.tokens_per_frame or 1,
         tie_word_embeddings=True,
     )
 

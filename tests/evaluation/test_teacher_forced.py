@@ -13,13 +13,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from model_fixtures import NoiseReader, clip_dataset, collate, make_session, model_inputs, new_model, small_processor
+from score_fixtures import tally
 from stream_fixtures import talkative_model
 
 from prospect_hf.data.session_rows import SessionRows
 from prospect_hf.errors import DataError
 from prospect_hf.evaluation import teacher_forced as offline
 from prospect_hf.evaluation.predictions import Prediction
-from prospect_hf.evaluation.score import figures, tally
+from prospect_hf.evaluation.score import figures
 from prospect_hf.evaluation.teacher_forced import batches, read_clips, teacher_forced
 from prospect_hf.metrics.counts import total
 

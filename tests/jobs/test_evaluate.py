@@ -22,6 +22,7 @@ from job_fixtures import evaluate as main
 from llm_fixtures import Reply, fake_server
 from model_fixtures import make_session
 from report_fixtures import make_results
+from score_fixtures import tally
 
 from prospect_hf.checkpoints import load_trained
 from prospect_hf.errors import UsageError
@@ -31,7 +32,7 @@ from prospect_hf.evaluation.baselines import silent
 from prospect_hf.evaluation.corpus import Corpus, data_of, load_corpus
 from prospect_hf.evaluation.report.differences import paired_differences
 from prospect_hf.evaluation.report.results import read_results
-from prospect_hf.evaluation.score import figures, source_frequencies, tally
+from prospect_hf.evaluation.score import figures, source_frequencies
 from prospect_hf.evaluation.stamp import baseline_stamp, model_revision, prediction_code_fingerprint
 from prospect_hf.hub.evaluation_entries import hub_entries, model_index, write_entries
 from prospect_hf.metrics.catalogue import FIGURES
@@ -167,7 +168,7 @@ def test_the_speaking_threshold_is_the_streams(trained: Path, tmp_path: Path) ->
     assert run["stamp"]["speaking_threshold"] == 1.0 and len(run["sessions"]) == 2
     assert run["scores"]["all"]["speaking_f1_1s"]["value"] == 0.0
     assert run["scores"]["all"]["speaking_precision"]["value"] is None
-    assert all(not view["said"] for side in ("best", "worst") for view in run["shown"][side])
+    assert all(not view["said"] for view in run["views"])
 
 
 def test_a_threshold_of_zero_speaks_always(trained: Path, tmp_path: Path) -> None:
@@ -247,8 +248,7 @@ def test_the_card_gets_the_figures(trained: Path, tmp_path: Path) -> None:
     }
     for (run, scope, name), value in told.items():
         assert value == round(values(results)[run, scope, name], 4)  # type: ignore[arg-type]
-    assert any(run == "offline" for run, _, _ in told) and any(run.startswith("stream") for run, _, _ in told)
-    assert not any(run.startswith("baseline") for run, _, _ in told)
+    assert {(run, scope) for run, scope, _ in told} == {("offline", "all"), ("stream, summarize_with_dst", "all")}
     entries = yaml.safe_load((model / ".eval_results" / "prospect.yaml").read_text())
     tasks = [entry["dataset"]["task_id"] for entry in entries]
     assert "stream_summarize_with_dst_table_joint_state_accuracy" in tasks and len(set(tasks)) == len(tasks)
@@ -292,8 +292,12 @@ def test_differences_are_those_of_the_values_and_turn_with_the_sides(two: tuple[
 def test_compare_prints_the_shared_runs(two: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", *map(str, two)]) == 0
     out = capsys.readouterr().out
-    assert "4 sessions in both" in out and FIGURES["table_joint_state_accuracy"].label in out
-    assert out.count("B - A") == 1 and "baseline" not in out
+    assert "4 sessions in both" in out and FIGURES["speaking_recall"].label in out
+    assert out.count("B - A") == 1 and "baseline" not in out and "more figures are equal in A and B" in out
+    assert main(["compare", f"{two[0]}", f"{two[0]}"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("figures are equal in A and B.") == 2 and "B - A" not in out
+    assert out.index("stream, summarize_with_dst: 4 sessions") < out.index("offline: 4 sessions")
     assert main(["compare", f"{two[0]}#offline", f"{two[0]}#stream, summarize_with_dst"]) == 0
     assert "not the same task" in capsys.readouterr().out
 
@@ -328,8 +332,8 @@ def test_what_cannot_be_compared(two: tuple[Path, Path], tmp_path: Path, capsys:
     (tmp_path / "text.json").write_text("nothing")
     assert "cannot be read as JSON" in refused(capsys, "report", str(tmp_path / "x.html"), str(tmp_path / "text.json"))
     assert "must end in .html" in refused(capsys, "report", a, b)
-    assert "takes the page to write" in refused(capsys, "report", a)
-    assert "stands in two of the results" in refused(capsys, "report", str(tmp_path / "x.html"), a, a)
+    assert "takes a page to write" in refused(capsys, "report", a)
+    assert "occurs in two of the results" in refused(capsys, "report", str(tmp_path / "x.html"), a, a)
     assert not (tmp_path / "x.html").exists()
 
 
@@ -449,18 +453,16 @@ def test_the_settings_of_a_stream_reach_it(trained: Path, tmp_path: Path) -> Non
     assert (run["stamp"]["speaking_threshold"], run["stamp"]["dst_update_threshold"]) == (1.0, 0.0)
     scores = run["scores"]["all"]
     assert scores["speaking_recall"]["value"] == 0.0 and scores["dst_update_recall"]["value"] == 1.0
-    views = [view for side in ("best", "worst") for view in run["shown"][side]]
+    views = run["views"]
     assert not any(view["said"] for view in views) and any(view["predicted_states"] for view in views)
     still = evaluate(
         trained, tmp_path, *settings, never.format("speaking"), always.format("dst_update"), "tracking.hysteresis=1.0"
     )["runs"][0]
-    assert not any(view["predicted_states"] for side in ("best", "worst") for view in still["shown"][side])
+    assert not any(view["predicted_states"] for view in still["views"])
     lengths = []
     for tokens in (1, 6):
         run = evaluate(trained, tmp_path, *settings, always.format("speaking"), f"decoding.max_new_tokens={tokens}")
-        said = [
-            one["text"] for side in ("best", "worst") for view in run["runs"][0]["shown"][side] for one in view["said"]
-        ]
+        said = [one["text"] for view in run["runs"][0]["views"] for one in view["said"]]
         lengths.append(np.mean([len(text) for text in said]) if said else 0.0)
     assert lengths[0] < lengths[1]
 
@@ -565,6 +567,25 @@ def test_entries_say_how_their_figures_were_made() -> None:
     assert "speaking_f1_1s" not in {
         entry.metric_type for entry in model_index(stream, None) if entry.dataset_config == "all"
     }
+
+
+def test_the_cards_front_matter_is_short_and_the_entries_have_the_rest(tmp_path: Path) -> None:
+    """Nine runs over six sources: the card gets the main figures of two runs, ``model-index.yaml`` all of them."""
+    results = make_results(12, 40)
+    (tmp_path / "model").mkdir()
+    card = tmp_path / "model" / "README.md"
+    card.write_text("---\nlicense: mit\n---\n\nText.\n")
+    write_entries(tmp_path, results, "prospect/dst_frames", tmp_path / "model")
+    front = card.read_text().split("---\n")[1]
+    assert front.count("\n") < 150
+    (index,) = yaml.safe_load(front)["model-index"]
+    told = [(metric["config"], metric["type"]) for entry in index["results"] for metric in entry["metrics"]]
+    assert {run for run, _ in told} == {"stream, none", "offline"} and len(set(told)) == len(told) <= 2 * 8
+    assert {entry["dataset"]["config"] for entry in index["results"]} == {"all"}
+    (whole,) = yaml.safe_load((tmp_path / "model-index.yaml").read_text())["model-index"]
+    listed = [(metric["config"], metric["args"]["mode"]) for entry in whole["results"] for metric in entry["metrics"]]
+    assert {run for run, _ in listed} == {run["name"] for run in results["runs"] if run["stamp"]["mode"] != "baseline"}
+    assert len(listed) > 500
 
 
 def test_a_card_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -243,7 +243,10 @@ def test_the_script_says_what_is_wrong_in_one_line(repository: Path, tmp_path: P
         ("model.name_or_path=/nowhere/at/all", r"model\.name_or_path=/nowhere/at/all cannot be loaded"),
         ("training.resume_from_checkpoint=true", r"holds no checkpoint"),
         ("training.resume_from_checkpoint=/nowhere", r"resume_from_checkpoint=/nowhere: no such folder"),
-        ("model.freeze_vision=true", r"training\.look_steps learns to see and model\.freeze_vision forbids it"),
+        (
+            "model.freeze_vision=true",
+            r"look_steps trains the vision tower and model\.freeze_vision forbids it",
+        ),
         ("training.look_pairs=0", r"look_pairs and look_batch_size 1 or more"),
         ("training.focal_gamma=-1", r"training\.focal_gamma must be 0 or more"),
         ("model=3", "model=3 is no choice: known are smolvlm2_256m"),
@@ -304,7 +307,7 @@ def test_checkpoints_of_the_wrong_kind(
     SmolVLMForConditionalGeneration(shorter).save_pretrained(tmp_path / "short")
     shutil.copy(tmp_path / "short" / "model.safetensors", stock)
     message = refused(capsys, *common, "data.max_seq_len=2000", f"model.name_or_path={stock}")
-    assert "is no whole SmolVLM2 checkpoint" in message and "layers.1." in message
+    assert "is not a complete SmolVLM2 checkpoint" in message and "layers.1." in message
 
 
 def test_data_that_cannot_be_used(tmp_path: Path, capsys: pytest.CaptureFixture[str], in_process: None) -> None:

@@ -155,7 +155,7 @@ def test_without_openai_the_message_names_the_extra(client: Make, monkeypatch: p
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(UsageError, match=r'pip install "prospect-hf\[llm\]"'):
+    with pytest.raises(UsageError, match=r'needs openai.*pip install -e "\.\[llm\]"'):
         client(FakeServer("http://127.0.0.1:1/v1"))
 
 

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from model_fixtures import make_session
+from score_fixtures import scored_run
 
 from processing_dst_smolvlm import FrameItem
 from prospect_hf.evaluation.baselines import silent
 from prospect_hf.evaluation.predictions import Prediction
 from prospect_hf.evaluation.report.results import THRESHOLDS, drawn_average_precision, scope_scores
-from prospect_hf.evaluation.score import tally
-from prospect_hf.evaluation.scored_run import ScoredRun
+from prospect_hf.evaluation.scored_run import ScoredRun, ScoredSession
 from prospect_hf.metrics.bootstrap import draw_weights, drawn_sums, interval, recording_sums
 from prospect_hf.metrics.counts import ratio, total
 from prospect_hf.metrics.decisions import average_precision
@@ -88,19 +88,19 @@ def test_what_is_undefined_has_no_interval() -> None:
 
 
 def test_a_figure_that_few_recordings_show_has_no_interval() -> None:
-    """One correct pair in 40 sessions says nothing of how alike the texts of pairs are, however it is drawn."""
+    """One matched pair in 40 sessions says nothing of how alike the texts of pairs are, however it is drawn."""
     sessions = [make_session(number, 12, 2, turn_rate=0.0) for number in range(40)]
     for number in range(10):
         sessions[number].speaking[3] = 1
         sessions[number].items[3] = FrameItem(response="take it")
     predictions = [silent(session) for session in sessions]
     predictions[0].spoken = {3: "take it"}
-    counts = [tally(session, made, 2.0, (0.5, 0.5)) for session, made in zip(sessions, predictions, strict=True)]
-    scores = scope_scores(ScoredRun(sessions, predictions, counts, 2.0, None), 500)
+    run = scored_run(sessions, predictions)
+    scores = scope_scores(run, 500)
     assert scores["speaking_recall"]["low"] is not None  # ten sessions have something to recall
     assert scores["speaking_f1_1s"]["value"] == pytest.approx(2 / 11) and scores["speaking_f1_1s"]["low"] is not None
     assert scores["speaking_precision"]["low"] is None  # nobody decides to speak
-    sums = recording_sums(counts, [str(number // 4) for number in range(40)])
+    sums = recording_sums(run.counts, [str(number // 4) for number in range(40)])
     assert sums["response_texts"].tolist() == [4.0, 4.0, 2.0, *[0.0] * 7]
 
 
@@ -111,7 +111,7 @@ def test_average_precision_of_a_draw_is_that_of_its_frames(seed: int) -> None:
     predictions = [
         Prediction(np.round(rng.random(12), 1), rng.random(12), session.states_after, None) for session in sessions
     ]
-    part = ScoredRun(sessions, predictions, [{}] * 4, 2.0, None)
+    part = ScoredRun([ScoredSession(*pair, {}) for pair in zip(sessions, predictions, strict=True)], 2.0)
     weights = rng.integers(0, 3, (5, 4)).astype(float)
     found = drawn_average_precision(part, "speaking", weights)
     for row, value in zip(weights, found, strict=True):
@@ -127,7 +127,7 @@ def test_average_precision_of_many_scores_is_near() -> None:
     session = make_session(0, 20_000, 1, turn_rate=0.0, event_rate=0.0)
     session.speaking[:] = rng.random(20_000) < 0.3
     scores = 0.6 * session.speaking + rng.random(20_000)
-    part = ScoredRun([session], [Prediction(scores, scores, session.states_after, None)], [{}], 2.0, None)
+    part = ScoredRun([ScoredSession(session, Prediction(scores, scores, session.states_after, None), {})], 2.0)
     assert session.speaking.sum() > 2 * THRESHOLDS
     (found,) = drawn_average_precision(part, "speaking", np.ones((1, 1)))
     assert found == pytest.approx(average_precision(scores, session.speaking), abs=1e-3)

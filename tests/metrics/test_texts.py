@@ -258,7 +258,7 @@ def test_what_does_not_fit_is_refused() -> None:
 def test_a_missing_package_is_named(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     texts._stemmer.cache_clear()
-    with pytest.raises(UsageError, match=rf'{package}.*pip install "prospect-hf\[eval\]"'):
+    with pytest.raises(UsageError, match=rf'{package}.*pip install -e "\.\[eval\]"'):
         text_counts(["cut"], ["cut"], DocumentFrequencies({}, 1))
 
 

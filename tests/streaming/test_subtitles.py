@@ -170,5 +170,5 @@ def test_what_a_video_cannot_be_made_of(tmp_path: Path) -> None:
 
 def test_a_missing_package_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(UsageError, match=re.escape('pip install "prospect-hf[stream]"')):
+    with pytest.raises(UsageError, match=re.escape('needs PyAV, which is not installed: `pip install -e ".[stream]"`')):
         annotate_video(tmp_path / "v.mp4", make_trace(2, 2), [gray(1)] * 2)

@@ -16,9 +16,11 @@ from PIL import Image
 from trace_fixtures import HOSTILE, make_trace
 
 from prospect_hf.errors import DataError
+from prospect_hf.html import write_html
 from prospect_hf.streaming.timeline_page import write_page
 from prospect_hf.streaming.trace import Trace
 
+SCROLL = "document.querySelector('.st-scroll')"
 SCRIPT = re.compile(r"<script([^>]*)>(.*?)</script>", re.S)
 
 
@@ -38,12 +40,14 @@ def test_the_page_holds_the_whole_trace(tmp_path: Path) -> None:
     write_page(path, trace)
     data = embedded(path)
     events = trace.events
-    assert data["count"] == 60 and data["thumbnails"] == [] and data["plan"] == trace.header["plan"]
+    session = data["session"]
+    assert session["frames"] == 60 and data["thumbnails"] == [] and session["steps"] == trace.header["plan"]
     for name, key in (("speak", "p_speak"), ("update", "p_update"), ("probabilities", "probabilities")):
         expected = np.array([event[key] for event in events]).ravel()
         np.testing.assert_allclose(values(data[name]), expected, atol=5.1e-5)
-    assert data["said"] == [[event["frame"], event["text"]] for event in events if event["text"] is not None]
-    table, changes = list(data["states"]), list(data["changes"])
+    said = [[one["frame"], one["text"]] for one in session["said"]]
+    assert said == [[event["frame"], event["text"]] for event in events if event["text"] is not None]
+    table, changes = [0] * 4, list(session["predicted_states"])
     for index, event in enumerate(events):
         while changes and changes[0][0] == index:
             _, step, state = changes.pop(0)
@@ -148,22 +152,26 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
         assert f"{words[move['before']]} → {words[move['after']]}" in page.inner_text("#words")
         row = page.locator("#table tbody tr").nth(move["step"])
         assert words[move["after"]] in row.inner_text() and "moved" in (row.get_attribute("class") or "")
-        assert page.get_attribute("#lanes", "aria-valuenow") == str(moved[1])
-        comes_true(page, "$('live').textContent.startsWith('Frame ')")
+        assert page.get_attribute(".st-lanes", "aria-valuenow") == str(moved[1])
+        comes_true(page, "document.querySelector('.st-hidden').textContent.startsWith('Frame ')")
 
         # The first Tab stops are the buttons; focus shows. Zoom keeps the frame; a click selects what is under it.
         page.keyboard.press("Tab")
-        assert page.evaluate("document.activeElement.id") == "previous"
+        assert page.evaluate("document.activeElement.dataset.action") == "previous"
         assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
         for _ in range(4):
             page.keyboard.press("+")
-        assert page.evaluate("scale") > 10 and page.evaluate("x(selected) > gutter && x(selected) < width")
+        assert page.evaluate("timeline.scale") > 10
+        middle, gutter = page.evaluate("[timeline.middle(timeline.selected), timeline.gutter]")
+        assert gutter < middle < page.evaluate("document.querySelector('.st-lanes').clientWidth")
         for _ in range(6):
             page.keyboard.press("-")
-        box = page.locator("#lanes").bounding_box()
-        page.mouse.move(box["x"] + page.evaluate("mid(60)"), page.locator("#steps").bounding_box()["y"] + 10)
-        assert page.inner_text("#tip").startswith("frame 60, 0:30") and "head: not started" in page.inner_text("#tip")
-        page.mouse.click(box["x"] + page.evaluate("mid(60)"), box["y"] + 10)
+        box = page.locator(".st-lanes").bounding_box()
+        steps = page.locator(".st-steps").bounding_box()
+        page.mouse.move(box["x"] + page.evaluate("timeline.middle(60)"), steps["y"] + 10)
+        tip = page.inner_text(".st-tip")
+        assert tip.startswith("frame 60, 0:30") and "head: not started" in tip
+        page.mouse.click(box["x"] + page.evaluate("timeline.middle(60)"), box["y"] + 10)
         assert chosen(page) == 60
         assert all(url.startswith(("file://", "data:")) for url in requests) and page.problems == []
 
@@ -180,16 +188,143 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
         page.goto(bare.as_uri())
         page.keyboard.press("n")
         assert chosen(page) == 0 and "cut short" in page.inner_text("header") and page.problems == []
-        assert page.is_hidden("#picture") and page.is_hidden("#shrink")
+        assert page.is_hidden("#picture") and page.locator("[data-action=context]").count() == 0
 
         page.goto(long.as_uri())
         for _ in range(40):
             page.keyboard.press("n")
-        assert page.evaluate("stepsBox.scrollTop") > 0 and page.evaluate("$('table').scrollTop") > 0
-        assert page.evaluate("scrollBox.scrollWidth <= scrollBox.clientWidth + 1")
+        assert page.evaluate("document.querySelector('.st-steps').scrollTop") > 0
+        assert page.evaluate("$('table').scrollTop") > 0
+        assert page.evaluate(f"{SCROLL}.scrollWidth <= {SCROLL}.clientWidth + 1")
         for _ in range(8):
             page.keyboard.press("+")
-        at = page.evaluate("left")
-        page.evaluate("scrollBox.scrollLeft += 500")
-        comes_true(page, f"Math.abs(left - {at} - 500 / scale) < 1")
+        at = page.evaluate("timeline.left")
+        page.evaluate(f"{SCROLL}.scrollLeft += 500")
+        comes_true(page, f"Math.abs(timeline.left - {at} - 500 / timeline.scale) < 1")
         assert page.problems == []
+
+
+def small_trace() -> Trace:
+    """Twenty frames, two steps; the assistant is late once, silent once, and speaks once too often."""
+    trace = make_trace(20, 2, reference=False)
+    trace.header["reference"] = {
+        "utterances": [{"frame": 4, "text": "Fetch the\nchassis."}, {"frame": 12, "text": "Screw it on."}],
+        "states": [[4, 0, 1], [12, 0, 2], [12, 1, 1]],
+    }
+    texts = {5: "Fetch the chassis.", 17: "Well done."}
+    for frame, event in enumerate(trace.events):
+        event["text"], event["user_text"], event["context"] = texts.get(frame), "", None
+        event["states"] = [0 if frame < 4 else 1 if frame < 14 else 2, 0 if frame < 12 else 1]
+    return trace
+
+
+def test_utterances_are_compared_with_the_reference(tmp_path: Path) -> None:
+    write_page(tmp_path / "p.html", small_trace())
+    session = embedded(tmp_path / "p.html")["session"]
+    assert [(one["frame"], one["verdict"]) for one in session["said"]] == [(5, "exact"), (17, "redundant")]
+    assert [(one["frame"], one["verdict"]) for one in session["reference"]] == [(4, "exact"), (12, "missed")]
+    assert session["said"][0]["pair"] == 0 and "pair" not in session["said"][1]
+    write_page(tmp_path / "p.html", make_trace(20, 2, reference=False))
+    session = embedded(tmp_path / "p.html")["session"]
+    assert session["reference"] is session["reference_states"] is None
+    assert not any("verdict" in one for one in session["said"])
+
+
+def test_the_reference_before_the_first_frame_holds_on_it(tmp_path: Path) -> None:
+    """A stream that goes on after a stop has a trace that begins later."""
+    trace = small_trace()
+    write_page(tmp_path / "p.html", Trace(trace.header, trace.events[10:]))
+    session = embedded(tmp_path / "p.html")["session"]
+    assert session["first_frame"] == 10 and session["reference_states"] == [[0, 0, 1], [2, 0, 2], [2, 1, 1]]
+    assert session["predicted_states"][0] == [0, 0, 1]
+    assert [one["frame"] for one in session["reference"]] == [2]
+
+
+def test_disagreements_the_list_and_links_in_a_browser(tmp_path: Path) -> None:
+    path = tmp_path / "p.html"
+    write_page(path, small_trace())
+    with open_browser() as new_page:
+        page = new_page(viewport={"width": 1280, "height": 900})
+        page.goto(path.as_uri() + "#frame=3")
+        assert chosen(page) == 3
+        # The state of step 1 differs on frames 12 and 13; an utterance is missed on 12, one is redundant on 17.
+        assert page.evaluate("timeline.disagreements") == [12, 17]
+        for key, expected in (("d", 12), ("d", 17), ("d", 17), ("Shift+D", 12), ("Shift+D", 12)):
+            page.keyboard.press(key)
+            assert chosen(page) == expected, key
+        caption = page.inner_text(".st-caption")
+        assert "missed Screw it on." in caption and "No earlier disagreement." in caption
+        assert "◐ in progress; reference: ● completed" in caption and "step 2" in caption
+        page.get_by_role("button", name="disagreement ›").click()
+        assert chosen(page) == 17
+
+        rows = page.locator(".st-list tbody tr")
+        assert [row.split("\t")[0] for row in rows.all_inner_texts()] == ["0:02", "0:06", "0:08.5"]
+        assert "+0.5 s" in rows.first.inner_text()  # the pair is in one row
+        page.get_by_role("button", name="same words +0.5 s Fetch the chassis.").click()
+        assert chosen(page) == 5 and page.locator(".st-line[aria-current=true]").count() == 1
+        page.keyboard.press("ArrowDown")
+        page.keyboard.press("Enter")
+        assert chosen(page) == 12
+
+        # A mark of few pixels: its text is read beside the pointer, a few pixels away from it too.
+        for _ in range(3):
+            page.keyboard.press("0")
+        box = page.locator(".st-lanes").bounding_box()
+        assistant = box["y"] + 24 + 13
+        page.mouse.move(box["x"] + page.evaluate("timeline.middle(5) - timeline.scale / 2") + 2, assistant)
+        assert "assistant, same words: Fetch the chassis." in page.inner_text(".st-tip")
+        page.mouse.move(box["x"] + page.evaluate("timeline.middle(17) - timeline.scale / 2") - 6, assistant)
+        assert "assistant, redundant: Well done." in page.inner_text(".st-tip")
+
+        page.get_by_role("button", name="copy a link to this frame").click()
+        comes_true(page, "/link/.test(document.querySelector('.st-caption').textContent)")
+        assert page.url.endswith("#frame=12")
+        page.evaluate("location.hash = 'frame=8'")
+        comes_true(page, "timeline.selected === 8")
+        assert page.problems == []
+
+
+def test_several_timelines_on_one_page(tmp_path: Path) -> None:
+    """As a report draws them: other data, words of its own, keys only where the focus is."""
+    session = {
+        "id": "one", "frames": 30, "fps": 2, "first_frame": 0, "steps": ["Fetch it"], "predicted_states": [[3, 0, 1]],
+        "reference_states": None, "p_speak": [], "p_update": [], "user": [], "reference": [
+            {"frame": 9, "text": "Now the blue cup", "verdict": "matched",
+             "words": [["Now the ", False], ["blue", True], [" cup", False]]}],
+        "said": [{"frame": 10, "text": "Now the red cup", "verdict": "matched", "pair": 0,
+                  "words": [["Now the ", False], ["red", True], [" cup", False]]}],
+    }  # fmt: skip
+    template = """<!doctype html><meta http-equiv="Content-Security-Policy"
+        content="default-src 'none'; style-src 'unsafe-inline'; script-src '__SCRIPT_HASH__'">
+        <style>
+/* include: palette.css */
+/* include: session_timeline.css */
+</style><div id="a"></div><details><summary>more</summary><div id="b"></div></details>
+<script id="data" type="application/json">__PAGE_DATA__</script><script>
+/* include: session_timeline.js */
+const { sessions } = JSON.parse(document.getElementById("data").textContent);
+const [a, b] = sessions.map((one, n) => SessionTimeline.draw(document.getElementById("ab"[n]), one,
+  { verdicts: { matched: "alike" } }));
+</script>"""
+    write_html(tmp_path / "p.html", template, {"sessions": [session, {**session, "id": HOSTILE}]})
+    with open_browser() as new_page:
+        page = new_page(viewport={"width": 800, "height": 900})
+        page.goto((tmp_path / "p.html").as_uri())
+        marked = page.locator("#a .st-list mark").all_inner_texts()
+        assert marked == ["blue", "red"] and "alike" in page.inner_text("#a .st-list")
+        page.keyboard.press("End")
+        assert page.evaluate("[a.selected, b.selected]") == [10, 10]
+        page.get_by_text("more").click()
+        page.locator("#b .st-lanes").focus()
+        page.keyboard.press("End")
+        assert page.evaluate("[a.selected, b.selected]") == [10, 29]
+        comes_true(page, "b.scale > 10")  # drawn once it is seen
+        assert page.locator(".st-bar >> text=disagreement").count() == 2
+        assert page.problems == []
+
+
+def test_a_template_cannot_include_what_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"other\.js"):
+        write_html(tmp_path / "p.html", "<script>\n/* include: other.js */\n</script>__PAGE_DATA__", {})
+    assert list(tmp_path.iterdir()) == []

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from model_fixtures import small_processor
+from stream_fixtures import PLAN, talkative_model
 from trace_fixtures import HOSTILE, make_trace
 
 from prospect_hf.errors import DataError, UsageError
-from prospect_hf.streaming.trace import EVENT_KEYS, Trace, TraceWriter, read_trace
-from streaming_dst_smolvlm import StreamEvent
+from prospect_hf.streaming.trace import EVENT_KEYS, Trace, TraceWriter, read_trace, trace_header
+from streaming_dst_smolvlm import DSTStream, StreamEvent
 
 Event = make_dataclass("Event", EVENT_KEYS)
 
@@ -206,3 +208,19 @@ def test_files_that_are_no_traces_are_refused(tmp_path: Path) -> None:
     (tmp_path / "v.mp4").write_bytes(bytes(range(256)))
     with pytest.raises(DataError, match="line 1: broken JSON"):
         read_trace(tmp_path / "v.mp4")
+
+
+def test_a_header_says_how_the_stream_decides(tmp_path: Path) -> None:
+    stream = DSTStream(talkative_model(), small_processor(), PLAN, "the red wheel", context="drop_middle")
+    stream.batch.speaking_threshold = 0.25
+    reference = {"utterances": [{"frame": 3, "text": "two"}], "states": [[3, 2, 1]]}
+    header = trace_header(stream, "clip.mp4", "talkative", reference)
+    with TraceWriter(tmp_path / "t.jsonl", header):
+        pass
+    back = read_trace(tmp_path / "t.jsonl").header
+    assert back == as_json(header)
+    assert (back["goal"], back["plan"], back["fps"]) == ("the red wheel", PLAN, stream.batch.model.config.fps)
+    assert (back["speaking_threshold"], back["source"], back["model"]) == (0.25, "clip.mp4", "talkative")
+    assert back["dst_update_threshold"] == stream.batch.model.config.dst_update_threshold
+    assert back["context"]["strategy"] == "drop_middle" and back["context"]["max_tokens"] == stream.batch.max_tokens
+    assert back["reference"] == reference

@@ -20,7 +20,8 @@ from prospect_hf.data.clips import ClipCollator, ClipDataset
 from prospect_hf.data.reader import FrameReader
 from prospect_hf.data.session_rows import SessionRows
 from prospect_hf.sessions import IGNORE
-from prospect_hf.training.tiny import TinyShape, tiny_model, tiny_processor
+from prospect_hf.training.arguments import TinyShape
+from prospect_hf.training.tiny import tiny_model, tiny_processor
 
 SIZE = 24  # pixels; patches of 4 and no pixel shuffle leave 6 x 6 vision tokens
 WORDS = ("attach", "the", "red", "wheel", "and", "tighten", "bolt", "two", "now", "please", "where", "does", "done")

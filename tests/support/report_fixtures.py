@@ -6,6 +6,7 @@ import random
 from itertools import pairwise
 from typing import Any
 
+from prospect_hf.evaluation.report.sessions import PROBABILITY_UNITS, SESSION_FIGURES
 from prospect_hf.metrics.catalogue import FIGURES
 
 SOURCES = ["assembly101", "ego4d", "egoexolearn", "epickitchens", "holoassist", "wtag"]
@@ -26,7 +27,7 @@ def make_results(sessions: int = 12, frames: int = 160, *, seed: int = 0, text: 
         runs[-1]["stamp"]["context"] = {"strategy": strategy, "max_tokens": 288, "keep": [1, 2]}
     for name, skill in (("silent", 0.1), ("majority", 0.3), ("oracle", 1.0)):
         runs.append(_run(f"baseline, {name}", "baseline", skill, rng, sessions, frames, text))
-    return {"kind": "prospect_hf_evaluation", "version": 1, "written": "2026-11-25T17:40:00Z", "runs": runs}
+    return {"kind": "prospect_hf_evaluation", "version": 2, "written": "2026-11-25T17:40:00Z", "runs": runs}
 
 
 def _run(
@@ -43,14 +44,15 @@ def _run(
         "encoder": "all-MiniLM-L6-v2 @ 9f3c", "prospect_hf": "0.1.0", "torch": "2.13.0",
     }  # fmt: skip
     views = [_view(rng, number, skill, frames, baseline, silent, text) for number in range(sessions)]
-    views.sort(key=lambda view: -view["score"])
+    views.sort(key=lambda view: view["score"])
     return {
         "name": name,
         "stamp": stamp,
         "scores": {scope: _scores(rng, mode, skill, silent, scope) for scope in ["all", *SOURCES]},
         "sessions": [
             {name: view[name] for name in ("id", "source", "frames")}
-            | {"recording": view["id"], "fingerprint": "0f", "tally": {"n": 1.0}}
+            | {"recording": view["id"], "fingerprint": "0f", "counts": {"n": 1.0}, "score": view["score"]}
+            | {"figures": dict.fromkeys(SESSION_FIGURES, None if silent else view["score"])}
             for view in views
         ],
         "curves": {} if baseline else {"speaking": _curve(skill), "dst_update": _curve(skill - 0.1)},
@@ -59,7 +61,7 @@ def _run(
             "transition": [round(rng.gauss(0.5, 4 - 3 * skill) * FPS) / FPS for _ in range(0 if silent else 400)],
             "speaking": [round(rng.gauss(-0.3, 2) * FPS) / FPS for _ in range(0 if silent else 250)],
         },
-        "shown": {"best": views[:10], "worst": views[::-1][:10]},
+        "views": views,
         "ranked_by": "mean of joint state accuracy and stream-matching F1",
     }
 
@@ -116,28 +118,28 @@ def _view(
     steps = [text or step for step in STEPS]
     begins = [round((step + 0.4) * frames / (len(steps) + 1)) for step in range(len(steps) + 1)]
     truth, predicted, said, reference = [], [], [], []
-    p_speak = [round(rng.betavariate(1, 12), 3) for _ in range(frames)]
-    p_update = [round(rng.betavariate(1, 14), 3) for _ in range(frames)]
+    p_speak = [round(rng.betavariate(1, 12) * PROBABILITY_UNITS) for _ in range(frames)]
+    p_update = [round(rng.betavariate(1, 14) * PROBABILITY_UNITS) for _ in range(frames)]
     for step, (begin, end) in enumerate(pairwise(begins)):
         truth += [[begin, step, 1], [end, step, 2]]
-        reference.append({"frame": begin, "text": text or f"Now: {steps[step].lower()}.", "verdict": "correct"})
+        reference.append({"frame": begin, "text": text or f"Now: {steps[step].lower()}.", "verdict": "missed"})
         if silent:
-            reference[-1]["verdict"] = "missed"
             continue
         late = min(rng.choice([0, 0, 1, 3]), frames - 1 - begin)
         predicted += [[begin + late, step, 1], [min(end + late, frames - 1), step, 2]]
-        p_update[begin + late] = 0.9
+        p_update[begin + late] = 9 * PROBABILITY_UNITS // 10
         if rng.random() > skill:
-            reference[-1]["verdict"] = "missed"
             if step % 2:
                 said.append(
                     {"frame": min(begin + 6, frames - 1), "text": text or "Well done, go on!", "verdict": "redundant"}
                 )
             continue
-        verdict = "correct" if rng.random() < skill else "wrong"
-        reference[-1]["verdict"] = verdict
-        said.append({"frame": begin + late, "text": text or f"Please {steps[step].lower()}.", "verdict": verdict})
-        p_speak[begin + late] = 0.8
+        matched, exact = rng.random() < skill, not step
+        pair = {"verdict": "matched" if matched else "different", "cosine": 0.8 if matched else 0.4, "exact": exact}
+        words = f"{'Now:' if exact else 'Please'} {steps[step].lower()}."
+        said.append({"frame": begin + late, "text": text or words, "partner": begin, **pair})
+        reference[-1] |= {"partner": begin + late, **pair}
+        p_speak[begin + late] = 8 * PROBABILITY_UNITS // 10
     return {
         "id": f"{source}.v{number}.talk_some_0", "source": source, "goal": text or "Assemble the toy dump truck",
         "score": round(min(1.0, skill * rng.uniform(0.8, 1)), 4), "frames": frames, "fps": FPS,

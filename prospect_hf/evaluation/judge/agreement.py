@@ -1,4 +1,4 @@
-"""How far the votes of a judge agree."""
+"""Agreement between the votes of a judge."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from prospect_hf.metrics.catalogue import MARKS
 
 
 def agreement(judgements: Sequence[Judgement]) -> dict[str, float | None]:
-    """How far the votes on the same session and mark agree; None where that is undefined.
+    """Agreement of the votes on the same session and mark; None where that is undefined.
 
     ``exact`` and ``within_one``: share of pairs of votes that are equal, and that are at most 1 apart, over all marks.
-    ``alpha_<mark>``: Krippendorff's, of each mark alone: pooled, what sets one mark's votes apart from another's would
-    count as agreement.
+    ``alpha_<mark>``: Krippendorff's alpha, computed for each mark alone: with all marks pooled, the differences between
+    the marks would count as agreement.
     """
     units = {mark: [[vote[mark] for vote in judgement.votes] for judgement in judgements] for mark in MARKS}
     every = [unit for of_mark in units.values() for unit in of_mark]

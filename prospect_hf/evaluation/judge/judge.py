@@ -1,8 +1,8 @@
 """A language model as judge of whole streamed dialogues: four marks of 1 to 5, as in the ProAssist paper.
 
-Transcripts are data, and a trained assistant may say anything. They go to the judge as JSON in which no tag can stand,
-under a system prompt that no transcript changes. Each session is judged several times, with another seed each time, so
-that the marks come with how far the votes agree.
+Transcripts are untrusted data, since a trained assistant may say anything. They are sent as JSON without angle
+brackets, under a fixed system prompt. Each session is judged several times with different seeds, to measure how well
+the votes agree.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from prospect_hf.llm.client import LLMClient, Question
 from prospect_hf.metrics.catalogue import MARKS
 
 SCALE = (1, 2, 3, 4, 5)
-# The reason stands first, so that the marks follow from it.
+# The reason comes first, so that the marks follow from it.
 SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {"reason": {"type": "string"}, **{mark: {"type": "integer", "enum": list(SCALE)} for mark in MARKS}},
     "required": ["reason", *MARKS],
     "additionalProperties": False,
 }
-# About 30,000 tokens of English, which nearly every judge's context holds.
+# About 30,000 tokens of English, which fit into the context of nearly every judge.
 MAX_CHARACTERS = 100_000
 
 
 @dataclass(frozen=True)
 class Line:
-    """Something said, ``seconds`` after the session's start."""
+    """One utterance, ``seconds`` after the start of the session."""
 
     seconds: float
     speaker: Literal["user", "assistant"]
@@ -43,7 +43,7 @@ class Line:
 
 @dataclass(frozen=True)
 class JudgedSession:
-    """A session as the judge sees it: the plan, what should have been said, and what was said, in order of time."""
+    """A session as the judge sees it: the plan, and the reference and the predicted transcript in order of time."""
 
     session_id: str
     goal: str
@@ -54,7 +54,7 @@ class JudgedSession:
 
 @dataclass(frozen=True)
 class Judgement:
-    """The votes on a session, mark -> 1 to 5 each, and the reason that each vote gives."""
+    """The votes on a session, mark -> 1 to 5 each, and the reason of each vote."""
 
     session_id: str
     votes: tuple[dict[str, int], ...]
@@ -72,11 +72,11 @@ def judge_sessions(
 
     Args:
         votes: on each session; they differ only where ``llm.temperature`` is over 0.
-        max_characters: of a session's message; a longer one is an error, and never cut.
+        max_characters: of a session's message; a longer message is an error and is not cut.
 
     Raises:
         UsageError: no votes, or the server cannot be asked.
-        DataError: a session that cannot be judged, or an answer that cannot be used.
+        DataError: a session is too long or has an invalid time, or an answer does not follow the schema.
     """
     if votes < 1:
         raise UsageError(f"The judge's votes must be at least 1, not {votes}.")
@@ -97,7 +97,7 @@ def judge_messages(session: JudgedSession, max_characters: int = MAX_CHARACTERS)
     """The chat that asks for a judgement: the fixed system prompt, and the session as JSON between two tags.
 
     Raises:
-        DataError: a time that is no number, or a session that is too long.
+        DataError: a time is not finite, a speaker is unknown, or the session is too long.
     """
     told = {
         "goal": _plain(session.goal),
@@ -105,19 +105,19 @@ def judge_messages(session: JudgedSession, max_characters: int = MAX_CHARACTERS)
         "reference": _transcript(session.reference, session.session_id),
         "predicted": _transcript(session.predicted, session.session_id),
     }
-    # Without angle brackets no text can end the data, however it is written.
+    # Without angle brackets, no text can close the <session> tag.
     data = json.dumps(told, ensure_ascii=False).replace("<", "\\u003c").replace(">", "\\u003e")
     content = f"The session to judge:\n<session>\n{data}\n</session>\nGive the reason and the four marks."
     if len(content) > max_characters:
         raise DataError(
-            f"{session.session_id}: its transcripts make {len(content)} characters and the judge is given at most "
-            f"{max_characters}; a judge reads whole sessions, so leave this one out."
+            f"{session.session_id}: its transcripts have {len(content)} characters, more than the limit of "
+            f"{max_characters}; a session is judged as a whole, so leave this one out."
         )
     return [{"role": "system", "content": _prompt()}, {"role": "user", "content": content}]
 
 
 def prompt_hash() -> str:
-    """12 hex digits of the judge's instructions: marks under other instructions are other marks."""
+    """12 hex digits of the system prompt, for the stamp: marks of different prompts cannot be compared."""
     return hashlib.sha256(_prompt().encode()).hexdigest()[:12]
 
 
@@ -128,14 +128,14 @@ def _prompt() -> str:
 def _transcript(lines: Sequence[Line], session_id: str) -> list[dict[str, float | str]]:
     for line in lines:
         if not math.isfinite(line.seconds):
-            raise DataError(f"{session_id}: {line.text[:40]!r} is said at {line.seconds} s, which is no time.")
+            raise DataError(f"{session_id}: {line.text[:40]!r} has the time {line.seconds} s, which is not finite.")
         if line.speaker not in ("user", "assistant"):
-            raise DataError(f"{session_id}: {line.speaker!r} speaks; a speaker is user or assistant.")
+            raise DataError(f"{session_id}: unknown speaker {line.speaker!r}; it must be user or assistant.")
     return [{"seconds": round(line.seconds, 1), "speaker": line.speaker, "text": _plain(line.text)} for line in lines]
 
 
 def _plain(text: str) -> str:
-    """Text on one line, without what is not seen: control and format characters, half surrogates."""
+    """Text on one line, without invisible characters: control and format characters, half surrogates."""
     seen = "".join(c for c in " ".join(text.split()) if unicodedata.category(c) not in ("Cc", "Cf", "Cs"))
     return " ".join(seen.split())
 
@@ -143,7 +143,7 @@ def _plain(text: str) -> str:
 def judge_counts(judgement: Judgement) -> dict[str, float]:
     """Sums that add up over sessions: ``judge_sessions``, and for each mark the mean over the votes.
 
-    A figure is the sum over sessions, divided by ``judge_sessions``.
+    A figure is the sum of its mark over sessions, divided by ``judge_sessions``.
     """
     count = len(judgement.votes)
     sums = {f"judge_{mark}_sum": sum(vote[mark] for vote in judgement.votes) / count for mark in MARKS}

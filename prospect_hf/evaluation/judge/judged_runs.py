@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,19 +10,20 @@ from prospect_hf.data.session_rows import SessionRows
 from prospect_hf.evaluation.judge.agreement import agreement
 from prospect_hf.evaluation.judge.judge import JudgedSession, Line, judge_counts, judge_sessions
 from prospect_hf.evaluation.predictions import Prediction
+from prospect_hf.evaluation.scored_run import ScoredRun
 from prospect_hf.llm.client import LLMClient
 from prospect_hf.metrics.counts import Counts
 
 
 @dataclass(frozen=True)
 class Judged:
-    """What a judge said of a run.
+    """The marks that a judge gave to a run.
 
     Args:
         counts: of each session.
         votes: by session id: ``votes`` (mark -> 1 to 5 each) and ``reasons``.
-        agreement: ``judge_exact`` and so on; None where one vote has nothing to agree with, or where the judge is asked
-            at temperature 0, where votes are no votes.
+        agreement: ``judge_exact`` and so on; None where there is one vote only, or where the judge is asked at
+            temperature 0, where all votes are copies of one.
     """
 
     counts: list[Counts]
@@ -30,15 +31,9 @@ class Judged:
     agreement: dict[str, float | None]
 
 
-def judge_run(
-    client: LLMClient,
-    votes: int,
-    sessions: Sequence[SessionRows],
-    predictions: Sequence[Prediction],
-    fps: float,
-) -> Judged:
-    """Let the judge vote on each session's dialogue."""
-    judged = [judged_session(session, made, fps) for session, made in zip(sessions, predictions, strict=True)]
+def judge_run(client: LLMClient, votes: int, run: ScoredRun) -> Judged:
+    """Ask the judge for its votes on the dialogue of each session of ``run``."""
+    judged = [judged_session(scored.session, scored.prediction, run.fps) for scored in run.sessions]
     judgements = judge_sessions(client, judged, votes)
     agreed = agreement(judgements)
     if not client.arguments.temperature:
@@ -51,7 +46,7 @@ def judge_run(
 
 
 def judged_session(session: SessionRows, prediction: Prediction, fps: float) -> JudgedSession:
-    """Reference and prediction as transcripts; an utterance on frame i is heard at its end."""
+    """Reference and prediction as transcripts; the time of an utterance is the end of its frame."""
 
     def lines(said: Mapping[int, str]) -> tuple[Line, ...]:
         user = [(at, Line((at + 1) / fps, "user", i.user_text)) for at, i in session.items.items() if i.user_text]

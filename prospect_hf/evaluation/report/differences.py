@@ -1,7 +1,6 @@
-"""Is B better than A? Paired differences of two results over the sessions that both hold, with intervals.
+"""Compare two results: paired differences of their figures over the sessions that both have, with intervals.
 
-Both results' counts are drawn with the same sessions, so what makes a session hard for both cancels out of the
-difference.
+The bootstrap draws the same sessions for both results, so the difficulty of a session cancels out of the difference.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from prospect_hf.evaluation.report.page import write_report
 from prospect_hf.evaluation.report.results import read_results
 from prospect_hf.evaluation.score import figures
 from prospect_hf.metrics.bootstrap import draw_weights, drawn_sums, interval, recording_sums
-from prospect_hf.metrics.catalogue import FIGURES, PAIRS
+from prospect_hf.metrics.catalogue import FIGURES, PAIRS, Figure
 from prospect_hf.metrics.counts import plain, total
 from prospect_hf.tables import table
 
@@ -29,13 +28,13 @@ def paired_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], draws
     """Two runs of ``results.json``, figure by figure.
 
     Args:
-        ours, theirs: A and B.
+        ours, theirs: the runs A and B.
         draws: of the bootstrap.
 
     Returns:
-        ``sessions`` (how many both hold), ``left_out`` (ids that one of them lacks) and ``figures``: name -> ``a``,
-        ``b``, ``difference`` (b - a) and its 95 % interval ``low``, ``high``, None where undefined; figures that only
-        one has are left out, and those of a sentence encoder or a judge where the two used different ones.
+        ``sessions`` (how many both have), ``left_out`` (ids that only one of them has) and ``figures``: name -> ``a``,
+        ``b``, ``difference`` (b - a) and its 95 % interval ``low``, ``high``, None where undefined. Figures that only
+        one run has are left out; so are those of the sentence encoder or of the judge, if A and B used different ones.
 
     Raises:
         DataError: no session in common, or one that is not the same in both.
@@ -54,7 +53,7 @@ def paired_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], draws
     recordings = [a[name]["recording"] for name in common]
     sides = []
     for sessions in (a, b):
-        counts = [sessions[name]["tally"] for name in common]
+        counts = [sessions[name]["counts"] for name in common]
         alone = figures(recording_sums(counts, recordings))
         sides.append((plain(figures(total(counts))), figures(drawn_sums(counts, weights)), alone))
     (value_a, drawn_a, alone_a), (value_b, drawn_b, alone_b) = sides
@@ -71,7 +70,7 @@ def paired_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], draws
             continue
         if figure.group in apart:
             continue
-        # An infinite perplexity is written as undefined, and is that here, too.
+        # An infinite perplexity is undefined, here as in results.json.
         before, after = (None if v is None or not math.isfinite(v) else v for v in (value_a[name], value_b[name]))
         difference = None if before is None or after is None else after - before
         with np.errstate(invalid="ignore"):
@@ -84,18 +83,16 @@ def paired_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], draws
 
 
 def compare_command(argv: Sequence[str]) -> int:
-    """``compare A B``: print the differences; A and B are results, or ``FILE#RUN`` for one run of several."""
+    """``compare A B``: print the differences of every run that both have; ``FILE#RUN`` chooses one run of a file."""
     if len(argv) != 2:
         raise UsageError("compare takes two results: compare A B, each a folder or results.json, #RUN for one run.")
-    pairs = run_pairs(*(read_side(side) for side in argv))
-    for a, b in pairs:
-        differences = paired_differences(a, b)
-        print(difference_table(a, b, differences))
+    for a, b in run_pairs(*(read_side(side) for side in argv)):
+        print(difference_table(a, b, paired_differences(a, b)))
     return 0
 
 
 def read_side(side: str) -> list[dict[str, Any]]:
-    """The runs of ``FILE`` or the one of ``FILE#RUN``.
+    """All runs of ``FILE``, or the chosen one of ``FILE#RUN``.
 
     Raises:
         UsageError: no such run.
@@ -113,7 +110,7 @@ def read_side(side: str) -> list[dict[str, Any]]:
 def run_pairs(
     ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]]
 ) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """The runs to compare: one with one, or those of the same name.
+    """The pairs of runs to compare: two single runs, or all runs of the same name, streams first, without baselines.
 
     Raises:
         UsageError: no name in common.
@@ -126,61 +123,78 @@ def run_pairs(
     ]
     if not pairs:
         raise UsageError("The two results have no run of the same name; choose one of each with FILE#RUN.")
-    return pairs
+    return sorted(pairs, key=lambda pair: pair[0]["stamp"]["mode"] != "stream")
 
 
 def difference_table(a: Mapping[str, Any], b: Mapping[str, Any], differences: Mapping[str, Any]) -> str:
-    """The differences as text; a star marks those whose interval leaves 0 out."""
+    """The differences as text, one row for each figure that differs; a star marks intervals that exclude 0."""
     rows = [["B - A", "A", "B", "difference", "95 % interval", ""]]
+    equal = 0
     for name, of_figure in differences["figures"].items():
-        figure = FIGURES[name]
         if of_figure["a"] is None and of_figure["b"] is None:
             continue
-        cells = ["–" if of_figure[key] is None else f"{of_figure[key]:.{figure.digits}f}" for key in ("a", "b")]
-        change = of_figure["difference"]
-        low, high = of_figure["low"], of_figure["high"]
-        between = "" if low is None else f"{low:+.{figure.digits}f} to {high:+.{figure.digits}f}"
-        told = "–" if change is None else f"{change:+.{figure.digits}f}"
-        sure = ""
-        shown = change is not None and float(f"{change:.{figure.digits}f}") != 0
-        if shown and low is not None and (low > 0 or high < 0):
-            sure = "*"
-            if figure.higher_is_better is not None:
-                sure += " better" if (low > 0) == figure.higher_is_better else " worse"
-        rows.append([f"{figure.group}: {figure.label}", *cells, told, between, sure])
+        if of_figure["difference"] == 0 and not of_figure["low"] and not of_figure["high"]:
+            equal += 1
+        else:
+            rows.append(_row(FIGURES[name], of_figure))
     out = differences["left_out"]
+    names = a["name"] if a["name"] == b["name"] else f"{a['name']} (A) and {b['name']} (B)"
     lines = [
-        f"A: {a['name']} of {a['stamp']['model']} ({a['stamp']['model_revision']})",
-        f"B: {b['name']} of {b['stamp']['model']} ({b['stamp']['model_revision']})",
-        f"{differences['sessions']} sessions in both" + (f", {len(out)} in one only and left out" if out else ""),
+        f"{names}: {differences['sessions']} sessions in both"
+        + (f", {len(out)} in only one of them and left out" if out else ""),
+        f"A: {a['stamp']['model']} ({a['stamp']['model_revision']})",
+        f"B: {b['stamp']['model']} ({b['stamp']['model_revision']})",
     ]
     if a["stamp"]["mode"] != b["stamp"]["mode"]:
         lines.append(f"Note: A is {a['stamp']['mode']}, B is {b['stamp']['mode']}: not the same task.")
-    for key, what in (("encoder", "stream matching and texts of its pairs"), ("judge", "marks")):
+    for key, what in (("encoder", "stream matching and the texts of its pairs"), ("judge", "marks")):
         if a["stamp"].get(key) != b["stamp"].get(key):
-            lines.append(f"The two differ in their {key}, so {what} are left out.")
-    note = f"* the interval leaves 0 out; of {len(rows) - 1} figures without any difference one in 20 would, too"
-    return "\n".join(["", *lines, "", table(rows), note])
+            lines.append(f"A and B used different settings of {key}, so {what} are left out.")
+    if len(rows) == 1:
+        return "\n".join(["", *lines, f"All {equal} figures are equal in A and B."])
+    note = f"* the interval excludes 0; without any real difference, about 1 in 20 of the {len(rows) - 1} rows would"
+    same = [f"{equal} more figures are equal in A and B."] if equal else []
+    return "\n".join(["", *lines, "", table(rows), *same, note])
+
+
+def _row(figure: Figure, found: Mapping[str, float | None]) -> list[str]:
+    """A figure's cells: label, A, B, difference, interval, and a star where the interval excludes 0."""
+    before, after = ("–" if found[key] is None else f"{found[key]:.{figure.digits}f}" for key in ("a", "b"))
+    change, low, high = found["difference"], found["low"], found["high"]
+    label = f"{figure.group}: {figure.label}"
+    if change is None:
+        return [label, before, after, "–", "", ""]
+    if low is None or high is None:
+        return [label, before, after, f"{change:+.{figure.digits}f}", "", ""]
+    star = ""
+    if float(f"{change:.{figure.digits}f}") != 0 and (low > 0 or high < 0):
+        star = "*"
+        if figure.higher_is_better is not None:
+            star += " better" if (low > 0) == figure.higher_is_better else " worse"
+    between = f"{low:+.{figure.digits}f} to {high:+.{figure.digits}f}"
+    return [label, before, after, f"{change:+.{figure.digits}f}", between, star]
 
 
 def report_command(argv: Sequence[str]) -> int:
     """``report OUT.html A [B ...]``: one page of the runs of several results."""
     if len(argv) < 2:
-        raise UsageError("report takes the page to write and results: report OUT.html A [B ...].")
+        raise UsageError("report takes a page to write and one or more results: report OUT.html A [B ...].")
     out = Path(argv[0])
     if out.suffix != ".html":
-        raise UsageError(f"report writes a page: {out} must end in .html, and stands before the results.")
+        raise UsageError(
+            f"report writes its first argument, {out}, which must end in .html: report OUT.html A [B ...]."
+        )
     results = [read_results(Path(path)) for path in argv[1:]]
     runs: dict[str, dict[str, Any]] = {}
     for path, run in ((path, run) for path, one in zip(argv[1:], results, strict=True) for run in one["runs"]):
         name, baseline = run["name"], run["stamp"]["mode"] == "baseline"
         twin = runs.get(name) if baseline else None
         if twin is not None and all(run["stamp"][key] == twin["stamp"][key] for key in ("data_fingerprint", "encoder")):
-            continue  # one and the same
+            continue  # the same baseline on the same data
         if len(results) > 1 and (not baseline or twin is not None):
             name = f"{Path(path).name}: {name}"
         if name in runs:
-            raise DataError(f"run {name!r} stands in two of the results; give their folders different names.")
+            raise DataError(f"run {name!r} occurs in two of the results; give their folders different names.")
         runs[name] = {**run, "name": name}
     out.parent.mkdir(parents=True, exist_ok=True)
     write_report(out, {**results[0], "runs": list(runs.values())})

@@ -1,4 +1,4 @@
-"""The table that an evaluation prints: runs side by side."""
+"""The table that an evaluation prints: one column a run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ MAIN = (
     "matching_recall",
     "matching_f1",
     "matching_time_diff_s",
-    "matching_correct_pairs",
+    "matching_pairs",
+    "response_exact_match",
+    "text_exact_match",
+    "names_right_part",
     "response_bleu",
     "text_bleu4",
     "text_similarity",
@@ -33,14 +36,14 @@ MAIN = (
 )
 
 
-# Beside more runs than this the intervals would not fit on a screen.
+# With more runs than this, the intervals do not fit on a screen.
 WIDE = 5
 
 
 def overview_table(runs: Sequence[Mapping[str, Any]]) -> str:
-    """The main figures over all sources, a column a run; – is undefined.
+    """The main figures over all sources, one column a run; – is undefined.
 
-    Where the runs are few, half the width of each 95 % interval stands beside the figure.
+    With at most ``WIDE`` runs, each figure is followed by half the width of its 95 % interval.
     """
     rows = [["", *(run["name"].removeprefix("stream, ").removeprefix("baseline, ") for run in runs)]]
     for name in MAIN:

@@ -1,18 +1,20 @@
-"""The results of an evaluation as one HTML file: which run is better, by how much, and in which sessions it goes wrong.
+"""The results of an evaluation as one HTML file: which run is better, by how much, and in which sessions it fails.
 
-The file has no external resources and works from a disk without network. All text of the results is data: it travels
-as JSON whose markup characters are escaped, and the page's script only ever sets it as text.
+The file has no external resources and works without network. All text of the results is data: it is embedded as JSON
+whose markup characters are escaped, and the page's script sets it only as text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from prospect_hf.evaluation.report.schema import RUN_KEYS, STAMP_KEYS, check_results
+from prospect_hf.evaluation.report.schema import STAMP_KEYS, check_results
+from prospect_hf.evaluation.report.sessions import PROBABILITY_UNITS, SESSION_FIGURES
 from prospect_hf.html import write_html
 from prospect_hf.metrics.catalogue import FIGURES
 
@@ -29,11 +31,16 @@ OVERVIEW = (
     ("matching_redundant_rate", "redundant", "Stream matching"),
     ("matching_missing_rate", "missing", "Stream matching"),
     ("matching_time_diff_s", "distance, s", "Stream matching"),
-    ("matching_correct_pairs", "pairs", "Texts of correct pairs"),
-    ("text_bleu4", "BLEU-4", "Texts of correct pairs"),
-    ("text_similarity", "similarity", "Texts of correct pairs"),
+    ("matching_pairs", "pairs", "Texts of matched pairs"),
+    ("text_exact_match", "exact", "Texts of matched pairs"),
+    ("names_right_part", "right part", "Texts of matched pairs"),
+    ("text_bleu4", "BLEU-4", "Texts of matched pairs"),
     ("judge_overall", "overall", "Judge"),
 )
+
+# The timelines of a page have at most this many characters. They are embedded in equal parts for each run, worst
+# sessions first, and the page says how many are left out.
+VIEW_CHARACTERS = 24_000_000
 
 # The table of dialogue generation in the ProAssist paper; I is the number of tokens a frame.
 PUBLISHED: dict[str, Any] = {
@@ -50,34 +57,31 @@ PUBLISHED: dict[str, Any] = {
 
 
 def write_report(path: Path, results: Mapping[str, Any]) -> None:
-    """Write the results of an evaluation (``results.json``, version 1) as one self-contained HTML file.
+    """Write the results of an evaluation (``results.json``, version 2) as one self-contained HTML file.
 
-    The sessions' tallies stay behind: of them the page needs only how many sessions and frames there are. The file is
-    written beside its place, then renamed.
+    The counts of the sessions are left out: the page shows figures. Timelines past ``VIEW_CHARACTERS`` are left out,
+    and the page says how many. The file is written beside its place, then renamed.
 
     Raises:
         DataError: as :func:`check_results`.
     """
     check_results(results, str(path))
+    each = VIEW_CHARACTERS // len(results["runs"])
     data = {
         "figures": {key: asdict(figure) for key, figure in FIGURES.items()},
         "overview": OVERVIEW,
+        "session_figures": SESSION_FIGURES,
+        "probability_units": PROBABILITY_UNITS,
         "published": PUBLISHED,
         "stamp_keys": STAMP_KEYS,
-        "results": {**results, "runs": [_shown_run(run) for run in results["runs"]]},
+        "results": {**results, "runs": [_shown_run(run, each) for run in results["runs"]]},
     }
     template = resources.files("prospect_hf.evaluation.report").joinpath("report.html").read_text(encoding="utf-8")
     write_html(path, template, data)
 
 
-def _shown_run(run: Mapping[str, Any]) -> dict[str, Any]:
-    """The run without its tallies: ``counts`` are [sessions, frames] by scope; scores to 6 digits after the point."""
-    counts = {"all": [0, 0]}
-    for session in run["sessions"]:
-        for scope in ("all", session["source"]):
-            count = counts.setdefault(scope, [0, 0])
-            count[0] += 1
-            count[1] += session["frames"]
+def _shown_run(run: Mapping[str, Any], characters: int) -> dict[str, Any]:
+    """The run as the page needs it: scores to 6 digits, sessions without counts, timelines up to a size."""
     scores = {
         scope: {
             figure: {name: number if number is None else round(number, 6) for name, number in score.items()}
@@ -85,4 +89,21 @@ def _shown_run(run: Mapping[str, Any]) -> dict[str, Any]:
         }
         for scope, of_scope in run["scores"].items()
     }
-    return {key: run[key] for key in RUN_KEYS if key != "sessions"} | {"scores": scores, "counts": counts}
+    sessions = [
+        {key: session[key] for key in ("id", "source", "recording", "frames", "score")}
+        | {"figures": {name: value if value is None else round(value, 6) for name, value in session["figures"].items()}}
+        for session in run["sessions"]
+    ]
+    return {**run, "scores": scores, "sessions": sessions, "views": _first_views(run["views"], characters)}
+
+
+def _first_views(views: Sequence[Mapping[str, Any]], characters: int) -> list[Mapping[str, Any]]:
+    """The first views that together have at most ``characters`` characters; always one, if there is one."""
+    kept: list[Mapping[str, Any]] = []
+    used = 0
+    for view in views:
+        used += len(json.dumps(view, separators=(",", ":")))
+        if kept and used > characters:
+            break
+        kept.append(view)
+    return kept

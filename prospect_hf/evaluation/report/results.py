@@ -1,6 +1,6 @@
-"""One evaluated run as it stands in ``results.json``: its stamp, figures with intervals, curves, and what is shown.
+"""``results.json``: each run's stamp, figures with intervals, curves and sessions; written and read here.
 
-A run is the predictions of one model in one mode on one set of sessions. Its counts of every session go along, so that
+A run is the predictions of one model in one mode on one set of sessions. The counts of every session are kept, so that
 results can be compared, pooled and resampled without the model or the corpus.
 """
 
@@ -19,9 +19,9 @@ from numpy.typing import ArrayLike, NDArray
 from prospect_hf.errors import DataError, UsageError
 from prospect_hf.evaluation.judge.judged_runs import Judged
 from prospect_hf.evaluation.report.schema import KIND, VERSION, check_results
-from prospect_hf.evaluation.report.sessions import delays, shown_sessions
+from prospect_hf.evaluation.report.sessions import delays, session_figures, session_scores, session_views
 from prospect_hf.evaluation.score import figures
-from prospect_hf.evaluation.scored_run import ScoredRun
+from prospect_hf.evaluation.scored_run import ScoredRun, ScoredSession
 from prospect_hf.files import write_json
 from prospect_hf.metrics.bootstrap import draw_weights, drawn_sums, interval, recording_sums
 from prospect_hf.metrics.catalogue import FIGURES
@@ -35,11 +35,11 @@ from prospect_hf.metrics.decisions import (
 from prospect_hf.metrics.states import STATES
 from prospect_hf.metrics.texts import distinct
 
-# Average precision is resampled on so many thresholds at most, at quantiles of the positives' scores.
+# Average precision is resampled on at most this many thresholds, at quantiles of the positives' scores.
 THRESHOLDS = 2000
 DRAWS_AT_A_TIME = 100
-# Counted and not estimated: no interval.
-NUMBERS = ("matching_correct_pairs",)
+# Figures that are counts: they have no interval.
+NUMBERS = ("matching_pairs",)
 
 Shown = dict[str, dict[str, float | None]]
 
@@ -47,7 +47,7 @@ Shown = dict[str, dict[str, float | None]]
 def run_result(
     name: str,
     stamp: Mapping[str, Any],
-    evaluated: ScoredRun,
+    run: ScoredRun,
     fingerprints: Mapping[str, str],
     draws: int,
     judged: Judged | None = None,
@@ -56,47 +56,48 @@ def run_result(
 
     Args:
         name: of the run.
-        stamp: what was evaluated, and how.
-        evaluated: the predictions and their counts.
+        stamp: which model was evaluated on which data, and with which settings.
+        run: the scored sessions.
         fingerprints: of each session, by its id.
         draws: of the bootstrap; 0: no intervals.
         judged: an LLM judge's votes, where there was one; their marks are among the counts already.
     """
-    sources = list(dict.fromkeys(session.source for session in evaluated.sessions))
-    scopes = {"all": evaluated, **{source: evaluated.of_source(source) for source in sources}}
+    sources = list(dict.fromkeys(scored.session.source for scored in run.sessions))
+    scopes = {"all": run, **{source: run.of_source(source) for source in sources}}
     scores = {scope: scope_scores(part, draws) for scope, part in scopes.items()}
     if judged is not None:
         scores["all"] |= {name: {"value": value, "low": None, "high": None} for name, value in judged.agreement.items()}
-    best, worst, ranked_by = shown_sessions(evaluated)
+    ranks, ranked_by = session_scores(run)
+    views = session_views(run, ranks)
+    sessions = [
+        {
+            "id": scored.session.session_id,
+            "source": scored.session.source,
+            "recording": scored.recording,
+            "frames": len(scored.session),
+            "fingerprint": fingerprints[scored.session.session_id],
+            "score": rank,
+            "figures": session_figures(scored),
+            "counts": dict(scored.counts),
+        }
+        for scored, rank in zip(run.sessions, ranks, strict=True)
+    ]
     if judged is not None:
-        for view in (*best, *worst):
-            view["judgement"] = judged.votes[view["id"]]
+        for entry in (*sessions, *views):
+            entry["judgement"] = judged.votes[entry["id"]]
     return {
         "name": name,
         "stamp": dict(stamp),
         "scores": scores,
-        "sessions": [
-            {
-                "id": session.session_id,
-                "source": session.source,
-                "recording": recording,
-                "frames": len(session),
-                "fingerprint": fingerprints[session.session_id],
-                "tally": dict(counts),
-            }
-            | ({} if judged is None else {"judgement": judged.votes[session.session_id]})
-            for session, recording, counts in zip(
-                evaluated.sessions, evaluated.recordings, evaluated.counts, strict=True
-            )
-        ],
-        "curves": {
-            "speaking": precision_recall_curve(*_pooled(evaluated, "speaking")),
-            "dst_update": precision_recall_curve(*_pooled(evaluated, "dst_update")),
-        },
-        "confusion": _confusions(total(evaluated.counts)),
-        "delays_s": delays(evaluated),
-        "shown": {"best": best, "worst": worst},
+        "sessions": sessions,
+        "views": views,
         "ranked_by": ranked_by,
+        "curves": {
+            "speaking": precision_recall_curve(*_pooled(run, "speaking")),
+            "dst_update": precision_recall_curve(*_pooled(run, "dst_update")),
+        },
+        "confusion": _confusions(total(run.counts)),
+        "delays_s": delays(run),
     }
 
 
@@ -108,9 +109,9 @@ def scope_scores(part: ScoredRun, draws: int) -> Shown:
         values[f"{name}_average_precision"] = average_precision(scores, labels)
         values[f"{name}_best_threshold"], values[f"{name}_best_f1"] = best_threshold(scores, labels)
         if values[f"{name}_best_f1"] is None:
-            values[f"{name}_best_threshold"] = None  # there was nothing to find one by
-    if part.predictions[0].table is not None:
-        said = [text for prediction in part.predictions for text in prediction.spoken.values()]
+            values[f"{name}_best_threshold"] = None  # without a positive label no threshold is the best
+    if part.sessions[0].tracked:
+        said = [one.text for scored in part.sessions for one in scored.said]
         values |= {"distinct_1": distinct(said, 1), "distinct_2": distinct(said, 2)}
     intervals = _intervals(part, draws) if draws else {}
     return {
@@ -152,10 +153,7 @@ def drawn_average_precision(part: ScoredRun, name: str, weights: NDArray[np.floa
         name: of the decision.
         weights: ``[draws, sessions]``.
     """
-    pairs = [
-        labelled_scores(scores, labels)
-        for scores, labels in (_of_session(part, index, name) for index in range(len(part.sessions)))
-    ]
+    pairs = [labelled_scores(*_decisions(scored, name)) for scored in part.sessions]
     positive = np.concatenate([score[truth] for score, truth in pairs])
     if not len(positive):
         return np.full(len(weights), np.nan)
@@ -178,15 +176,15 @@ def drawn_average_precision(part: ScoredRun, name: str, weights: NDArray[np.floa
     return np.concatenate(precisions)
 
 
-def _of_session(part: ScoredRun, index: int, name: str) -> tuple[ArrayLike, ArrayLike]:
-    session, prediction = part.sessions[index], part.predictions[index]
+def _decisions(scored: ScoredSession, name: str) -> tuple[ArrayLike, ArrayLike]:
+    """Probabilities and labels of one decision, ``[frames]`` each."""
     if name == "speaking":
-        return prediction.p_speak, session.speaking
-    return prediction.p_update, session.dst_update
+        return scored.prediction.p_speak, scored.session.speaking
+    return scored.prediction.p_update, scored.session.dst_update
 
 
 def _pooled(part: ScoredRun, name: str) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    pairs = [_of_session(part, index, name) for index in range(len(part.sessions))]
+    pairs = [_decisions(scored, name) for scored in part.sessions]
     return np.concatenate([np.asarray(p) for p, _ in pairs]), np.concatenate([np.asarray(y) for _, y in pairs])
 
 
@@ -199,7 +197,7 @@ def _confusions(sums: Counts) -> dict[str, list[list[int]]]:
 
 
 def write_results(path: Path, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Write ``results.json`` beside its place, then rename; returns what it holds.
+    """Write ``results.json`` beside its place, then rename; returns its content.
 
     Raises:
         DataError: a run without its stamp.
@@ -215,8 +213,8 @@ def read_results(path: Path) -> dict[str, Any]:
     """A checked ``results.json``, or that of a folder.
 
     Raises:
-        UsageError: there is none.
-        DataError: it is none, or a run lacks its stamp.
+        UsageError: there is no such file.
+        DataError: it is not a ``results.json`` of this version.
     """
     file = path / "results.json" if path.is_dir() else path
     try:

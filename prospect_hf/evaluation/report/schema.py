@@ -1,15 +1,16 @@
-"""The schema of ``results.json``, version 1, and the check that a file keeps to it."""
+"""The schema of ``results.json``, version 2, and the check that a file keeps to it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from prospect_hf.errors import DataError
+from prospect_hf.evaluation.scored_run import Verdict
 from prospect_hf.metrics.catalogue import FIGURES
 
-KIND, VERSION = "prospect_hf_evaluation", 1
+KIND, VERSION = "prospect_hf_evaluation", 2
 
 MODES = ("offline", "stream", "baseline")
 
@@ -18,9 +19,11 @@ STAMP_KEYS = (
     "speaking_threshold", "dst_update_threshold", "context", "tracking", "decoding", "encoder", "prospect_hf", "torch",
 )  # fmt: skip
 
-RUN_KEYS = ("name", "stamp", "scores", "sessions", "curves", "confusion", "delays_s", "shown", "ranked_by")
+RUN_KEYS = ("name", "stamp", "scores", "sessions", "views", "ranked_by", "curves", "confusion", "delays_s")
 
-SESSION_KEYS = ("id", "source", "recording", "frames", "fingerprint", "tally")
+SESSION_KEYS = ("id", "source", "recording", "frames", "fingerprint", "score", "figures", "counts")
+
+VERDICTS: tuple[str, ...] = get_args(Verdict)
 
 VIEW_KEYS = (
     "id", "source", "goal", "score", "frames", "fps", "first_frame", "steps", "reference_states", "predicted_states",
@@ -29,7 +32,7 @@ VIEW_KEYS = (
 
 
 def check_results(results: Any, where: str) -> None:
-    """Whether ``results`` are an evaluation of version 1 that says of every run what was run on what.
+    """Check that ``results`` are an evaluation of version 2 in which every run has its stamp.
 
     Args:
         results: the content of ``results.json``.
@@ -37,14 +40,15 @@ def check_results(results: Any, where: str) -> None:
 
     Raises:
         DataError: another kind or version, no run, a name twice, a run, stamp or session that lacks a key, an unknown
-            mode, a model without revision, a score that is not in ``FIGURES``, a session shown whose lists do not fit
-            its frames, a number that is not finite, or something of another type than ``scripts/evaluate.py`` writes.
+            mode, a model without revision, a score that is not in ``FIGURES``, a view whose lists do not fit its
+            frames, a number that is not finite, or a value of another type than ``scripts/evaluate.py`` writes.
     """
     try:
         _check(results, where)
     except (TypeError, AttributeError, KeyError, IndexError) as error:
-        told = f"{type(error).__name__}: {error}"
-        raise DataError(f"{where} is not as scripts/evaluate.py writes results ({told}).") from error
+        raise DataError(
+            f"{where}: a value is not of the type that scripts/evaluate.py writes ({type(error).__name__}: {error})."
+        ) from error
 
 
 def _check(results: Any, where: str) -> None:
@@ -52,19 +56,19 @@ def _check(results: Any, where: str) -> None:
     kind, version = results["kind"], results["version"]
     if kind != KIND or version != VERSION:
         raise DataError(
-            f"{where}: kind {kind!r} and version {version!r}, where {KIND!r} and {VERSION} are needed; "
-            "write the results anew with scripts/evaluate.py."
+            f"{where} has kind {kind!r} and version {version!r}, but {KIND!r} and version {VERSION} are needed: run "
+            "scripts/evaluate.py again with the same evaluate.output_dir, which reuses the predictions kept there."
         )
     _require(results, ("written", "runs"), where)
     if not results["runs"]:
-        raise DataError(f"{where}: runs is empty, so there is nothing to show.")
+        raise DataError(f"{where}: runs is empty.")
     _check_finite({key: value for key, value in results.items() if key != "runs"}, where)
     names: set[str] = set()
     for number, run in enumerate(results["runs"]):
         _require(run, ("name",), f"{where}, run {number}")
         at = f"{where}, run {run['name']!r}"
         if run["name"] in names:
-            raise DataError(f"{at}: the name stands for two runs; each needs its own.")
+            raise DataError(f"{at}: two runs have this name; each needs its own.")
         names.add(run["name"])
         _require(run, RUN_KEYS, at)
         _check_stamp(run["stamp"], f"{at}, stamp")
@@ -72,12 +76,12 @@ def _check(results: Any, where: str) -> None:
         _check_scores(run["scores"], at)
         for session in run["sessions"]:
             _require(session, SESSION_KEYS, f"{at}, sessions")
-            if not all(isinstance(value, (int, float)) for value in session["tally"].values()):
-                raise DataError(f"{at}, session {session['id']!r}: tally holds something that is no number.")
-        for side in ("best", "worst"):
-            _require(run["shown"], (side,), f"{at}, shown")
-            for view in run["shown"][side]:
-                _check_view(view, f"{at}, shown.{side}")
+            if not all(isinstance(value, (int, float)) for value in session["counts"].values()):
+                raise DataError(f"{at}, session {session['id']!r}: counts holds a value that is no number.")
+            if not all(value is None or isinstance(value, (int, float)) for value in session["figures"].values()):
+                raise DataError(f"{at}, session {session['id']!r}: figures holds a value that is no number.")
+        for view in run["views"]:
+            _check_view(view, f"{at}, views")
 
 
 def _require(mapping: Any, keys: Sequence[str], where: str) -> None:
@@ -93,7 +97,7 @@ def _check_stamp(stamp: Any, where: str) -> None:
     if stamp["mode"] not in MODES:
         raise DataError(f"{where}: mode {stamp['mode']!r} is none of {', '.join(MODES)}.")
     if stamp["model_revision"] is None and stamp["mode"] != "baseline":
-        raise DataError(f"{where}: model_revision is null, but only a baseline has no model to name.")
+        raise DataError(f"{where}: model_revision is null, which only a baseline may have.")
     if not stamp["fps"] > 0:
         raise DataError(f"{where}: fps {stamp['fps']!r} is not above 0.")
 
@@ -106,27 +110,25 @@ def _check_finite(value: Any, where: str, key: str = "") -> None:
         for index, part in enumerate(value):
             _check_finite(part, where, f"{key}[{index}]")
     elif isinstance(value, float) and not math.isfinite(value):
-        raise DataError(f"{where}: {key} is {value}; what is undefined is null.")
+        raise DataError(f"{where}: {key} is {value}; an undefined value must be null.")
 
 
 def _check_scores(scores: Mapping[str, Mapping[str, Any]], where: str) -> None:
     for scope, of_scope in scores.items():
         for figure, score in of_scope.items():
             if figure not in FIGURES:
-                raise DataError(
-                    f"{where}, scores.{scope}: {figure!r} is not in FIGURES, so nobody knows what it means."
-                )
+                raise DataError(f"{where}, scores.{scope}: {figure!r} is not in FIGURES, so its meaning is unknown.")
             _require(score, ("value", "low", "high"), f"{where}, scores.{scope}.{figure}")
             if not all(score[key] is None or isinstance(score[key], (int, float)) for key in ("value", "low", "high")):
                 raise DataError(f"{where}, scores.{scope}.{figure}: a value or bound is no number.")
 
 
 def _check_view(view: Any, where: str) -> None:
-    """Frames count from 0 in the session; ``first_frame`` only moves the clock."""
+    """Check one view. Frames are counted from 0 in the session; ``first_frame`` shifts only the clock."""
     _require(view, VIEW_KEYS, where)
     at, frames, steps = f"{where}, session {view['id']!r}", view["frames"], len(view["steps"])
     if frames < 1 or not view["fps"] > 0:
-        raise DataError(f"{at}: {frames} frames at {view['fps']} fps, so there is nothing to show.")
+        raise DataError(f"{at}: {frames} frames at {view['fps']} fps; both must be above 0.")
     for key in ("p_speak", "p_update"):
         if len(view[key]) not in (0, frames):  # a baseline decides without probabilities
             raise DataError(f"{at}: {key} has {len(view[key])} values for {frames} frames.")
@@ -134,6 +136,9 @@ def _check_view(view: Any, where: str) -> None:
         for utterance in view[key]:
             if not 0 <= utterance["frame"] < frames:
                 raise DataError(f"{at}: {key} has frame {utterance['frame']}, but its frames are 0 to {frames - 1}.")
+            verdict = utterance.get("verdict")
+            if verdict is not None and verdict not in VERDICTS:
+                raise DataError(f"{at}: {key} has the verdict {verdict!r}, which is none of {', '.join(VERDICTS)}.")
     for key in ("reference_states", "predicted_states"):
         for frame, step, state in view[key] or ():
             if not (0 <= frame < frames and 0 <= step < steps and state in (0, 1, 2)):

@@ -1,97 +1,110 @@
-"""What a run shows of single sessions: delays of its pairs, and the best and worst sessions as they are drawn."""
+"""The sessions of a run in ``results.json``: their figures, their rank, and what their timelines show."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from prospect_hf.evaluation.score import figures, match_session
-from prospect_hf.evaluation.scored_run import ScoredRun
-from prospect_hf.metrics.catalogue import TOLERANCES_S
+from prospect_hf.evaluation.score import figures
+from prospect_hf.evaluation.scored_run import ScoredRun, ScoredSession, Utterance
 from prospect_hf.metrics.counts import plain
-from prospect_hf.metrics.events import match_events, match_transitions
 from prospect_hf.metrics.states import transitions
 
-SHOWN = 10
+# The figures of each single session, in the order of the sessions' table.
+SESSION_FIGURES = (
+    "table_joint_state_accuracy",
+    "joint_state_accuracy",
+    "speaking_f1_1s",
+    "matching_f1",
+    "response_exact_match",
+    "names_right_part",
+)
+PROBABILITY_UNITS = 1000  # probabilities are whole numbers of 1 / 1000
 DELAYS = 2000
 
 
-def delays(evaluated: ScoredRun) -> dict[str, list[float]]:
+def delays(run: ScoredRun) -> dict[str, list[float]]:
     """Seconds from reference to prediction over pairs within the widest tolerance, ``DELAYS`` of each kind at most."""
-    widest = int(max(TOLERANCES_S) * evaluated.fps)
-    moves: list[tuple[int, int]] = []
-    words: list[tuple[int, int]] = []
-    for session, prediction in zip(evaluated.sessions, evaluated.predictions, strict=True):
-        table = prediction.states if prediction.table is None else prediction.table
-        if session.labelled:
-            moves += match_transitions(transitions(table), transitions(session.states_after), widest)
-        wanted = np.flatnonzero(session.speaking == 1).tolist()
-        words += match_events(sorted(prediction.spoken), wanted, widest)
     found = {}
-    for name, pairs in (("transition", moves), ("speaking", words)):
-        late = np.array([predicted - reference for predicted, reference in pairs], np.float64) / evaluated.fps
-        if len(late) > DELAYS:  # every so manieth of the sorted ones keeps the histogram's shape
+    for name, pairs in (
+        ("transition", [delay for scored in run.sessions for delay in scored.transition_delays_s]),
+        ("speaking", [delay for scored in run.sessions for delay in scored.speaking_delays_s]),
+    ):
+        late = np.array(pairs, np.float64)
+        if len(late) > DELAYS:  # evenly spaced ones of the sorted delays keep the histogram's shape
             late = np.sort(late)[np.linspace(0, len(late) - 1, DELAYS).astype(int)]
         found[name] = late.tolist()
     return found
 
 
-def shown_sessions(evaluated: ScoredRun) -> tuple[list[dict[str, Any]], list[dict[str, Any]], str]:
-    """The best and the worst sessions, ``SHOWN`` of each at most and each once, and what they are ranked by."""
-    talk = ("speaking_f1_1s", "speaking F1 within 1 s")
-    if evaluated.embeddings is not None:
-        talk = ("matching_f1", "stream-matching F1")
-    offline = evaluated.predictions[0].table is None
-    state = "joint_state_accuracy" if offline else "table_joint_state_accuracy"
-    if offline:
-        talk = ("speaking_f1", "speaking F1 on the frame")
-    ranks = []
-    for index, counts in enumerate(evaluated.counts):
-        of_session = plain(figures(counts))
-        known = [value for value in (of_session.get(state), of_session.get(talk[0])) if value is not None]
-        if known:
-            ranks.append((sum(known) / len(known), index))
-    ranks.sort(key=lambda rank: (-rank[0], evaluated.sessions[rank[1]].session_id))
-    half = min(SHOWN, (len(ranks) + 1) // 2)
-    best, worst = ranks[:half], ranks[half:][::-1][:SHOWN]
-    words = f"mean of joint state accuracy{'' if offline else ' of the table'} and {talk[1]}"
-    return [view(evaluated, *rank) for rank in best], [view(evaluated, *rank) for rank in worst], words
+def session_figures(scored: ScoredSession) -> dict[str, float | None]:
+    """The session's own ``SESSION_FIGURES``, None where undefined; one that was not computed is left out."""
+    found = plain(figures(scored.counts))
+    return {name: found[name] for name in SESSION_FIGURES if name in found}
 
 
-def view(evaluated: ScoredRun, score: float, index: int) -> dict[str, Any]:
-    """A session as its timeline is drawn."""
-    session, prediction = evaluated.sessions[index], evaluated.predictions[index]
+def session_scores(run: ScoredRun) -> tuple[list[float | None], str]:
+    """The score that ranks each session, None where nothing is defined, and what the score is, in words."""
+    tracked = run.sessions[0].tracked
+    state, speech = "joint_state_accuracy", ("speaking_f1", "speaking F1 on the frame")
+    if tracked:
+        state = "table_joint_state_accuracy"
+        speech = ("speaking_f1_1s", "speaking F1 within 1 s")
+        if "matching_matched" in run.sessions[0].counts:
+            speech = ("matching_f1", "stream-matching F1")
+    scores: list[float | None] = []
+    for scored in run.sessions:
+        found = plain(figures(scored.counts))
+        known = [value for value in (found.get(state), found.get(speech[0])) if value is not None]
+        scores.append(sum(known) / len(known) if known else None)
+    return scores, f"mean of joint state accuracy{' of the table' if tracked else ''} and {speech[1]}"
+
+
+def session_views(run: ScoredRun, scores: Sequence[float | None]) -> list[dict[str, Any]]:
+    """What the timeline of each session shows: the worst session first, those without a score last."""
+    order = sorted(
+        zip(run.sessions, scores, strict=True),
+        key=lambda pair: (pair[1] is None, pair[1] or 0.0, pair[0].session.session_id),
+    )
+    return [view(scored, run.fps, score) for scored, score in order]
+
+
+def view(scored: ScoredSession, fps: float, score: float | None) -> dict[str, Any]:
+    """What the timeline of one session shows."""
+    session, prediction = scored.session, scored.prediction
     table = prediction.states if prediction.table is None else prediction.table
-    wanted, said = np.flatnonzero(session.speaking == 1).tolist(), sorted(prediction.spoken)
-    verdicts: list[list[str | None]] = [[None] * len(said), [None] * len(wanted)]
-    if evaluated.embeddings is not None and prediction.table is not None:
-        match = match_session(session, prediction, evaluated.fps, evaluated.embeddings)
-        verdicts = [["redundant"] * len(said), ["missed"] * len(wanted)]
-        for (ours, theirs), correct in zip(match.matched, match.correct, strict=True):
-            verdicts[0][ours] = verdicts[1][theirs] = "correct" if correct else "wrong"
     return {
         "id": session.session_id,
         "source": session.source,
         "goal": session.goal,
-        "score": round(score, 4),
+        "score": None if score is None else round(score, 4),
         "frames": len(session),
-        "fps": evaluated.fps,
+        "fps": fps,
         "first_frame": session.first_frame,
         "steps": session.steps,
         "reference_states": [list(move) for move in transitions(session.states_after)] if session.labelled else None,
         "predicted_states": [list(move) for move in transitions(table)],
-        "p_speak": np.round(prediction.p_speak, 3).tolist(),
-        "p_update": np.round(prediction.p_update, 3).tolist(),
-        "said": [
-            {"frame": frame, "text": prediction.spoken[frame], "verdict": verdict}
-            for frame, verdict in zip(said, verdicts[0], strict=True)
-        ],
-        "reference": [
-            {"frame": frame, "text": session.item(frame).response, "verdict": verdict}
-            for frame, verdict in zip(wanted, verdicts[1], strict=True)
-        ],
+        "p_speak": _units(prediction.p_speak),
+        "p_update": _units(prediction.p_update),
+        "said": [_utterance(one) for one in scored.said],
+        "reference": [_utterance(one) for one in scored.reference],
         "user": [
             {"frame": frame, "text": item.user_text} for frame, item in sorted(session.items.items()) if item.user_text
         ],
     }
+
+
+def _units(probabilities: NDArray[Any]) -> list[int]:
+    whole: list[int] = np.round(np.asarray(probabilities, np.float64) * PROBABILITY_UNITS).astype(int).tolist()
+    return whole
+
+
+def _utterance(one: Utterance) -> Mapping[str, Any]:
+    """An utterance; partner, cosine and exact are given for pairs alone."""
+    shown: dict[str, Any] = {"frame": one.frame, "text": one.text, "verdict": one.verdict}
+    if one.partner is not None and one.cosine is not None:
+        shown |= {"partner": one.partner, "cosine": round(one.cosine, 3), "exact": one.exact}
+    return shown

@@ -7,27 +7,26 @@ What happens behind one page is in ``visitor``, how it looks in ``demo_parts``.
 from __future__ import annotations
 
 import os
-import re
 import threading
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from context_dst_smolvlm import STRATEGIES, StreamError
-from prospect_hf import __version__
 from prospect_hf.checkpoints import load_trained
 from prospect_hf.errors import DataError, UsageError
+from prospect_hf.extras import missing
 from prospect_hf.streaming.demo.components import STYLE, escaped, now_html, status_html, steps_html, talk_html
+from prospect_hf.streaming.demo.space import write_space as write_space
 from prospect_hf.streaming.demo.visitor import Settings, Shown, Visitor
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 try:
     import gradio as gr
 except ImportError as error:
-    raise UsageError('The demo needs gradio, which is not installed: pip install "prospect-hf[demo]".') from error
+    raise missing("The demo", "gradio", "demo") from error
 
 VIDEO, CAMERA = "Video file", "Camera"
 VIDEO_FILES = [".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif", ".m4v", ".mpg", ".ts"]
@@ -205,8 +204,10 @@ def launch(app: gr.Blocks, host: str, port: int, wait: bool = True) -> None:
     """Serve the page at ``host``:``port``, until it is interrupted or, without ``wait``, ``app.close()``.
 
     Raises:
-        UsageError: the port is taken.
+        UsageError: there is no such port, it is taken, or the host is no address of this machine.
     """
+    if not 1 <= port <= 65535:
+        raise UsageError(f"--port {port}: a port is a number from 1 to 65535.")
     # Fonts of the visitor's system: nothing is fetched from elsewhere.
     theme = gr.themes.Default(
         primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
@@ -229,54 +230,7 @@ def launch(app: gr.Blocks, host: str, port: int, wait: bool = True) -> None:
             css=STYLE,
         )
     except OSError as error:
-        raise UsageError(f"{host}:{port} cannot be served at, it may be in use: give another port.") from error
+        raise UsageError(f"{host}:{port} cannot be served; the port may be in use: give another port.") from error
     if wait:
         print(f"Serving at http://{host}:{port}; Ctrl-C ends it.", flush=True)
         app.block_thread()
-
-
-APP = '''"""The demo of {model_id}."""
-
-from huggingface_hub import snapshot_download
-
-from prospect_hf.streaming.demo.app import build_app, launch
-
-launch(build_app(snapshot_download("{model_id}")), host="0.0.0.0", port=7860)
-'''
-README = """---
-title: {title}
-sdk: gradio
-sdk_version: {gradio}
-python_version: "3.11"
-app_file: app.py
-license: apache-2.0
-models:
-  - {model_id}
----
-
-[{model_id}](https://huggingface.co/{model_id}) follows a video or a camera by a plan: at every frame it decides whether
-to speak and which steps have moved.
-"""
-
-
-def write_space(folder: Path, model_id: str) -> list[Path]:
-    """Write the files of a Hugging Face Space that shows the model ``model_id`` of the Hub; returns their paths.
-
-    Raises:
-        UsageError: no such model can exist, or one of the files is there already.
-    """
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", model_id, re.ASCII):
-        raise UsageError(f"{model_id!r} is no model of the Hub: give OWNER/NAME.")
-    title = model_id.split("/")[1]
-    files = {
-        "app.py": APP.format(model_id=model_id),
-        "requirements.txt": f"prospect-hf[demo]=={__version__}\n",
-        "README.md": README.format(model_id=model_id, title=title, gradio=version("gradio")),
-    }
-    for name in files:
-        if (folder / name).exists():
-            raise UsageError(f"{folder / name} is there already: give another folder.")
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in files.items():
-        (folder / name).write_text(text, encoding="utf-8", newline="\n")
-    return [folder / name for name in files]

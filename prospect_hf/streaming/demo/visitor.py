@@ -14,7 +14,7 @@ import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
@@ -27,7 +27,7 @@ from prospect_hf.streaming.frame_sources import SourceFrame, video_frames
 from prospect_hf.streaming.pace import LivePace
 from prospect_hf.streaming.thumbnails import ThumbnailStrip
 from prospect_hf.streaming.timeline_page import write_page
-from prospect_hf.streaming.trace import KIND, VERSION, TraceWriter, read_trace
+from prospect_hf.streaming.trace import TraceWriter, read_trace, trace_header
 from streaming_dst_smolvlm import DSTStream, StreamEvent
 
 CAMERA_S = 30.0  # seconds without a picture after which a camera counts as lost
@@ -185,24 +185,11 @@ class Visitor:
                 speaking_threshold=asked.speaking_threshold,
                 dst_update_threshold=asked.dst_update_threshold,
             )
-        batch = stream.batch
         shown = Shown(one_line(asked.goal), plan, (asked.speaking_threshold, asked.dst_update_threshold))
         shown.message = "Waiting for the camera's first picture." if asked.camera else f"Opening {name}."
         yield shown
         shown.message = f"Following {name}."
-        header = {
-            "kind": KIND,
-            "version": VERSION,
-            "goal": shown.goal,
-            "plan": plan,
-            "fps": self.model.config.fps,
-            "speaking_threshold": asked.speaking_threshold,
-            "dst_update_threshold": asked.dst_update_threshold,
-            "source": name,
-            "model": self.model_name,
-            "context": {**asdict(batch.context), "max_tokens": batch.max_tokens},
-            "reference": None,
-        }
+        header = trace_header(stream, name, self.model_name)
         strip, path = ThumbnailStrip(), self.folder / "trace.jsonl"
         failure: ValueError | None = None
         last_view = began = time.perf_counter()

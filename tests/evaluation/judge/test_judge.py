@@ -124,7 +124,7 @@ def test_any_text_stays_in_the_data(text: str) -> None:
 
 @pytest.mark.parametrize("seconds", [math.nan, math.inf])
 def test_a_time_that_is_none_is_an_error(seconds: float) -> None:
-    with pytest.raises(DataError, match=r"two: 'Attach the wheel.' is said at"):
+    with pytest.raises(DataError, match=r"two: 'Attach the wheel.' has the time"):
         judge_messages(session("two", seconds=seconds))
 
 
@@ -132,7 +132,7 @@ def test_a_long_session_is_an_error_and_asks_nothing(client: Callable[..., LLMCl
     length = len(judge_messages(session())[1]["content"])
     assert judge_messages(session(), length)
     with fake_server([]) as server:
-        with pytest.raises(DataError, match=f"two: its transcripts make {length + 1} characters"):
+        with pytest.raises(DataError, match=f"two: its transcripts have {length + 1} characters"):
             judge_sessions(client(server), [session(), session("two", "Attach the wheel..")], 1, False, length)
         with pytest.raises(UsageError, match="votes must be at least 1"):
             judge_sessions(client(server), [session()], 0, False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import csv
 import hashlib
 import json
 import re
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from report_fixtures import NASTY, SOURCES, make_results
 
 from prospect_hf.errors import DataError
+from prospect_hf.evaluation.report import page as page_module
 from prospect_hf.evaluation.report.page import OVERVIEW, write_report
 from prospect_hf.evaluation.report.schema import STAMP_KEYS, check_results
 from prospect_hf.metrics.catalogue import FIGURES
@@ -37,8 +39,10 @@ def test_the_page_holds_the_results_without_the_tallies(tmp_path: Path) -> None:
     write_report(tmp_path / "r.html", results)
     shown = embedded(tmp_path / "r.html")["results"]
     for run, expected in zip(shown["runs"], results["runs"], strict=True):
-        assert run.pop("counts") == {"all": [7, 210], SOURCES[0]: [2, 60]} | {name: [1, 30] for name in SOURCES[1:]}
-        assert run == {key: value for key, value in expected.items() if key != "sessions"}
+        shown_sessions, sessions = run.pop("sessions"), expected.pop("sessions")
+        for one, session in zip(shown_sessions, sessions, strict=True):
+            assert one == {key: value for key, value in session.items() if key not in ("counts", "fingerprint")}
+        assert run == expected
     assert {key: value for key, value in shown.items() if key != "runs"} == {
         key: value for key, value in results.items() if key != "runs"
     }
@@ -52,12 +56,12 @@ def test_the_page_holds_the_results_without_the_tallies(tmp_path: Path) -> None:
 def test_no_text_leaves_the_data_block(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     path = tmp_path_factory.mktemp("page") / "r.html"
     run = copy.deepcopy(SMALL["runs"][0])
-    run["name"] = run["stamp"]["data"] = run["shown"]["best"][0]["goal"] = run["ranked_by"] = text
+    run["name"] = run["stamp"]["data"] = run["views"][0]["goal"] = run["ranked_by"] = text
     write_report(path, SMALL | {"runs": [run]})
     page = path.read_text(encoding="utf-8")
     assert page.lower().count("</script") == 2 and "<img" not in page and not {"\u2028", "\u2029"} & set(page)
     run = embedded(path)["results"]["runs"][0]
-    assert [run["name"], run["stamp"]["data"], run["shown"]["best"][0]["goal"], run["ranked_by"]] == [text] * 4
+    assert [run["name"], run["stamp"]["data"], run["views"][0]["goal"], run["ranked_by"]] == [text] * 4
 
 
 def test_nothing_comes_from_elsewhere_and_only_its_own_script_runs(tmp_path: Path) -> None:
@@ -79,22 +83,38 @@ def test_the_overview_names_figures_and_groups_lie_together() -> None:
     assert groups == sorted(groups, key=groups.index)
 
 
+def test_timelines_past_the_limit_are_left_out_from_the_best_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page has every session's figures and the timelines of the worst; ``results.json`` is not changed."""
+    results = make_results(12, 120)
+    length = len(json.dumps(results["runs"][1]["views"], separators=(",", ":")))
+    monkeypatch.setattr(page_module, "VIEW_CHARACTERS", length // 2 * len(results["runs"]))
+    write_report(tmp_path / "r.html", results)
+    shown = embedded(tmp_path / "r.html")["results"]["runs"][1]
+    kept = len(shown["views"])
+    assert 3 < kept < 9 and shown["views"] == results["runs"][1]["views"][:kept] and len(shown["sessions"]) == 12
+    monkeypatch.setattr(page_module, "VIEW_CHARACTERS", 0)
+    write_report(tmp_path / "r.html", results)
+    assert all(len(run["views"]) == 1 for run in embedded(tmp_path / "r.html")["results"]["runs"])
+
+
 def no_revision(results: dict[str, Any]) -> None:
     results["runs"][1]["stamp"]["model_revision"] = None
 
 
 def wrong_frame(results: dict[str, Any]) -> None:
-    results["runs"][1]["shown"]["best"][0]["said"] = [{"frame": 20, "text": "Late.", "verdict": None}]
+    results["runs"][1]["views"][0]["said"] = [{"frame": 20, "text": "Late.", "verdict": None}]
 
 
 CHANGES: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
-    (lambda r: r.update(kind="other"), r"kind 'other' and version 1, where 'prospect_hf_evaluation' and 1"),
-    (lambda r: r.update(version=2), r"version 2, where"),
+    (lambda r: r.update(kind="other"), r" has kind 'other' and version 2, but 'prospect_hf_evaluation'"),
+    (lambda r: r.update(version=1), r"version 1, but .* version 2 are needed: run scripts/evaluate.py again"),
     (lambda r: r.pop("kind"), r"the key 'kind' is missing"),
     (lambda r: r.pop("written"), r"the key 'written' is missing"),
     (lambda r: r.update(runs=[]), r"runs is empty"),
     (lambda r: r["runs"][3].pop("name"), r"run 3: the key 'name' is missing"),
-    (lambda r: r["runs"][1].update(name="offline"), r"run 'offline': the name stands for two runs"),
+    (lambda r: r["runs"][1].update(name="offline"), r"run 'offline': two runs have this name"),
     (lambda r: r["runs"][1].pop("stamp"), r"run 'stream, none': the key 'stamp' is missing"),
     (lambda r: r["runs"][1].update(stamp=None), r"run 'stream, none', stamp: NoneType instead of an object"),
     (lambda r: r["runs"][1]["stamp"].update(mode="online"), r"mode 'online' is none of offline, stream, baseline"),
@@ -103,12 +123,13 @@ CHANGES: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
     (lambda r: r["runs"][1]["scores"]["wtag"].update(glory={}), r"scores.wtag: 'glory' is not in FIGURES"),
     (lambda r: r["runs"][1]["scores"]["wtag"]["matching_f1"].pop("low"), r"'low' is missing"),
     (lambda r: r["runs"][1]["scores"]["all"]["matching_f1"].update(value=float("nan")),
-     r"run 'stream, none': scores.all.matching_f1.value is nan; what is undefined is null"),
+     r"run 'stream, none': scores.all.matching_f1.value is nan; an undefined value must be null"),
     (lambda r: r["runs"][0]["delays_s"]["transition"].append(float("-inf")), r"delays_s.transition\[400\] is -inf"),
-    (lambda r: r["runs"][1]["shown"].pop("worst"), r"shown: the key 'worst' is missing"),
-    (wrong_frame, r"shown.best, session '.*': said has frame 20, but its frames are 0 to 19"),
-    (lambda r: r["runs"][1]["shown"]["worst"][0]["p_update"].pop(), r"p_update has 19 values for 20 frames"),
-    (lambda r: r["runs"][1]["shown"]["worst"][0]["predicted_states"].append([3, 6, 1]), r"\[3, 6, 1\]"),
+    (lambda r: r["runs"][1].pop("views"), r"run 'stream, none': the key 'views' is missing"),
+    (wrong_frame, r"views, session '.*': said has frame 20, but its frames are 0 to 19"),
+    (lambda r: r["runs"][1]["views"][0]["reference"][0].update(verdict="correct"), r"has the verdict 'correct'"),
+    (lambda r: r["runs"][1]["views"][0]["p_update"].pop(), r"p_update has 19 values for 20 frames"),
+    (lambda r: r["runs"][1]["views"][0]["predicted_states"].append([3, 6, 1]), r"\[3, 6, 1\]"),
 ]  # fmt: skip
 
 
@@ -140,20 +161,9 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
     write_report(nasty, make_results(3, 40, text=NASTY))
     results = copy.deepcopy(results)
     least = results["runs"][6]  # a baseline that decided nothing, alone
-    least |= {
-        "curves": {},
-        "confusion": {},
-        "delays_s": {},
-        "shown": {"best": [], "worst": least["shown"]["worst"][:1]},
-    }
-    least["shown"]["worst"][0] |= {
-        "p_speak": [],
-        "p_update": [],
-        "user": [],
-        "reference": [],
-        "said": [],
-        "score": None,
-    }
+    least |= {"curves": {}, "confusion": {}, "delays_s": {}, "views": least["views"][:1], "sessions": least["sessions"]}
+    nothing: dict[str, Any] = {name: [] for name in ("p_speak", "p_update", "user", "reference", "said")}
+    least["views"][0] |= nothing | {"score": None}
     least["stamp"] |= {"frames": "store", "dst": "files"}
     write_report(bare, results | {"runs": [least]})
     with open_browser() as new_page:
@@ -191,41 +201,84 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
         assert cells()[0].inner_text() == "–"
         assert cells()[0].get_attribute("title") == "undefined: nothing to count"
 
-        # Run: stamp, figures and sessions are that run's.
-        assert "Language model" in page.inner_text("#detail") and "dot" in page.inner_text("#detail .legend")
+        # The page opens on the first stream; the charts' legends have the figures of the table.
+        run = next(run for run in results["runs"] if run["stamp"]["mode"] == "stream")
+        assert page.input_value("#run") == run["name"]
+        value = {
+            name: f"{score['value']:.3f}" for name, score in run["scores"]["all"].items() if score["value"] is not None
+        }
+        legends = page.locator("#detail .columns .legend").all_inner_texts()
+        for key in ("speaking", "dst_update"):
+            assert f"precision {value[key + '_precision']}, recall {value[key + '_recall']}" in legends[0]
+            assert f"F1 {value[key + '_f1']}" in legends[1] and f"best F1 {value[key + '_best_f1']}" in legends[1]
+        dots = page.locator("#detail .columns svg circle.speak")
+        x, y = float(dots.nth(1).get_attribute("cx")), float(dots.nth(1).get_attribute("cy"))
+        score = run["scores"]["all"]["speaking_f1"]["value"]
+        assert (x, y) == (pytest.approx(34 + 0.41 * 316), pytest.approx(10 + (1 - score) * 250))
+
+        # One figure by source: a row for each, with its interval.
+        page.select_option("#forestFigure", "matching_f1")
+        rows = page.locator(".forest tbody tr:has(th)")
+        assert rows.count() == 1 + len(SOURCES)
+        score = run["scores"]["wtag"]["matching_f1"]
+        row = rows.nth(1 + SOURCES.index("wtag"))
+        assert (
+            f"{score['value']:.3f}" in row.inner_text()
+            and f"{score['low']:.3f}–{score['high']:.3f}" in row.inner_text()
+        )
+        assert row.locator(".whisker").count() == row.locator(".value").count() == 1
+
+        # Another run: stamp, figures and sessions are that run's; the figure stays.
         page.select_option("#run", "stream, drop_middle")
+        assert page.input_value("#forestFigure") == "matching_f1"
         assert "strategy drop_middle, max_tokens 288, keep 1, 2" in page.inner_text("#detail")
         assert "Not computed in this run: Language model." in page.inner_text("#detail")
-        assert page.locator("details.session").count() == 20
+        run = next(run for run in results["runs"] if run["name"] == "stream, drop_middle")
+        assert "All 12 sessions can be opened." in page.inner_text("#detail")
+        shown = page.locator("details.session summary .id").all_inner_texts()
+        assert shown == [view["id"] for view in run["views"]]
+        page.locator("#detail select").nth(1).select_option("best first")
+        assert page.locator("details.session summary .id").all_inner_texts() == shown[::-1]
+        page.locator("#detail select").nth(2).select_option("wtag")
+        assert set(page.locator("details.session summary .soft:nth-child(2)").all_inner_texts()) == {"wtag"}
+        page.select_option("#run", "stream, drop_middle")
 
-        # A timeline opens by keyboard; hovering and arrow keys tell what happens on a frame.
-        view = next(run for run in results["runs"] if run["name"] == "stream, drop_middle")["shown"]["best"][0]
+        # Both tables as CSV.
+        with page.expect_download() as download:
+            page.click("#figuresCsv")
+        table = list(csv.DictReader(Path(download.value.path()).read_text(encoding="utf-8").splitlines()))
+        assert download.value.suggested_filename == "figures-stream-drop_middle.csv"
+        cell = next(one for one in table if (one["sources"], one["figure"]) == ("wtag", "matching_f1"))
+        assert {name: float(cell[name]) for name in ("value", "low", "high")} == run["scores"]["wtag"]["matching_f1"]
+        with page.expect_download() as download:
+            page.click("#sessionsCsv")
+        table = list(csv.DictReader(Path(download.value.path()).read_text(encoding="utf-8").splitlines()))
+        assert [(one["session"], float(one["score"])) for one in table] == [
+            (session["id"], session["score"]) for session in run["sessions"]
+        ]
+
+        # A timeline opens by keyboard; pairs stand side by side, with the words that differ marked.
+        view = run["views"][0]
         page.locator("details.session summary").first.focus()
         page.keyboard.press("Enter")
-        page.wait_for_selector(".track path.speak")
-        assert page.locator(".track rect.s1").count() == 2 * len(view["steps"])
-        page.locator(".track svg").focus()
+        page.wait_for_selector(".session-timeline .st-line")
+        page.locator(".session-timeline .st-lanes").focus()
         page.keyboard.press("End")
-        assert f"frame {view['first_frame'] + 119}" in page.inner_text("#tip")
-        page.keyboard.press("Home")
-        page.keyboard.press("n")  # the user, on frame 2
-        assert "user (0:" in page.inner_text("#tip") and "What do I do first?" in page.inner_text("#tip")
-        assert page.get_attribute(".track svg", "aria-valuenow") == "2"
-        said = view["said"][0]
-        box = page.locator(".track svg").bounding_box()
-        page.mouse.move(box["x"] + (said["frame"] + 0.5) * box["width"] / 120, box["y"] + 80)
-        assert f"model said, {said['verdict']}" in page.inner_text("#tip") and said["text"] in page.inner_text("#tip")
-        page.mouse.move(5, 5)
-        assert page.is_hidden("#tip")
-        words = page.inner_text(".words")
+        assert f"Frame {view['first_frame'] + 119}" in page.inner_text(".st-caption")
+        words = page.inner_text(".st-list")
         assert all(one["text"] in words for one in view["said"] + view["reference"] + view["user"])
-        assert all(url.startswith("file://") for url in requests) and page.problems == []
+        pair = next(one for one in view["said"] if one["verdict"] == "matched" and not one["exact"])
+        row = page.locator(".st-list tr", has_text=pair["text"])
+        assert row.locator("mark").all_inner_texts() == ["Now", ":", "Please"] and "matched" in row.inner_text()
+        exact = [one for one in view["said"] if one["verdict"] == "matched" and one["exact"]]
+        assert page.locator(".st-list td:last-child", has_text="exact match").count() == len(exact)
+        assert all(url.startswith(("file://", "blob:")) for url in requests) and page.problems == []
 
         for width in (390, 1280):
             page = new_page(viewport={"width": width, "height": 800}, color_scheme="dark")
             page.goto(nasty.as_uri())
             page.locator("details.session summary").first.click()
-            page.wait_for_selector(".track path.speak")
+            page.wait_for_selector(".session-timeline .st-line")
             assert "</script><img src=x onerror=alert(1)>" in page.inner_text("#title")
             assert page.locator("img").count() == 0 and page.locator("script").count() == 2 and page.problems == []
             assert page.evaluate("document.documentElement.scrollWidth") == width
@@ -233,7 +286,9 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
         page = new_page(viewport={"width": 1280, "height": 900})
         page.goto(bare.as_uri())
         page.locator("details.session summary").first.click()
+        page.wait_for_selector(".session-timeline .st-none")
         assert "Nobody says anything." in page.inner_text("#detail")
+        assert "1 of 12 sessions can be opened" in page.inner_text("#detail")
         assert page.locator(".warning").count() == 1 and page.problems == []  # the one beside published figures
 
 
@@ -245,10 +300,10 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
         lambda results: results["runs"][0].update(scores=[1]),
         lambda results: results["runs"][0].update(name=["a"]),
         lambda results: results["runs"][0]["stamp"].update(fps="x"),
-        lambda results: results["runs"][0]["sessions"][0].pop("tally"),
-        lambda results: results["runs"][0]["sessions"][0]["tally"].update(n="1"),
+        lambda results: results["runs"][0]["sessions"][0].pop("counts"),
+        lambda results: results["runs"][0]["sessions"][0]["counts"].update(n="1"),
         lambda results: results["runs"][0]["scores"]["all"]["speaking_f1"].update(value="0.9"),
-        lambda results: results["runs"][1]["shown"]["best"][0]["said"][0].pop("frame"),
+        lambda results: results["runs"][1]["views"][0]["said"][0].pop("frame"),
     ],
 )
 def test_another_type_is_refused_and_no_traceback(change: Callable[[dict[str, Any]], object]) -> None:

@@ -7,22 +7,19 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from model_fixtures import make_session
+from score_fixtures import scored_run
 
-from processing_dst_smolvlm import FrameItem
 from prospect_hf.data.session_rows import SessionRows
 from prospect_hf.errors import DataError
 from prospect_hf.evaluation.baselines import oracle, shifted, silent
 from prospect_hf.evaluation.predictions import Prediction
 from prospect_hf.evaluation.report import sessions as evaluated_module
 from prospect_hf.evaluation.report.results import read_results, run_result, scope_scores, write_results
-from prospect_hf.evaluation.report.sessions import delays, shown_sessions
-from prospect_hf.evaluation.score import tally
+from prospect_hf.evaluation.report.sessions import delays, session_scores, session_views
 from prospect_hf.evaluation.scored_run import ScoredRun
 
-HALF = (0.5, 0.5)
 STAMP = {
     "mode": "stream", "model": "m", "model_revision": "r", "data": "d", "data_fingerprint": "f", "split": "test",
     "sources": ["wtag"], "frames": "store", "dst": "files", "fps": 2.0, "speaking_threshold": 0.5,
@@ -37,12 +34,11 @@ def a_session(seed: int, source: str = "wtag") -> SessionRows:
 
 
 def evaluated(sessions: list[SessionRows], predictions: list[Prediction]) -> ScoredRun:
-    counts = [tally(session, made, 2.0, HALF) for session, made in zip(sessions, predictions, strict=True)]
-    return ScoredRun(sessions, predictions, counts, 2.0, None)
+    return scored_run(sessions, predictions)
 
 
 def result(part: ScoredRun, **changes: Any) -> dict[str, Any]:
-    prints = {session.session_id: "0f" for session in part.sessions}
+    prints = {scored.session.session_id: "0f" for scored in part.sessions}
     return run_result("a run", STAMP | changes, part, prints, draws=200)
 
 
@@ -86,42 +82,35 @@ def test_camera_views_of_one_recording_are_one() -> None:
     assert len(set(evaluated(SESSIONS, MIXED).recordings)) == len(SESSIONS)
 
 
-def test_best_and_worst_are_ranked_and_each_session_is_shown_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_session_has_a_view_and_the_worst_comes_first() -> None:
     made = [oracle(SESSIONS[0]), silent(SESSIONS[1]), shifted(oracle(SESSIONS[2]), 2), oracle(SESSIONS[3])]
-    best, worst, words = shown_sessions(evaluated(SESSIONS[:4], made))
-    assert "table" in words and "speaking F1" in words
-    assert {view["id"] for view in best} == {SESSIONS[0].session_id, SESSIONS[3].session_id}
-    assert [view["id"] for view in worst] == [SESSIONS[1].session_id, SESSIONS[2].session_id]
-    scores = [view["score"] for view in [*best, *worst[::-1]]]
-    assert scores == sorted(scores, reverse=True) and scores[0] == 1.0
-    monkeypatch.setattr(evaluated_module, "SHOWN", 1)
-    best, worst, _ = shown_sessions(evaluated(SESSIONS[:4], made))
-    assert len(best) == 1 and [view["id"] for view in worst] == [SESSIONS[1].session_id]
+    run = result(evaluated(SESSIONS[:4], made))
+    assert "table" in run["ranked_by"] and "speaking F1" in run["ranked_by"]
+    assert [view["id"] for view in run["views"]] == [SESSIONS[number].session_id for number in (1, 2, 3, 0)]
+    scores = [view["score"] for view in run["views"]]
+    assert scores == sorted(scores) and scores[-1] == 1.0
+    assert {one["id"]: round(one["score"], 4) for one in run["sessions"]} == {
+        view["id"]: view["score"] for view in run["views"]
+    }
     offline = Prediction(made[0].p_speak, made[0].p_update, made[0].states, None)
-    words = shown_sessions(evaluated(SESSIONS[:1], [offline]))[2]
+    words = session_scores(evaluated(SESSIONS[:1], [offline]))[1]
     assert "table" not in words and "on the frame" in words
 
 
-def test_a_view_tells_what_matched() -> None:
-    session = make_session(8, 60, 2, event_rate=0.0, turn_rate=0.0)
-    session.speaking[[10, 30, 50]] = 1
-    for at, text in ((10, "one"), (30, "two"), (50, "three")):
-        session.items[at] = FrameItem(response=text)
-    session.items[5] = FrameItem(user_text="hello")
-    session.states_after[20:, 1] = 1
-    made = silent(session)
-    made.spoken = {11: "one", 16: "two", 30: "four"}
-    part = evaluated([session], [made])
-    part.embeddings = dict(zip(("one", "two", "three", "four"), np.eye(4, dtype=np.float32), strict=True))
-    (view,) = shown_sessions(part)[0]
-    assert [(said["frame"], said["verdict"]) for said in view["said"]] == [
-        (11, "correct"), (16, "redundant"), (30, "wrong"),
-    ]  # fmt: skip
-    assert [(turn["frame"], turn["verdict"]) for turn in view["reference"]] == [
-        (10, "correct"), (30, "wrong"), (50, "missed"),
-    ]  # fmt: skip
-    assert view["reference_states"] == [[20, 1, 1]] and view["predicted_states"] == []
-    assert view["user"] == [{"frame": 5, "text": "hello"}] and len(view["p_speak"]) == view["frames"] == 60
+def test_a_session_without_any_figure_is_shown_last() -> None:
+    """Nothing is said and nothing labelled: there is no score, but the session can be opened."""
+    quiet = make_session(1, 10, 2, turn_rate=0.0, labelled=False)
+    run = evaluated([quiet, SESSIONS[0]], [silent(quiet), oracle(SESSIONS[0])])
+    scores, _ = session_scores(run)
+    assert scores == [None, 1.0]
+    assert [view["score"] for view in session_views(run, scores)] == [1.0, None]
+
+
+def test_a_session_has_its_own_figures() -> None:
+    run = result(evaluated(SESSIONS[:2], [oracle(SESSIONS[0]), silent(SESSIONS[1])]))
+    first, second = (one["figures"] for one in run["sessions"])
+    assert first["speaking_f1_1s"] == first["table_joint_state_accuracy"] == first["response_exact_match"] == 1.0
+    assert second["speaking_f1_1s"] == 0.0 and "matching_f1" not in first
 
 
 def test_delays_are_late_when_positive_and_in_seconds(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from model_fixtures import make_session
-from score_fixtures import HALF, words_apart
+from score_fixtures import scored_run, words_apart
 
 from processing_dst_smolvlm import FrameItem
 from prospect_hf.data.session_rows import SessionRows
@@ -17,23 +17,14 @@ from prospect_hf.evaluation.judge.judged_runs import Judged
 from prospect_hf.evaluation.predictions import Prediction
 from prospect_hf.evaluation.report import results
 from prospect_hf.evaluation.report.results import drawn_average_precision, run_result, scope_scores
-from prospect_hf.evaluation.report.sessions import SHOWN, shown_sessions, view
-from prospect_hf.evaluation.score import Embeddings, tally
-from prospect_hf.evaluation.scored_run import ScoredRun
+from prospect_hf.evaluation.report.sessions import session_scores, session_views, view
+from prospect_hf.evaluation.scored_run import ScoredRun, ScoredSession
 from prospect_hf.metrics.catalogue import MARKS
-
-
-def evaluated(
-    sessions: list[SessionRows], predictions: list[Prediction], embeddings: Embeddings | None = None
-) -> ScoredRun:
-    """Sessions and predictions with their counts, at 2 frames a second."""
-    counts = [tally(session, made, 2.0, HALF) for session, made in zip(sessions, predictions, strict=True)]
-    return ScoredRun(sessions, predictions, counts, 2.0, embeddings)
 
 
 def result_of(part: ScoredRun, judged: Judged | None = None, draws: int = 0) -> dict[str, Any]:
     """A run's part of ``results.json``."""
-    return run_result("run", {}, part, {one.session_id: "0f" for one in part.sessions}, draws, judged)
+    return run_result("run", {}, part, {one.session.session_id: "0f" for one in part.sessions}, draws, judged)
 
 
 def worse(session: SessionRows, frames: int) -> Prediction:
@@ -45,30 +36,27 @@ def worse(session: SessionRows, frames: int) -> Prediction:
     return made
 
 
-def test_the_best_and_the_worst_are_shown_from_the_outside_in() -> None:
-    count = 2 * SHOWN + 5
+def test_sessions_are_shown_from_the_worst_to_the_best() -> None:
+    count = 9
     sessions = [make_session(seed, 40, 1, event_rate=0.0) for seed in range(count)]
     order = np.random.default_rng(0).permutation(count).tolist()
-    part = evaluated(sessions, [worse(session, wrong) for session, wrong in zip(sessions, order, strict=True)])
-    best, worst, words = shown_sessions(part)
+    part = scored_run(sessions, [worse(session, wrong) for session, wrong in zip(sessions, order, strict=True)])
+    scores, words = session_scores(part)
+    views = session_views(part, scores)
     # So many frames of 40 are wrong, and every utterance is right.
-    assert [one["score"] for one in best] == pytest.approx([1 - wrong / 80 for wrong in range(SHOWN)], abs=1e-4)
-    wanted = [1 - wrong / 80 for wrong in range(count - 1, count - 1 - SHOWN, -1)]
-    assert [one["score"] for one in worst] == pytest.approx(wanted, abs=1e-4)
-    assert best[0]["id"] == sessions[order.index(0)].session_id
+    assert [one["score"] for one in views] == pytest.approx([1 - wrong / 80 for wrong in range(count)][::-1], abs=1e-4)
+    assert views[-1]["id"] == sessions[order.index(0)].session_id
     assert words == "mean of joint state accuracy of the table and speaking F1 within 1 s"
-    few = ScoredRun(part.sessions[:3], part.predictions[:3], part.counts[:3], 2.0, None)
-    best, worst, _ = shown_sessions(few)
-    assert len(best) == 2 and len({one["id"] for one in best + worst}) == 3
 
 
 def test_offline_runs_are_ranked_by_the_head_and_the_frame() -> None:
     session = make_session(1, 22, 5, turn_rate=0.8)
     made = oracle(session)
     made.table, made.spoken = None, {}
-    best, worst, words = shown_sessions(evaluated([session], [made]))
-    assert best[0]["score"] == 1.0 and worst == []
-    assert words == "mean of joint state accuracy and speaking F1 on the frame"
+    assert session_scores(scored_run([session], [made])) == (
+        [1.0],
+        "mean of joint state accuracy and speaking F1 on the frame",
+    )
 
 
 def test_a_view_says_what_became_of_each_utterance() -> None:
@@ -79,32 +67,51 @@ def test_a_view_says_what_became_of_each_utterance() -> None:
     made = silent(session)
     made.spoken = {5: texts[4], 20: "now", 55: "please"}
     made.states[7:, 1] = 1
+    made.p_speak[5] = 0.12345
     assert made.table is not None
     made.table[9:, 1] = 1
     embeddings = words_apart([session]) | {"now": np.zeros(3, np.float32) - 1, "please": np.ones(3, np.float32)}
-    shown = view(evaluated([session], [made], embeddings), 0.5, 0)
-    assert [(one["frame"], one["verdict"]) for one in shown["said"]] == [
-        (5, "correct"),
-        (20, "wrong"),
-        (55, "redundant"),
+    shown = view(scored_run([session], [made], embeddings).sessions[0], 2.0, 0.5)
+    assert [(one["frame"], one["verdict"], one.get("partner"), one.get("exact")) for one in shown["said"]] == [
+        (5, "matched", 4, True),
+        (20, "different", 20, False),
+        (55, "redundant", None, None),
     ]
-    assert [(one["frame"], one["verdict"]) for one in shown["reference"]] == [
-        (4, "correct"),
-        (20, "wrong"),
-        (40, "missed"),
+    assert [(one["frame"], one["verdict"], one.get("partner")) for one in shown["reference"]] == [
+        (4, "matched", 5),
+        (20, "different", 20),
+        (40, "missed", None),
     ]
     assert [one["text"] for one in shown["reference"]] == list(texts.values())
+    assert shown["said"][0]["cosine"] == 1.0 and shown["said"][1]["cosine"] < 0
     assert shown["user"] == [{"frame": 2, "text": "hello"}]
     assert shown["predicted_states"] == [[9, 1, 1]] and shown["reference_states"] == []  # the table's, not the head's
-    plain = view(evaluated([session], [made]), 0.5, 0)
+    assert (
+        shown["p_speak"][4:6] == [0, 123] and len(shown["p_speak"]) == len(shown["p_update"]) == shown["frames"] == 60
+    )
+    plain = view(scored_run([session], [made]).sessions[0], 2.0, 0.5)
     assert {one["verdict"] for one in plain["said"] + plain["reference"]} == {None}
+
+
+def test_a_pair_that_differs_by_white_space_is_exact_and_one_that_differs_by_a_word_is_not() -> None:
+    session = make_session(8, 60, 2, event_rate=0.0, turn_rate=0.0)
+    session.speaking[[4, 30]] = 1
+    session.items = {4: FrameItem(response="attach the wheel"), 30: FrameItem(response="attach the roof")}
+    made = silent(session)
+    made.spoken = {4: " attach the wheel\n", 30: "attach the wheel"}
+    vector = np.ones(3, np.float32)
+    run = scored_run(
+        [session], [made], dict.fromkeys(["attach the wheel", "attach the roof", *made.spoken.values()], vector)
+    )
+    assert [(one.verdict, one.exact) for one in run.sessions[0].said] == [("matched", True), ("matched", False)]
+    assert run.counts[0]["text_exact"] == 1.0 and run.counts[0]["text_pairs"] == 2.0
 
 
 def test_the_confusion_is_by_reference_and_prediction() -> None:
     session = make_session(9, 6, 1, turn_rate=0.0, event_rate=0.0)
     made = silent(session)
     made.states[2:] = 1
-    assert result_of(evaluated([session], [made]))["confusion"] == {
+    assert result_of(scored_run([session], [made]))["confusion"] == {
         "head": [[2, 4, 0], [0, 0, 0], [0, 0, 0]],
         "table": [[6, 0, 0], [0, 0, 0], [0, 0, 0]],
     }
@@ -114,7 +121,7 @@ def test_each_curve_is_its_own_decisions() -> None:
     session = make_session(3, 40, 3, event_rate=0.5, turn_rate=0.5)
     made = oracle(session)
     made.p_update = 1 - made.p_update
-    curves = result_of(evaluated([session], [made]))["curves"]
+    curves = result_of(scored_run([session], [made]))["curves"]
     assert isinstance(curves, dict)
     assert curves["speaking"]["precision"][-1] == 1.0
     share = float((session.dst_update == 1).mean())
@@ -126,14 +133,14 @@ def test_views_of_one_recording_are_one_recording() -> None:
     session = make_session(0, 9, 2)
     views = [dataclasses.replace(session, video_uid=f"grp-x__view{number}", source="ego4d") for number in range(2)]
     other = dataclasses.replace(session, video_uid="grp-y__view0", source="ego4d")
-    part = evaluated([*views, other], [oracle(session)] * 3)
+    part = scored_run([*views, other], [oracle(session)] * 3)
     assert part.recordings[0] == part.recordings[1] != part.recordings[2]
 
 
 def test_each_source_has_its_own_scores() -> None:
     wtag = make_session(1, 22, 5)
     ego4d = dataclasses.replace(make_session(3, 40, 2), session_id="ego4d.v3.talk_some_0", source="ego4d")
-    part = evaluated([wtag, ego4d], [oracle(wtag), silent(ego4d)])
+    part = scored_run([wtag, ego4d], [oracle(wtag), silent(ego4d)])
     scores = result_of(part)["scores"]
     assert isinstance(scores, dict)
     values = {scope: scores[scope]["speaking_recall"]["value"] for scope in scores}
@@ -143,7 +150,7 @@ def test_each_source_has_its_own_scores() -> None:
 
 def test_intervals_hold_the_value_between_low_and_high() -> None:
     sessions = [make_session(seed, 30, 3) for seed in range(12)]
-    scores = scope_scores(evaluated(sessions, [shifted(oracle(one), one.first_frame + 1) for one in sessions]), 200)
+    scores = scope_scores(scored_run(sessions, [shifted(oracle(one), one.first_frame + 1) for one in sessions]), 200)
     known = {name: score for name, score in scores.items() if score["low"] is not None}
     assert {"speaking_f1_1s", "joint_state_accuracy", "speaking_average_precision"} <= known.keys()
     for name, score in known.items():
@@ -154,13 +161,11 @@ def test_intervals_hold_the_value_between_low_and_high() -> None:
 def test_what_is_infinite_is_not_written() -> None:
     """A perplexity past the largest float has no place in JSON, nor has an interval around it."""
     sessions = [make_session(seed, 9, 1) for seed in range(4)]
-    part = evaluated(sessions, [oracle(session) for session in sessions])
-    for counts in part.counts:
-        counts |= dict.fromkeys(
-            ("response_tokens", "response_tokens_right", "state_nll", "state_tokens", "state_tokens_right"), 1.0
-        )
-        counts |= dict.fromkeys(("forced_turns", "forced_diff_sum", "forced_silent", "fluency_sum"), 1.0)
-        counts["response_nll"] = 1e6
+    part = scored_run(sessions, [oracle(session) for session in sessions])
+    forced = dict.fromkeys(
+        ("response_tokens", "response_tokens_right", "state_nll", "state_tokens", "state_tokens_right"), 1.0
+    ) | dict.fromkeys(("forced_turns", "forced_diff_sum", "forced_silent", "fluency_sum"), 1.0)
+    part = part.with_counts([forced | {"response_nll": 1e6}] * 4)
     scores = scope_scores(part, 50)
     assert scores["perplexity"] == {"value": None, "low": None, "high": None}
     assert scores["state_perplexity"]["value"] == pytest.approx(np.e)
@@ -168,22 +173,22 @@ def test_what_is_infinite_is_not_written() -> None:
 
 def test_no_threshold_is_the_best_where_nothing_is_said() -> None:
     session = make_session(9, 6, 1, turn_rate=0.0)
-    scores = scope_scores(evaluated([session], [silent(session)]), 0)
+    scores = scope_scores(scored_run([session], [silent(session)]), 0)
     assert scores["speaking_best_threshold"]["value"] is scores["speaking_best_f1"]["value"] is None
 
 
 def test_votes_stand_with_a_judged_run_alone() -> None:
     session = make_session(1, 22, 5)
-    part = evaluated([session], [oracle(session)])
+    part = scored_run([session], [oracle(session)])
     votes = {session.session_id: {"votes": [{"overall": 4}], "reasons": ["fine"]}}
     judged = Judged([{}], votes, {"judge_exact": 0.7, "judge_alpha_overall": None})
     assert "judge_exact" not in result_of(part)["scores"]["all"] and "judgement" not in result_of(part)["sessions"][0]
-    part.counts[0] |= {"judge_sessions": 1.0} | {f"judge_{mark}_sum": 4.0 for mark in MARKS}
+    part = part.with_counts([{"judge_sessions": 1.0} | {f"judge_{mark}_sum": 4.0 for mark in MARKS}])
     run = result_of(part, judged)
     assert run["scores"]["all"]["judge_exact"]["value"] == 0.7
     assert run["scores"]["all"]["judge_alpha_overall"]["value"] is None
     assert run["scores"]["wtag"]["judge_overall"]["value"] == 4.0 and "judge_exact" not in run["scores"]["wtag"]
-    assert run["sessions"][0]["judgement"] == run["shown"]["best"][0]["judgement"] == votes[session.session_id]
+    assert run["sessions"][0]["judgement"] == run["views"][0]["judgement"] == votes[session.session_id]
 
 
 def test_many_draws_are_each_alone() -> None:
@@ -191,7 +196,7 @@ def test_many_draws_are_each_alone() -> None:
     sessions = [make_session(seed, 12, 2, turn_rate=0.5) for seed in range(4)]
     rng = np.random.default_rng(0)
     made = [Prediction(rng.random(12), rng.random(12), session.states_after, None) for session in sessions]
-    part = ScoredRun(sessions, made, [{}] * 4, 2.0, None)
+    part = ScoredRun([ScoredSession(*pair, {}) for pair in zip(sessions, made, strict=True)], 2.0)
     weights = rng.integers(0, 3, (2 * results.DRAWS_AT_A_TIME + 30, 4)).astype(float)
     found = drawn_average_precision(part, "speaking", weights)
     alone = [drawn_average_precision(part, "speaking", weights[row : row + 1])[0] for row in range(len(weights))]

@@ -1,0 +1,111 @@
+"""Progress of a long loop: a bar on a terminal, a log line now and then elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from types import TracebackType
+
+from tqdm.auto import tqdm
+
+logger = logging.getLogger(__name__)
+
+# Without a terminal, a line is due after a tenth of the work, but no sooner than 3 s after the one before it, and in
+# any case after 30 s.
+LINES, SHORTEST_WAIT_S, LONGEST_WAIT_S = 10, 3.0, 30.0
+BAR = "{desc} {n_fmt}/{total_fmt} |{bar:10}| {percentage:.0f} %, {remaining} left{postfix}"
+
+
+class Progress:
+    """Counts the finished parts of a loop and shows how long the rest will take.
+
+    Args:
+        total: number of parts.
+        description: name of the loop.
+        unit: what a part is, as in "session".
+        initial: number of parts that were finished before the loop began; they do not count for the time left.
+        show: false shows nothing.
+        bar: false writes log lines on a terminal too.
+        lines: without a bar, log lines while parts are finished; false logs only what ``report`` is given.
+    """
+
+    def __init__(
+        self,
+        total: int,
+        description: str,
+        unit: str,
+        *,
+        initial: int = 0,
+        show: bool = True,
+        bar: bool = True,
+        lines: bool = True,
+    ) -> None:
+        self.total, self.description = total, description
+        self.initial = self.done = self._done_at_line = initial
+        self._show, self._lines = show, lines
+        self._started = self._time_of_line = time.monotonic()
+        self._bar = None
+        if show and bar and has_bars():
+            self._bar = tqdm(
+                total=total, initial=initial, desc=description, unit=unit, bar_format=BAR, dynamic_ncols=True
+            )
+
+    def update(self, count: int = 1) -> None:
+        """Count ``count`` more finished parts."""
+        self.done += count
+        if self._bar is not None:
+            self._bar.update(count)
+        elif self._lines and self.done < self.total and self._line_is_due():
+            self.report()
+
+    def report(self, note: str = "") -> None:
+        """Show ``note`` behind the bar, or log a line that ends with it."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(note)
+        elif self._show:
+            self._done_at_line, self._time_of_line = self.done, time.monotonic()
+            logger.info("%s", self.line(note))
+
+    def line(self, note: str = "") -> str:
+        """For example ``whole sessions 450/900, 50 %, 0:45 left: loss 0.412``."""
+        seconds = time.monotonic() - self._started
+        if self.done < self.total:
+            done_here = self.done - self.initial
+            rest = f"{clock(seconds / done_here * (self.total - self.done))} left" if done_here else "just begun"
+        else:
+            rest = f"took {clock(seconds)}"
+        share = 100 * self.done // max(self.total, 1)
+        return f"{self.description} {self.done}/{self.total}, {share} %, {rest}" + (f": {note}" if note else "")
+
+    def close(self) -> None:
+        """Leave the bar as it stands, or log the last line."""
+        if self._bar is not None:
+            self._bar.close()
+        elif self._lines and self.done >= self.total and self.done > self._done_at_line:
+            self.report()
+
+    def _line_is_due(self) -> bool:
+        waited = time.monotonic() - self._time_of_line
+        part_done = LINES * (self.done - self._done_at_line) >= self.total
+        return waited >= (SHORTEST_WAIT_S if part_done else LONGEST_WAIT_S)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def has_bars() -> bool:
+    """Whether bars can be drawn: standard error is a terminal, or this is a notebook."""
+    return sys.stderr.isatty() or "ipykernel" in sys.modules
+
+
+def clock(seconds: float) -> str:
+    """``0:45``, ``12:03`` or ``1:00:07``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

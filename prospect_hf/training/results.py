@@ -1,0 +1,84 @@
+"""The results of a training run: the free run on held-out sessions, ``results.json`` and the model card."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from context_dst_smolvlm import Context
+from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
+from processing_dst_smolvlm import DSTSmolVLMProcessor
+from prospect_hf.data.arguments import DataArguments
+from prospect_hf.data.features import FrameFeatures
+from prospect_hf.data.reader import FrameReader
+from prospect_hf.evaluation.baselines import majority, majority_response
+from prospect_hf.evaluation.free_running import follow
+from prospect_hf.evaluation.score import score
+from prospect_hf.files import write_json
+from prospect_hf.hub.model_card import write_card
+from prospect_hf.training.arguments import DSTTrainingArguments, ModelArguments
+from prospect_hf.training.splits import Splits
+
+# The majority baseline speaks at the reference's times, so only its texts and states can be compared.
+MAJORITY_FIGURES = ("joint_state_accuracy", "response_exact_match", "response_bleu")
+
+
+def evaluate_freely(
+    model: DSTSmolVLMForConditionalGeneration,
+    processor: DSTSmolVLMProcessor,
+    frames: FrameReader | FrameFeatures,
+    splits: Splits,
+    context: Context,
+    progress: bool,
+) -> dict[str, Any]:
+    """Let the model follow the held-out sessions by itself, without reference texts or times, and score it.
+
+    Returns:
+        ``free_run`` and ``majority``, the same figures of the majority baseline; empty without held-out sessions.
+
+    Raises:
+        StreamError: a session cannot be followed within the context's limit.
+    """
+    split, sessions = splits.held_out
+    if not sessions:
+        return {}
+    thresholds = (model.config.speaking_threshold, model.config.dst_update_threshold)
+    predictions = follow(model, processor, frames, sessions, context=context, progress=progress)
+    text = majority_response(splits.train)
+    of_majority = score([majority(session, text) for session in sessions], sessions, model.config.fps, thresholds)
+    return {
+        "free_run": {
+            "split": split,
+            "sessions": len(sessions),
+            **score(predictions, sessions, model.config.fps, thresholds),
+        },
+        "majority": {name: of_majority[name] for name in MAJORITY_FIGURES if name in of_majority},
+    }
+
+
+def write_results(
+    folder: Path,
+    model: ModelArguments,
+    data: DataArguments,
+    args: DSTTrainingArguments,
+    context: Context,
+    results: Mapping[str, Any],
+    balance: Mapping[str, Any],
+) -> None:
+    """Write ``results.json`` and the model card into ``folder``: settings, results and label balance of the run."""
+    settings = {"model": asdict(model), "data": asdict(data), "training": args.given, "context": asdict(context)}
+    facts = finite_or_null({"settings": settings, "results": results, "balance": balance})
+    write_json(folder / "results.json", facts)
+    write_card(folder, facts)
+
+
+def finite_or_null(value: Any) -> Any:
+    """``value`` with None for each number in it that is not finite: JSON knows neither NaN nor infinity."""
+    if isinstance(value, Mapping):
+        return {name: finite_or_null(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite_or_null(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

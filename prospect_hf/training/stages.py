@@ -1,0 +1,173 @@
+"""The steps of the training job: pack, first stage, encode, train on whole sessions, choose thresholds, save."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers.trainer_utils import get_last_checkpoint
+
+from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
+from processing_dst_smolvlm import DSTSmolVLMProcessor
+from prospect_hf.data.arguments import DataArguments
+from prospect_hf.data.clips import ClipCollator, ClipDataset
+from prospect_hf.data.features import FrameFeatures, encode_sessions
+from prospect_hf.data.glimpses import GlimpseDataset
+from prospect_hf.data.reader import FrameReader
+from prospect_hf.errors import UsageError
+from prospect_hf.training.arguments import DSTTrainingArguments
+from prospect_hf.training.splits import Splits
+from prospect_hf.training.trainer import DSTTrainer
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PackedClips:
+    """The clips of the training and the validation sessions."""
+
+    train: ClipDataset
+    validation: ClipDataset
+
+    def read_from(self, frames: FrameReader | FrameFeatures) -> None:
+        """Read frames from ``frames`` from now on."""
+        self.train.frames = self.validation.frames = frames
+
+
+def last_checkpoint(args: DSTTrainingArguments) -> str | None:
+    """The checkpoint that ``training.resume_from_checkpoint`` asks for, or None.
+
+    Raises:
+        UsageError: there is no such checkpoint.
+    """
+    wanted = args.resume_from_checkpoint
+    if not wanted:
+        return None
+    if isinstance(wanted, str):
+        if not Path(wanted).is_dir():
+            raise UsageError(f"training.resume_from_checkpoint={wanted}: no such folder.")
+        return wanted
+    found = get_last_checkpoint(args.output_dir) if Path(str(args.output_dir)).is_dir() else None
+    if found is None:
+        raise UsageError(f"training.resume_from_checkpoint=true, but {args.output_dir} holds no checkpoint.")
+    return found
+
+
+def pack_clips(
+    splits: Splits, processor: DSTSmolVLMProcessor, frames: FrameReader, data: DataArguments, seed: int
+) -> PackedClips:
+    """Cut the training and the validation sessions into clips of at most ``data.max_seq_len`` tokens.
+
+    Raises:
+        DataError: a frame and its texts do not fit beside the plan.
+    """
+    clips = PackedClips(
+        ClipDataset(splits.train, processor, frames, data.max_seq_len, data.text_dropout, seed, data.late_start),
+        ClipDataset(splits.validation, processor, frames, data.max_seq_len),
+    )
+    frame_count = sum(map(len, splits.train))
+    logger.info("%d training clips of %d sessions, %d frames.", len(clips.train), len(splits.train), frame_count)
+    return clips
+
+
+def learn_to_look(
+    model: DSTSmolVLMForConditionalGeneration,
+    processor: DSTSmolVLMProcessor,
+    reader: FrameReader,
+    splits: Splits,
+    args: DSTTrainingArguments,
+) -> dict[str, float]:
+    """The first stage: ``args.look_steps`` steps on glimpses, with its own optimiser; returns ``look_seconds``.
+
+    It saves no checkpoint: a run that is stopped during this stage starts it again.
+
+    Raises:
+        DataError: no training session has state labels and two frames.
+        UsageError: the training settings cannot be used for this stage.
+    """
+    glimpses = GlimpseDataset(splits.train, processor, reader, args.look_pairs, args.seed)
+    logger.info("First stage: %d pairs of frames of each of %d sessions.", glimpses.pairs, len(glimpses))
+    trainer = DSTTrainer(
+        model=model,
+        args=args.for_first_stage(),
+        train_dataset=glimpses,
+        data_collator=ClipCollator(processor.tokenizer.pad_token_id),
+        stage="first stage",
+    )
+    return {"look_seconds": float(trainer.train().metrics["train_runtime"])}
+
+
+def encode_frames(
+    model: DSTSmolVLMForConditionalGeneration,
+    reader: FrameReader,
+    splits: Splits,
+    data: DataArguments,
+    args: DSTTrainingArguments,
+) -> FrameFeatures:
+    """Encode the frames of all splits once, for a model whose vision tower does not change any more.
+
+    Raises:
+        DataError: a frame, or a feature file on disk, cannot be read.
+    """
+    with args.main_process_first(desc="encoding frames"):
+        return encode_sessions(
+            model, reader, splits.sessions, Path(data.cache_dir) / "features", progress=not args.disable_tqdm
+        )
+
+
+def train_on_sessions(
+    model: DSTSmolVLMForConditionalGeneration,
+    processor: DSTSmolVLMProcessor,
+    clips: PackedClips,
+    args: DSTTrainingArguments,
+    checkpoint: str | None,
+) -> tuple[DSTTrainer, dict[str, Any]]:
+    """The second stage: train on clips of whole sessions, from ``checkpoint`` if given.
+
+    Returns:
+        The trainer, and ``train_seconds`` and ``steps``.
+
+    Raises:
+        UsageError: the training settings need a validation split, and there is none.
+    """
+    validated = len(clips.validation) > 0
+    if not validated:
+        logger.info("There is no validation split: thresholds stay at %.2f.", model.config.speaking_threshold)
+    trainer = DSTTrainer(
+        model=model,
+        args=args if validated else args.without_evaluation(),
+        train_dataset=clips.train,
+        eval_dataset=clips.validation if validated else None,
+        data_collator=ClipCollator(processor.tokenizer.pad_token_id),
+        processing_class=processor,
+        stage="whole sessions",
+    )
+    logger.info(
+        "Whole sessions: %.2f M parameters, %.2f M trained.",
+        model.num_parameters() / 1e6,
+        model.num_parameters(only_trainable=True) / 1e6,
+    )
+    fitted = trainer.train(resume_from_checkpoint=checkpoint)
+    return trainer, {"train_seconds": fitted.metrics["train_runtime"], "steps": trainer.state.global_step}
+
+
+def choose_thresholds(trainer: DSTTrainer) -> dict[str, Any]:
+    """Evaluate on the validation clips and put the thresholds of the highest F1 into the model's configuration.
+
+    Returns:
+        ``validation``: the metrics; empty without a validation split, where the thresholds stay as they are.
+    """
+    if trainer.eval_dataset is None:
+        return {}
+    validation = trainer.evaluate()
+    trainer.model.config.speaking_threshold = validation["eval_speaking_best_threshold"]
+    trainer.model.config.dst_update_threshold = validation["eval_dst_update_best_threshold"]
+    return {"validation": validation}
+
+
+def save(trainer: DSTTrainer, folder: Path) -> None:
+    """Save model, processor, remote code and the trainer's state."""
+    trainer.save_model(str(folder))
+    trainer.save_state()
