@@ -119,7 +119,7 @@ def annotate_video(
         raise UsageError(f"size {width}x{height}: the video's sides must be even, at least 320 wide and 400 high.")
     if not trace.events:
         raise DataError(f"{path}: the trace has no events, so there is no video to write.")
-    painter = _Painter(trace, size, font)
+    painter = Painter(trace, size, font)
     rate = Fraction(trace.header["fps"]).limit_denominator(1001)
     pictures = iter(frames)
     options = {"movflags": "faststart"}
@@ -156,7 +156,7 @@ def _as_picture(picture: Picture, frame: int) -> Image.Image:
     return Image.fromarray(picture)
 
 
-class _Painter:
+class Painter:
     """Draws one event after the other, in order; it remembers what was said last."""
 
     def __init__(self, trace: Trace, size: tuple[int, int], font: Path | None) -> None:
