@@ -1,7 +1,7 @@
 """The tracked state of a plan: a table step -> 0, 1, 2 that only legal moves change.
 
-Proposals come from the state head or from the state text that the model writes; the same rules apply to both. Remote code
-of the Hub: plain Python.
+Proposals come from the state head or from the state text that the model writes; the same rules apply to both.
+Remote code of the Hub: plain Python.
 """
 
 from __future__ import annotations
