@@ -1,4 +1,4 @@
-"""Ctrl-C between two frames."""
+"""Delays Ctrl-C to the end of the frame that is being processed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from types import FrameType
 
 
 class Interrupt:
-    """Ctrl-C between two frames and not in the middle of one, so that the stream can be saved; a context manager."""
+    """Raises ``KeyboardInterrupt`` for Ctrl-C after the current frame, so that the stream can be saved.
+
+    A context manager; a second Ctrl-C raises at once.
+    """
 
     def __init__(self) -> None:
         self._busy = self._asked = False
@@ -22,13 +25,13 @@ class Interrupt:
         signal.signal(signal.SIGINT, self._before)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
-        if self._asked or not self._busy:  # asked for twice, it ends at once
+        if self._asked or not self._busy:  # the second Ctrl-C, or no frame is being processed
             raise KeyboardInterrupt
         self._asked = True
 
     @contextmanager
     def after_this(self) -> Iterator[None]:
-        """What must not be broken off."""
+        """Within this context Ctrl-C is delayed; leaving it raises ``KeyboardInterrupt`` if Ctrl-C was pressed."""
         self._busy = True
         try:
             yield
