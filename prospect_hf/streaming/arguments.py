@@ -18,7 +18,7 @@ class StreamArguments:
         source: a video, a folder of pictures, an ``.arrow`` frame file, a ``.safetensors`` feature file, a URL, or
             ``webcam:N``; with ``session`` none.
         root: folder that holds ``processed_data``, for ``session``.
-        session: a session of that corpus (``wtag.<video>.talk_some_0``); its goal, plan, frames and user's words are
+        session: a session of that corpus (``wtag.T-sim-test-00001__view0.talk_some_0``); its goal, plan, frames and user's words are
             followed, and its labels go into the trace to compare with.
         frames: the session's pictures: ``store`` (the corpus' frame files), ``rendered`` (drawn from the labels, where
             the videos are not at hand) or ``blank``.
