@@ -336,7 +336,7 @@ def test_what_cannot_be_compared(two: tuple[Path, Path], tmp_path: Path, capsys:
     assert "folder.html, is a folder" in refused(capsys, "report", str(tmp_path / "folder.html"), a)
     nothing = str(tmp_path / "folder.html")
     assert f"{nothing} holds no results.json" in refused(capsys, "report", str(tmp_path / "x.html"), a, nothing)
-    assert "takes a page to write" in refused(capsys, "report", a)
+    assert "arguments are required: RESULTS" in refused(capsys, "report", a)
     assert "occurs in two of the results" in refused(capsys, "report", str(tmp_path / "x.html"), a, a)
     assert not (tmp_path / "x.html").exists()
 
