@@ -88,7 +88,7 @@ class Tolerance:
     keys: float
 
 
-TOLERANCES = {torch.float32: Tolerance(1e-3, 1e-3, 1e-4), torch.bfloat16: Tolerance(0.1, 0.15, 0.05)}
+TOLERANCES = {torch.float32: Tolerance(1e-3, 1e-3, 1e-4), torch.bfloat16: Tolerance(0.05, 0.1, 0.02)}
 
 
 class Report:
