@@ -70,6 +70,10 @@ class EvaluateArguments:
             value = vars(self)[name]
             if value is not None and value < 1:
                 raise UsageError(f"evaluate.{name} must be 1 or more, not {value}.")
+        if self.encoder == "none":
+            raise UsageError(
+                "evaluate.encoder=none is no encoder: write evaluate.encoder=null to leave its figures out."
+            )
         if self.draws and self.draws < 100:
             raise UsageError(f"evaluate.draws must be 0 or at least 100, not {self.draws}.")
         for name in ("speaking_threshold", "dst_update_threshold"):

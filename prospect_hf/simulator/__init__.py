@@ -1,4 +1,4 @@
-"""A toy task in the six sources' clothes: small scenes drawn from a seed, whose answers are in their pixels alone."""
+"""Simulated recordings in the style of the six sources: scenes drawn from a seed; only the pictures tell the states."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Writes simulated recordings as a corpus in ProAssist's ``processed_data`` format.
 
-Nothing downstream knows that a corpus was simulated: the reader of real records reads these too. A corpus is finished
-when ``simulator.json`` at its root says so; the file also holds all that decides the corpus, so that it can be reused.
+The reader of real records reads these too. ``simulator.json`` at the root says whether the corpus is finished, and
+holds the arguments that it was made from, so that a corpus of the same arguments is reused.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ POOL_PAYS_FROM = 24
 
 @dataclass
 class SplitCounts:
-    """What one split of one source holds. ``events`` are step starts and completions, ``turns`` what both say."""
+    """Counts of one split of one source: ``events`` are step starts and completions, ``turns`` of both speakers."""
 
     recordings: int = 0
     videos: int = 0
@@ -45,7 +45,7 @@ class SplitCounts:
 
 @dataclass(frozen=True)
 class CorpusReport:
-    """What was written: ``counts[source][split]``."""
+    """The corpus that was written, with ``counts[source][split]``."""
 
     root: Path
     counts: dict[str, dict[str, SplitCounts]] = field(default_factory=dict)
@@ -123,7 +123,7 @@ def corpus_is_current(
     scene: SceneConfig,
     views: int = 1,
 ) -> bool:
-    """Whether ``write_corpus`` with these arguments already ran to its end in ``root``.
+    """Whether ``root`` holds a finished corpus of these arguments.
 
     Raises ``UsageError`` like ``write_corpus`` for arguments that it would refuse.
     """
@@ -141,10 +141,10 @@ def corpus_is_current(
 def _recipe(
     sources: Sequence[str], recordings: Mapping[str, int], seed: int, scene: SceneConfig, views: int
 ) -> dict[str, Any]:
-    """All that decides the corpus, as JSON gives it back (lists for tuples)."""
+    """The arguments that determine the corpus, as JSON returns them (lists for tuples)."""
     unknown = [source for source in sources if source not in FLAVOURS]
     if unknown or not sources or len(set(sources)) != len(sources):
-        raise UsageError(f"simulator sources {list(sources)}: name each of {', '.join(FLAVOURS)} once at most.")
+        raise UsageError(f"simulator sources {list(sources)}: give one or more of {', '.join(FLAVOURS)}, each once.")
     if not recordings or any(split not in SPLITS or count < 1 for split, count in recordings.items()):
         raise UsageError(f"simulator recordings {dict(recordings)}: give {', '.join(SPLITS)} a count of 1 or more.")
     if views < 1:
@@ -168,9 +168,7 @@ def _check_folder(root: Path, sources: Sequence[str]) -> None:
         for split in SPLITS:
             path = _dialogs_path(root, source, split)
             if path.exists():
-                raise UsageError(
-                    f"{path}: there is a corpus that the simulator did not write; give it a folder of its own."
-                )
+                raise UsageError(f"{path} belongs to a corpus that the simulator did not write; give another folder.")
 
 
 @contextmanager

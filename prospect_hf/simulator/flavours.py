@@ -1,7 +1,7 @@
-"""The six looks and vocabularies of the toy task, one per source name.
+"""The looks and the vocabulary of the simulated task for each of the six sources.
 
-A flavour fixes what a corpus of that name says and how its bench looks. Its sentences have no random wording: what is
-said follows from the flavour, the plan and what can be seen, so that an exact match is something a model can learn.
+A flavour determines the texts of a source and how its bench looks. No wording is random: an utterance follows from the
+flavour, the plan and the visible states, so that a model can learn to match it exactly.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Flavour:
     tray: Colour
 
     def part_name(self, colour: str, shape: str) -> str:
-        """How plan and talk call a part, e.g. "red wheel"."""
+        """The name of a part in plan and utterances, e.g. "red wheel"."""
         return f"{colour} {self.nouns[shape]}"
 
     def plan_step(self, part: str) -> str:
@@ -67,21 +67,21 @@ class Flavour:
         return f"I want to {self.goal}. Can you guide me?"
 
     def opening(self, part: str, asked: bool) -> str:
-        """The assistant's opening: an answer if the user ``asked``, else a remark of its own."""
+        """The assistant's opening: an answer if the user ``asked``, else unprompted."""
         return f"{'Sure. ' if asked else 'Hello. '}First, {self.verb} the {part} {self.place}."
 
     def completion(self, part: str, following: str | None) -> str:
-        """What is said when ``part`` was completed and ``following`` comes first among the steps that are not."""
+        """The utterance when ``part`` is completed; ``following`` is the first step that is not, if any."""
         if following is None:
             return f"{self.praise} The {part} was the last. All is {self.done}."
         return f"{self.praise} Now {self.verb} the {following} {self.place}."
 
     def correction(self, wrong: str, right: str) -> str:
-        """What is said when a part that belongs to no step was picked."""
+        """The utterance when the part ``wrong``, which belongs to no step, is picked."""
         return f"That is the {wrong}. You need the {right}."
 
     def loosening(self, part: str) -> str:
-        """What is said when a completed step is undone."""
+        """The utterance when a completed step is undone."""
         return f"The {part} came loose. {self.verb.capitalize()} it again."
 
     def answer_next(self, parts: Sequence[str], states: Sequence[int]) -> str:
@@ -95,7 +95,7 @@ class Flavour:
         return f"Nothing. All is {self.done}."
 
     def answer_done(self, parts: Sequence[str], states: Sequence[int]) -> str:
-        """The answer to "Which parts are ...?", by whichever of the two lists is short."""
+        """The answer to "Which parts are ...?": the completed parts if they are at most three, else the others."""
         done = [part for part, state in zip(parts, states, strict=True) if state == 2]
         rest = [part for part, state in zip(parts, states, strict=True) if state != 2]
         if not rest:
@@ -107,11 +107,11 @@ class Flavour:
         return f"All but {_listed(rest)}."
 
     def question_next(self) -> str:
-        """One of the two things a user asks on the way."""
+        """A question for the next step."""
         return "What is next?"
 
     def question_done(self) -> str:
-        """The other of the two."""
+        """A question for the completed steps."""
         return f"Which parts are {self.done}?"
 
     def progress(self, parts: Sequence[str], states: Sequence[int]) -> str:

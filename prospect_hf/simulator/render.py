@@ -1,4 +1,4 @@
-"""Draws an episode: everything a model may know about it besides the words.
+"""Draws the pictures of an episode.
 
 A picture is drawn ``supersample`` times larger from ready-made pieces (bench, parts, bolt) and averaged down; light and
 noise come last. ``view`` 1 is another camera on the same recording: mirrored, with other light, shake and noise.
@@ -179,7 +179,7 @@ class _Painter:
         state: SceneState,
         origin: tuple[int, int],
     ) -> None:
-        """Arm and palm, then what they hold (so that it can be told), then the fingertips on it."""
+        """Draw arm and palm, then the held part over them (so that it stays visible), then the fingertips."""
         draw = ImageDraw.Draw(canvas)
         base = self.episode.arm_base
         palm = towards(hand, base, 5.2 if held is None else 6.2)

@@ -1,4 +1,4 @@
-"""What a simulated recording is made of: its difficulty, its parts, its frames, its events and its words.
+"""The data of a simulated recording: its difficulty, parts, frames, events and utterances.
 
 Time runs in frames. Frame ``f`` shows the scene at the END of its half second, so whatever is first visible in frame
 ``f`` has the time ``(f + 1) / FPS`` seconds, and the label rule ``floor(time * fps) - 1`` gives ``f`` back.
@@ -196,7 +196,7 @@ class Episode:
 
 
 def seconds(frame: int) -> float:
-    """The time at which what ``frame`` shows is known: the end of its interval."""
+    """The end of the half second of ``frame``, in seconds: the time of what it is the first to show."""
     return (frame + 1) / FPS
 
 

@@ -1,4 +1,4 @@
-"""What happens in a simulated recording: what the hand does at each frame, and what is said about it."""
+"""The course of a simulated recording: the hand's actions frame by frame, and the utterances."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MOVE_OFF = 12.0
 
 
 def simulate(source: str, seed: int, split: str, index: int, scene: SceneConfig | None = None) -> Episode:
-    """Play recording ``index`` of ``split``. It depends on the arguments alone, not on how many others there are.
+    """Simulate recording ``index`` of ``split``; it depends on these arguments alone, not on the number of recordings.
 
     Raises ``UsageError`` for a source that has no flavour.
     """

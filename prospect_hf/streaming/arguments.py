@@ -18,23 +18,22 @@ class StreamArguments:
         source: a video, a folder of pictures, an ``.arrow`` frame file, a ``.safetensors`` feature file, a URL, or
             ``webcam:N``; with ``session`` none.
         root: folder that holds ``processed_data``, for ``session``.
-        session: a session of that corpus (``wtag.<video>.talk_some_0``); its goal, plan, frames and user's words are
-            followed, and its labels go into the trace to compare with.
+        session: a session of that corpus (``wtag.T-sim-test-00001__view0.talk_some_0``); its goal, plan, frames and
+            user texts are followed, and the trace contains its labels as the reference.
         frames: the session's pictures: ``store`` (the corpus' frame files), ``rendered`` (drawn from the labels, where
-            the videos are not at hand) or ``blank``.
+            there are no videos) or ``blank``.
         dst: where the session's labels come from: ``files``, ``align`` or ``none``.
         cache_dir: where the corpus' frame rows are kept.
-        goal: what the user is after.
+        goal: what the user wants to do.
         plan: the steps.
         plan_file: in place of ``plan``, a text file with one step a line.
         user_texts: what the user says, "SECONDS TEXT" each.
-        start_s, end_s: the part of the source that is followed, in seconds.
+        start_s, end_s: the part of the source that is followed, in seconds; a session is followed whole.
         live: keep up with the source: frames are dropped by time, and counted, where the model is slower.
         output_dir: where trace, page, subtitles and video are written.
         annotate: write an MP4 of the stream with its table and words (stored frames only).
-        restore: go on with the stream saved in ``output_dir/state`` (by an earlier run, which saves it when it ends
-            or is stopped).
-        speaking_threshold, dst_update_threshold: in place of the model's own.
+        restore: continue the stream in ``output_dir/state``, which every run saves when it ends or is stopped.
+        speaking_threshold, dst_update_threshold: replace the model's decision thresholds.
         view: show the live view; otherwise words and moves are printed line by line.
     """
 

@@ -77,8 +77,17 @@ class DSTTrainingArguments(TrainingArguments):
         for name, weight in self.loss_weights.items():
             if not weight >= 0:
                 raise ValueError(f"training.{name}_loss_weight must be 0 or more, not {weight}.")
-        if self.look_steps < 0 or self.look_pairs < 1 or self.look_batch_size < 1:
-            raise ValueError("training.look_steps must be 0 or more, look_pairs and look_batch_size 1 or more.")
+        # transformers takes any other number below 1 for -1 and trains for all epochs.
+        if self.max_steps < 1 and self.max_steps != -1:
+            raise UsageError(
+                "training.max_steps must be 1 or more, or -1 to train for training.num_train_epochs, not "
+                f"{self.max_steps}."
+            )
+        if not self.num_train_epochs > 0:
+            raise UsageError(f"training.num_train_epochs must be above 0, not {self.num_train_epochs:g}.")
+        for name, least in (("look_steps", 0), ("look_pairs", 1), ("look_batch_size", 1)):
+            if getattr(self, name) < least:
+                raise UsageError(f"training.{name} must be {least} or more, not {getattr(self, name)}.")
         if self.muon_learning_rate is not None and not self.muon_learning_rate > 0:
             raise ValueError(f"training.muon_learning_rate must be positive, not {self.muon_learning_rate}.")
         if not self.focal_gamma >= 0:

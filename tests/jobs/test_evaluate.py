@@ -332,7 +332,11 @@ def test_what_cannot_be_compared(two: tuple[Path, Path], tmp_path: Path, capsys:
     (tmp_path / "text.json").write_text("nothing")
     assert "cannot be read as JSON" in refused(capsys, "report", str(tmp_path / "x.html"), str(tmp_path / "text.json"))
     assert "must end in .html" in refused(capsys, "report", a, b)
-    assert "takes a page to write" in refused(capsys, "report", a)
+    (tmp_path / "folder.html").mkdir()
+    assert "folder.html, is a folder" in refused(capsys, "report", str(tmp_path / "folder.html"), a)
+    nothing = str(tmp_path / "folder.html")
+    assert f"{nothing} holds no results.json" in refused(capsys, "report", str(tmp_path / "x.html"), a, nothing)
+    assert "arguments are required: RESULTS" in refused(capsys, "report", a)
     assert "occurs in two of the results" in refused(capsys, "report", str(tmp_path / "x.html"), a, a)
     assert not (tmp_path / "x.html").exists()
 
@@ -364,6 +368,7 @@ def test_one_page_of_two_results(two: tuple[Path, Path], tmp_path: Path, capsys:
         ("evaluate.limits=3", "did you mean evaluate.limit"),
         ("evaluate.judge=true", "llm.model"),
         ("evaluate.encoder=nobody/nothing", "cannot be downloaded"),
+        ("evaluate.encoder=none", "write evaluate.encoder=null to leave"),
         ("evaluate.model=nowhere", "nowhere"),
         ("data=proassist", "data.root is not set"),
         ("data.sources=[assembly101]", "assembly101"),

@@ -184,6 +184,10 @@ def report_command(argv: Sequence[str]) -> int:
         raise UsageError(
             f"report writes its first argument, {out}, which must end in .html: report OUT.html A [B ...]."
         )
+    if out.is_dir():
+        raise UsageError(
+            f"report writes a page, but its first argument, {out}, is a folder: give the name of a new page."
+        )
     results = [read_results(Path(path)) for path in argv[1:]]
     runs: dict[str, dict[str, Any]] = {}
     for path, run in ((path, run) for path, one in zip(argv[1:], results, strict=True) for run in one["runs"]):

@@ -217,6 +217,8 @@ def read_results(path: Path) -> dict[str, Any]:
         DataError: it is not a ``results.json`` of this version.
     """
     file = path / "results.json" if path.is_dir() else path
+    if path.is_dir() and not file.exists():
+        raise UsageError(f"{path} holds no results.json; give a folder that scripts/evaluate.py wrote.")
     try:
         results = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
