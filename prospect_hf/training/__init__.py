@@ -1,1 +1,1 @@
-"""Training: losses, arguments and the trainer. Knows batches, and nothing of where they came from."""
+"""Training: settings, losses, the trainer, and the stages of the training job."""

@@ -1,10 +1,10 @@
-"""The two losses of the four heads: focal loss for the rare decisions, cross-entropy for states and text.
+"""The losses of the four heads: focal loss for the rare decisions, cross-entropy for states and text.
 
-Both take *logits*, never probabilities, and both treat a batch without any label as a loss of zero that can still be
-back-propagated: with several heads in one model it is normal that a micro-batch holds no label for one of them.
+Both take *logits*, not probabilities. A batch without any label has a loss of zero that can still be back-propagated:
+with several heads, a micro-batch often contains no label for one of them.
 
-Why the focal loss is written here: the PyPI package ``focal-loss`` is TensorFlow code, and the torch packages give
-NaN gradients for ``0 < gamma < 1`` at saturated logits, or clip the loss and so lose the gradient of the worst samples.
+No package is used for the focal loss: ``focal-loss`` on PyPI is TensorFlow code, and the torch packages give NaN
+gradients for ``0 < gamma < 1`` at saturated logits, or clip the loss, which removes the gradient of the worst samples.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def focal_loss(
         targets: ``[...]`` integer class indices, or ``ignore_index``.
         gamma: focusing exponent, 0 or more; 0 is plain cross-entropy.
         alpha: one weight per class, or None for 1. The mean is not divided by it.
-        ignore_index: targets with this value cost nothing and get no gradient.
+        ignore_index: targets with this value have no loss and no gradient.
         reduction: "mean" over the targets that are not ignored (0 without any), "sum", or "none" for ``[...]`` with 0
             at ignored places.
 
@@ -80,7 +80,7 @@ def masked_cross_entropy(
     Args:
         logits: ``[..., classes]``, two classes or more. Half precision is computed in float32.
         targets: ``[...]`` integer class indices, or ``ignore_index``.
-        ignore_index: targets with this value cost nothing and get no gradient (their logits must be finite).
+        ignore_index: targets with this value have no loss and no gradient (their logits must be finite).
         reduction: as in :func:`focal_loss`.
 
     Raises:
@@ -98,7 +98,7 @@ def masked_cross_entropy(
 
 
 def _labelled(logits: Tensor, targets: Tensor, ignore_index: int, reduction: Reduction) -> Tensor:
-    """``[...]`` bool: where there is a label. Checks what both losses are given."""
+    """``[...]`` bool: true where there is a label. Checks the arguments of both losses."""
     if reduction not in ("sum", "mean", "none"):
         raise UsageError(f'reduction is {reduction!r}; give "sum", "mean" or "none".')
     if logits.shape[:-1] != targets.shape or logits.ndim == 0:
@@ -110,7 +110,7 @@ def _labelled(logits: Tensor, targets: Tensor, ignore_index: int, reduction: Red
     if classes < 2:
         raise DataError(f"Logits {tuple(logits.shape)} hold {classes} class; a classification needs two or more.")
     labelled = targets != ignore_index
-    # Looking at values waits for an accelerator, and there the gather's own check stops a wrong target.
+    # On an accelerator, reading values would wait for it; there the check inside gather stops a wrong target.
     if targets.device.type == "cpu":
         wrong = labelled & ((targets < 0) | (targets >= classes))
         if bool(wrong.any()):

@@ -1,9 +1,9 @@
 """Muon for the matrices inside the towers, AdamW for the rest.
 
-A small model that is trained from scratch has to find out which word belongs to which look. Those directions begin
-small in every weight matrix; AdamW lets them grow slowly under the ones that already explain most of the labels, Muon
-takes a step of the same size in every direction of a matrix. On the default job it ends at a joint state accuracy of
-0.98 where AdamW, in the same steps, ends at 0.63 (README).
+A small model that is trained from scratch must learn which word belongs to which picture. The singular directions of
+the weight matrices that encode this begin small. AdamW increases them slowly, since its step is dominated by the
+directions that already explain most labels; Muon takes a step of the same size in every direction. The default job
+reaches a joint state accuracy of 0.98 with Muon and, in the same number of steps, 0.63 with AdamW (README).
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from torch import nn
 
 from prospect_hf.training.arguments import DSTTrainingArguments
 
-# What maps tokens, places or classes to vectors or back: rows and columns mean single things, so AdamW's step per
-# weight suits it better than a step per direction.
+# Matrices that map tokens, positions or classes to vectors or back. Each row or column belongs to one of these, so
+# AdamW's step per weight suits them better than Muon's step per direction.
 ADAMW_MATRICES = (
     "embed_tokens",
     "position_embedding",
@@ -26,10 +26,10 @@ ADAMW_MATRICES = (
 
 
 def muon_optimizer(model: nn.Module, args: DSTTrainingArguments) -> Muon:
-    """The optimiser of ``args.muon_learning_rate``, over the parameters of ``model`` that are trained.
+    """The optimiser for the trained parameters of ``model``: Muon with ``args.muon_learning_rate``, AdamW for the rest.
 
     Muon's step is scaled to the size of AdamW's ("Muon is Scalable for LLM Training", 2025: 0.2 * sqrt(longer side)).
-    ``weight_decay`` is on Muon's matrices only.
+    ``weight_decay`` applies to Muon's matrices only.
     """
     trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
     matrices = [w for name, w in trained if w.dim() >= 2 and not any(part in name for part in ADAMW_MATRICES)]

@@ -1,4 +1,4 @@
-"""The tables that a run prints."""
+"""The tables that a training run prints: label balance at the start, results at the end."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def balance_table(balance: Mapping[str, Mapping[str, int]]) -> str:
 
 
 def result_table(results: Mapping[str, Any]) -> str:
-    """What the model reached on held-out sessions, following them by itself."""
+    """Metrics of the free run on held-out sessions, beside those of the majority baseline."""
     look = f"{results['look_seconds']:.0f} s of looking, then " if "look_seconds" in results else ""
     stages = f"{look}{results['steps']} steps in {results['train_seconds']:.0f} s"
     lines = [f"\ntrained {stages} ({results['seconds']:.0f} s in all)"]
@@ -51,12 +51,12 @@ def result_table(results: Mapping[str, Any]) -> str:
         ]
         for label, key in FREE_RUN:
             if key in free:
-                rows.append([label, _told(free[key]), _told(majority[key]) if key in majority else ""])
+                rows.append([label, _shown(free[key]), _shown(majority[key]) if key in majority else ""])
         lines.append(table(rows))
     else:
         lines.append("There are no held-out sessions: nothing was evaluated.")
     return "\n".join(lines)
 
 
-def _told(value: float | None) -> str:
+def _shown(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.3f}"
