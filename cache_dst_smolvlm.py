@@ -1,8 +1,8 @@
 """The KV cache of running streams: the one place that reaches inside a cache.
 
-``StreamCache`` holds several streams, each with a length of its own, in tensors that are allocated once and written in
-place. ``cut`` takes a span out of any cache and moves what follows into its place: keys carry their rotary position, so
-they are turned back by the span's length. Remote code of the Hub: it imports torch and transformers only.
+``StreamCache`` holds several streams of different lengths in tensors that are allocated once and written in place.
+``cut`` removes a span from any cache and moves the later tokens up: keys carry their rotary position, so they are
+rotated back by the span's length. Remote code of the Hub: it imports torch and transformers only.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class StreamLayer(CacheLayerMixin):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write ``[rows, kv_heads, seq, head_dim]`` behind each row's end and return all up to the longest row's."""
+        """Append ``[rows, kv_heads, seq, head_dim]`` to each row; return all places up to the longest row's end."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         if self.keys.shape[2] < self.cache.capacity:
@@ -53,7 +53,7 @@ class StreamLayer(CacheLayerMixin):
         return keys[:, :, : self.cache.end], values[:, :, : self.cache.end]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """What the pass attends to: so many places, from place 0."""
+        """The number of places that the pass attends to, and the first of them."""
         return self.cache.end, 0
 
     def get_seq_length(self) -> int:
@@ -61,15 +61,15 @@ class StreamLayer(CacheLayerMixin):
         return max(self.cache.lengths)
 
     def get_max_length(self) -> int:
-        """No limit of its own: rows grow."""
+        """-1: no limit, since rows grow."""
         return -1
 
 
 class StreamCache(Cache):
-    """KV cache of ``rows`` streams that grow, shrink and restart each at its own pace.
+    """KV cache of ``rows`` streams; each grows, shrinks and restarts independently of the others.
 
-    A pass is announced with ``begin``, which says which rows it feeds and how many tokens each, and returns positions
-    and mask; ``commit`` makes what was written part of the rows.
+    Call ``begin`` before a pass: it takes the rows to be fed and the number of tokens of each, and returns positions
+    and mask. Call ``commit`` after the pass: the new tokens then belong to the rows.
 
     Args:
         rows: streams.
@@ -109,18 +109,18 @@ class StreamCache(Cache):
         return position_ids, torch.arange(self.end, device=device) <= position_ids[:, None, :, None]
 
     def commit(self) -> None:
-        """What the pass wrote now belongs to the rows; the places of its padding are free again."""
+        """End the pass: its tokens now belong to the rows; the places of its padding are free again."""
         for row, count in zip(range(*self.rows.indices(len(self.lengths))), self._counts, strict=True):
             self.lengths[row] += count
 
     def truncate(self, row: int, length: int) -> None:
-        """Forget what ``row`` holds behind its first ``length`` tokens."""
+        """Keep only the first ``length`` tokens of ``row``."""
         if not 0 <= length <= self.lengths[row]:
             raise ValueError(f"Row {row} holds {self.lengths[row]} tokens and cannot be truncated to {length}.")
         self.lengths[row] = length
 
     def read(self, row: int) -> dict[str, torch.Tensor]:
-        """A copy of what ``row`` holds: ``keys.N`` and ``values.N``, ``[kv_heads, length, head_dim]`` each."""
+        """A copy of the tensors of ``row``: ``keys.N`` and ``values.N``, ``[kv_heads, length, head_dim]`` each."""
         held: dict[str, torch.Tensor] = {}
         for number, layer in enumerate(self.layers):
             if layer.is_initialized:
@@ -129,7 +129,7 @@ class StreamCache(Cache):
         return held
 
     def write(self, row: int, held: dict[str, torch.Tensor]) -> None:
-        """Put what ``read`` gave into ``row``, in place of what it holds."""
+        """Replace the content of ``row`` by tensors that ``read`` returned."""
         length = held["keys.0"].shape[1] if held else 0
         while self.capacity < length:
             self.capacity *= 2
@@ -144,7 +144,7 @@ class StreamCache(Cache):
         self.lengths[row] = length
 
     def nbytes(self) -> int:
-        """Bytes that the cache takes, free places included."""
+        """Bytes that the cache takes, including free places."""
         return sum(layer.keys.nbytes + layer.values.nbytes for layer in self.layers if layer.is_initialized)
 
 
@@ -156,17 +156,17 @@ def _grown(kept: torch.Tensor, capacity: int) -> torch.Tensor:
 
 
 def cut(cache: Cache, begin: int, end: int, rotary: Any, row: int | None = None) -> None:
-    """Take the tokens ``begin`` to ``end`` (exclusive) out of a cache; what follows moves up, turned to its place.
+    """Remove the tokens ``begin`` to ``end`` (exclusive) from a cache; later tokens move up, their keys are rotated.
 
     Values have no position and move as they are. A key at position p is ``R(p) k``; at ``p - n`` it is
-    ``R(-n) R(p) k``, so one rotation by ``n = end - begin`` is all. What the kept tokens took from the removed ones in
-    deeper layers stays in them: only the first layer equals a recomputation.
+    ``R(-n) R(p) k``, so one rotation by ``n = end - begin`` is enough. In deeper layers the kept tokens still carry
+    what they read from the removed ones: only the first layer equals a recomputation.
 
     Args:
         cache: a ``StreamCache``, or transformers' dynamic or static cache (all rows alike).
         begin, end: places; a place is a position.
         rotary: the text model's ``rotary_emb``.
-        row: which stream of a ``StreamCache``; its only one where not given.
+        row: the stream of a ``StreamCache``; needed if it holds several.
 
     Raises:
         ValueError: the span is not in the cache, the layers are of another kind, or rotary frequencies change with

@@ -1,4 +1,4 @@
-"""Configuration of DST-SmolVLM2: SmolVLM's own, with what the four heads and the frame stream need.
+"""Configuration of DST-SmolVLM2: SmolVLM's, extended by the settings of the four heads and the frame stream.
 
 Remote code of the Hub: it imports transformers and nothing of the training package.
 """
@@ -31,7 +31,7 @@ CUSTOM_PIPELINES = {
 
 @strict
 class DSTSmolVLMConfig(SmolVLMConfig):
-    """Everything that ``DSTSmolVLMForConditionalGeneration`` is built from.
+    """The configuration of ``DSTSmolVLMForConditionalGeneration``.
 
     Args:
         tokens_per_frame: stream tokens that one frame takes: 1, 4, 9 or 16 (the vision tokens averaged over a square
@@ -89,7 +89,7 @@ class DSTSmolVLMConfig(SmolVLMConfig):
 
     @classmethod
     def from_smolvlm(cls, config: SmolVLMConfig, **overrides: Any) -> DSTSmolVLMConfig:
-        """The configuration that puts fresh heads on a stock SmolVLM2: all of ``config``, then ``overrides``."""
+        """The configuration of a stock SmolVLM2 with new heads: all of ``config``, then ``overrides``."""
         values = config.to_dict()
         for own in ("model_type", "auto_map", "custom_pipelines", "architectures", "transformers_version"):
             values.pop(own, None)

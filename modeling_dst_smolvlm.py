@@ -32,20 +32,20 @@ PATCHES_PER_VISION_PASS = 16_384
 
 @dataclass
 class DSTSmolVLMOutput(ModelOutput):
-    """What one pass over a batch of streams answers.
+    """The result of one pass over a batch of streams.
 
     Args:
-        loss: mean cross-entropy of the text, where ``labels`` were given (the heads' losses belong to the trainer).
-        logits: LM logits: ``[batch, kept, vocab]``, or ``[labelled, vocab]`` (row-major) where ``labels`` were given.
+        loss: mean cross-entropy of the text, with ``labels`` (the heads' losses are computed by the trainer).
+        logits: LM logits: ``[batch, kept, vocab]``, or ``[labelled, vocab]`` (row-major) with ``labels``.
         speaking_logits: ``[batch, frames, 2]``: stay silent, speak.
         dst_update_logits: ``[batch, frames, 2]``: state unchanged, state changed.
         dst_state_logits: ``[batch, frames, steps, 3]``: not started, in progress, completed, after the frame.
-        step_hidden_states: ``[batch, steps, hidden]``: the plan's steps as the state head reads them; pass them back
-            in when the plan itself is already in the cache.
+        step_hidden_states: ``[batch, steps, hidden]``: the plan's steps as the state head reads them; give them to
+            later passes, whose plan is already in the cache.
         cache: the KV cache after this pass.
-        hidden_states: per-layer hidden states, where asked for.
-        attentions: per-layer attention weights, where asked for.
-        sequences: ids of the text that was written (``fast_greedy_generate_with_dst``), None where the model is silent.
+        hidden_states: per-layer hidden states, with ``output_hidden_states``.
+        attentions: per-layer attention weights, with ``output_attentions``.
+        sequences: ids of the text that was written (``fast_greedy_generate_with_dst``), None if the model is silent.
     """
 
     loss: torch.Tensor | None = None
@@ -61,7 +61,7 @@ class DSTSmolVLMOutput(ModelOutput):
 
 
 class DSTSmolVLMForConditionalGeneration(SmolVLMForConditionalGeneration):
-    """SmolVLM2 with the three DST heads; a stock SmolVLM2 checkpoint loads into it with the heads fresh."""
+    """SmolVLM2 with the three DST heads; a stock SmolVLM2 checkpoint loads into it, with newly initialised heads."""
 
     config_class = DSTSmolVLMConfig
 
@@ -81,16 +81,16 @@ class DSTSmolVLMForConditionalGeneration(SmolVLMForConditionalGeneration):
     # -- frames -------------------------------------------------------------------------------------------------
 
     def encode_frames(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Frames to what enters the stream: vision tower, connector, then the mean over a grid of vision tokens.
+        """Encode frames: vision tower, connector, then the mean over a grid of vision tokens.
 
-        Every frame counts, an all-black one too (the stock model takes it for padding and drops it).
+        An all-black frame is encoded like any other (the stock model takes it for padding and drops it).
 
         Args:
             pixel_values: ``[frames, 3, height, width]``, or ``[batch, frames, 3, height, width]``, normalised.
 
         Returns:
-            ``[frames, tokens, hidden]`` with ``tokens = config.stream_tokens``; these are the frame features that
-            ``forward`` takes in place of pixels.
+            ``[frames, tokens, hidden]`` with ``tokens = config.stream_tokens``; ``forward`` takes them as
+            ``frame_features`` in place of pixels.
         """
         if pixel_values.dim() == 5:
             pixel_values = pixel_values.flatten(0, 1)
@@ -124,18 +124,18 @@ class DSTSmolVLMForConditionalGeneration(SmolVLMForConditionalGeneration):
         pixel_values: torch.Tensor | None = None,
         frame_features: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Text and frames in one stream: token embeddings with the frames' features at the ``<image>`` places.
+        """Embed text and frames: token embeddings, with the frames' features at the ``<image>`` tokens.
 
         Args:
             input_ids: ``[batch, seq]``.
-            pixel_values: ``[frames, 3, height, width]``, all frames of the batch in the order of their places; or
+            pixel_values: ``[frames, 3, height, width]``, all frames of the batch in the order of their tokens; or
             frame_features: ``[frames, tokens, hidden]`` from ``encode_frames``, in the same order.
 
         Returns:
             ``[batch, seq, hidden]``.
 
         Raises:
-            ValueError: both forms given, or as many features as ``<image>`` places is not what came.
+            ValueError: both forms given, or the number of features is not the number of ``<image>`` tokens.
         """
         if pixel_values is not None and frame_features is not None:
             raise ValueError("Give pixel_values or frame_features, not both.")
@@ -161,8 +161,8 @@ class DSTSmolVLMForConditionalGeneration(SmolVLMForConditionalGeneration):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The three decisions of each frame.
 
-        A step's state is read where frame and step meet: ``z = gelu(norm(q(f) * sigmoid(k(s)) + k(s)))``, so that one
-        ``Linear(hidden, 3)`` answers for any number of steps in any wording.
+        A step's state is read from the frame and the step together: ``z = gelu(norm(q(f) * sigmoid(k(s)) + k(s)))``, so
+        that one ``Linear(hidden, 3)`` answers for any number of steps in any wording.
 
         Args:
             frame_hidden: ``[batch, frames, hidden]``, the text model's state at each frame's last token.
@@ -184,12 +184,12 @@ class DSTSmolVLMForConditionalGeneration(SmolVLMForConditionalGeneration):
         )
 
     def read_plan(self, hidden: torch.Tensor, step_positions: torch.Tensor) -> torch.Tensor:
-        """What sets each step apart: the mean of its line's states, less the mean over the plan's steps.
+        """Represent each step by the mean hidden state of its line, minus the mean over the plan's steps.
 
-        The lines of a plan are mostly alike ("Fasten the ... to the board."), and so are a language model's states;
-        what they share would drown what tells one step from another. (The state at the line's end alone has to learn
-        first what the line says; a small model spends most of its training on that.) The one step of a plan of one has
-        nothing to be told from: it is read as 0, and the frame's state, which has seen the plan, answers alone.
+        The lines of a plan are much alike ("Fasten the ... to the board."), and so are their hidden states: without the
+        subtraction the common part would outweigh what distinguishes the steps. (The hidden state at the end of a line
+        is no substitute: a small model spends most of its training on learning to gather the line there.) In a plan of
+        one step the difference is 0, and the frame's hidden state, which has attended to the plan, answers alone.
 
         Args:
             hidden: ``[batch, seq, hidden]``, the text model's states of the pass with the plan.
@@ -222,25 +222,25 @@ class DSTSmolVLMForConditionalGeneration(SmolVLMForConditionalGeneration):
         logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
     ) -> DSTSmolVLMOutput:
-        """One pass over a batch of streams, or over the next tokens of streams that a cache holds.
+        """Run one pass over a batch of streams, or over the next tokens of streams that a cache holds.
 
         Args:
             input_ids: ``[batch, seq]``, or ``inputs_embeds`` ``[batch, seq, hidden]`` from ``joint_embed``.
-            attention_mask: ``[batch, cached + seq]``, 1 on what counts.
-            position_ids: ``[batch, seq]``; counted from the cache's end where not given.
+            attention_mask: ``[batch, cached + seq]``, 0 on padding.
+            position_ids: ``[batch, seq]``; None: counted on from the end of the cache.
             cache: KV cache to read and to grow.
             pixel_values: ``[frames, 3, height, width]``, or ``frame_features`` ``[frames, tokens, hidden]``: the frames
-                of all rows, in the order of their places in ``input_ids``.
+                of all rows, in the order of their tokens in ``input_ids``.
             frame_positions: ``[batch, frames]``, the index *in this pass* of each frame's last token; -1 is padding.
                 Without it the heads are not read.
             step_positions: ``[batch, steps, 2]``, the index in this pass of the first and of the last token of each
                 step's line in the plan; -1 is padding.
                 Or ``step_hidden_states`` ``[batch, steps, hidden]`` from the pass that read the plan.
-            labels: ``[batch, seq]``, token ids to predict at the place before them, -100 elsewhere. LM logits are
-                computed for these places alone.
+            labels: ``[batch, seq]``, the token ids that the place before them has to predict, -100 elsewhere. LM logits
+                are computed only for these.
             use_cache: return the cache.
-            logits_to_keep: without labels, which places get LM logits: so many of the last (0: all), the places
-                ``[kept]``, or each row's own ``[batch, kept]``.
+            logits_to_keep: without labels, the places that get LM logits: a number of last places (0: all), places
+                ``[kept]`` of every row, or ``[batch, kept]`` of each row.
 
         Returns:
             ``DSTSmolVLMOutput``; logits of padding frames and padding steps are 0.
@@ -286,7 +286,7 @@ class DSTSmolVLMForConditionalGeneration(SmolVLMForConditionalGeneration):
             targets = labels[:, 1:]
             labelled = targets != IGNORE_INDEX
             output.logits = self.lm_head(hidden[:, :-1][labelled])
-            # Without a label the sum is 0 and still has a graph to go back through, the LM head's weights included.
+            # Without labels the sum is 0, but backward still reaches every weight, those of the LM head included.
             total = F.cross_entropy(output.logits.float(), targets[labelled], reduction="sum")
             output.loss = total / max(output.logits.shape[0], 1)
         else:
@@ -311,15 +311,15 @@ class DSTSmolVLMForConditionalGeneration(SmolVLMForConditionalGeneration):
     ) -> tuple[list[int], Cache]:
         """Write a text after ``input_ids``, each token passing through the model once.
 
-        The end token goes into the cache too, so that what comes next follows on a whole turn. A frame or a stream's
-        beginning is never written, and a text has at least one token.
+        The end token is fed too, so that the cache ends with a whole turn. A text contains no frame and no beginning of
+        a stream, and it has at least one token.
 
         Args:
-            input_ids: ``[1, seq]``, what is not in the cache yet; it ends where the text begins (``Assistant:``).
+            input_ids: ``[1, seq]``, the tokens to be fed first; they end where the text begins (``Assistant:``).
             end_token_id: ends the text (``processor.end_id``).
-            cache: what came before; it grows in place. A new one where not given.
-            decoding: greedy, 40 tokens at most, where not given.
-            generator: of the draws, with a temperature.
+            cache: the tokens before ``input_ids``; it grows in place. None: a new one.
+            decoding: None: greedy, 40 tokens at most.
+            generator: of the sampling, with a temperature.
 
         Returns:
             the ids of the text without the end token, and the cache.
@@ -361,14 +361,14 @@ class DSTSmolVLMForConditionalGeneration(SmolVLMForConditionalGeneration):
         decoding: Decoding | None = None,
         generator: torch.Generator | None = None,
     ) -> DSTSmolVLMOutput:
-        """Show frames, read the decisions at each of them, and speak after the last if the model says so.
+        """Feed frames, read the decisions at each of them, and write a text after the last if the model decides to.
 
         ``DSTStream`` does this for whole videos, with a tracked table, the user's words and a context that does not
-        overflow; this is the single step of a loop of one's own.
+        overflow; this method is one step for loops that do without them.
 
         Args:
-            input_ids: ``[1, seq]``, what is not in the cache yet, up to a frame's last token.
-            response_ids: ``[1, opening]``, what opens an utterance (``Assistant:``).
+            input_ids: ``[1, seq]``, the tokens to be fed, up to a frame's last token.
+            response_ids: ``[1, opening]``, the opening of an utterance (``Assistant:``).
             frame_positions: ``[1, frames]``, the index in ``input_ids`` of each frame's last token.
             pixel_values: ``[frames, 3, height, width]``, or ``frame_features`` ``[frames, tokens, hidden]``.
             step_positions: ``[1, steps, 2]`` where ``input_ids`` hold the plan; else ``step_hidden_states``
@@ -376,8 +376,8 @@ class DSTSmolVLMForConditionalGeneration(SmolVLMForConditionalGeneration):
             end_token_id, cache, decoding, generator: as in ``fast_greedy_generate``.
 
         Returns:
-            the heads' logits at the frames, ``step_hidden_states``, ``cache``, and ``sequences``: the ids of what the
-            model says after the last frame, None if p(speak) is under ``config.speaking_threshold`` there.
+            the heads' logits at the frames, ``step_hidden_states``, ``cache``, and ``sequences``: the ids of the text
+            after the last frame, None if p(speak) is below ``config.speaking_threshold`` there.
         """
         output = self._extend(
             input_ids=input_ids,
@@ -397,7 +397,7 @@ class DSTSmolVLMForConditionalGeneration(SmolVLMForConditionalGeneration):
         return output
 
     def _extend(self, input_ids: torch.Tensor, cache: Cache, **inputs: Any) -> DSTSmolVLMOutput:
-        """One pass that follows on ``cache``; the mask spans what is cached and what is new."""
+        """Feed tokens after those of ``cache``; the mask spans both."""
         held = int(cache.get_seq_length()) + input_ids.shape[1]
         mask = torch.ones(1, held, dtype=torch.long, device=input_ids.device)
         output: DSTSmolVLMOutput = self(input_ids=input_ids, cache=cache, attention_mask=mask, use_cache=True, **inputs)

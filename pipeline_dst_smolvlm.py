@@ -1,4 +1,4 @@
-"""A transformers pipeline: a video and a plan in, what the assistant decided and said at every frame out.
+"""A transformers pipeline: takes a video and a plan, returns the assistant's decisions and words at every frame.
 
     pipe = transformers.pipeline("dst-stream", model=FOLDER, trust_remote_code=True)
     events = pipe("assembly.mp4", plan=["Attach the wheels.", "Attach the roof."], goal="Assemble the toy")
@@ -37,7 +37,7 @@ class DSTStreamPipeline(Pipeline):
             video: a file or URL that PyAV reads, sampled at ``config.fps``; or the frames themselves (PIL pictures or
                 uint8 RGB arrays, ``config.fps`` a second); or a list of dicts with ``video``, ``plan`` and ``goal``.
             plan: the steps.
-            goal: what the user is after.
+            goal: what the user wants to achieve.
             user_texts: frame index -> what the user says on it.
             **kwargs: ``context``, ``tracking`` and ``decoding`` of ``DSTStream``.
 
@@ -62,7 +62,7 @@ class DSTStreamPipeline(Pipeline):
         return {} if user_texts is None else {"user_texts": user_texts}, options, {}
 
     def preprocess(self, inputs: dict[str, Any], user_texts: Mapping[int, str] | None = None) -> dict[str, Any]:
-        """The stream's inputs, read while they are followed."""
+        """The inputs of a stream; its frames are read while they are followed."""
         missing = {"video", "plan"} - set(inputs)
         if missing:
             raise ValueError(f"An input has no {' and no '.join(sorted(missing))}.")

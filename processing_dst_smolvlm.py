@@ -1,7 +1,7 @@
 """The sequence builder of DST-SmolVLM2: the one place where a stream's tokens are laid out.
 
-Training, evaluation and live streaming all call it, so that what streams is what was trained. A stream is SmolVLM2's
-own role format and no new vocabulary::
+Training, evaluation and live streaming all call it, so a live stream has the tokens that the model was trained on. A
+stream uses SmolVLM2's own role format and no new vocabulary::
 
     <|im_start|>System: {instruction}
     Goal: {goal}
@@ -13,8 +13,8 @@ own role format and no new vocabulary::
     <image>User: {text}<end_of_utterance>
     <image>...
 
-Decisions are read at a frame's last ``<image>``; what follows the frame is the consequence: state text first, then the
-utterance of the user or of the assistant. Remote code of the Hub: it imports transformers and nothing of the package.
+Decisions are read at a frame's last ``<image>``; after the frame come the state text and then the utterance of the user
+or of the assistant. Remote code of the Hub: it imports transformers and nothing of the package.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ INSTRUCTION = "You watch the user's video, keep track of the plan and speak when
 STATE_NAMES = ("not started", "in progress", "completed")
 SUMMARY_REQUEST = "Summarize the progress so far."
 IGNORE_INDEX = -100
-# Plans and utterances come again in every epoch: the ids of this many texts are kept, but for very long ones.
+# Plans and utterances recur in every epoch: the ids of this many texts are kept, except for very long ones.
 KNOWN_TEXTS = 50_000
 KNOWN_CHARACTERS = 1_000
 
@@ -105,7 +105,7 @@ class DSTSmolVLMProcessor(ProcessorMixin):
         return int(token_id)
 
     def _ids(self, text: str) -> list[int]:
-        """Token ids of plain text: special tokens that stand in it are read as the characters they are made of."""
+        """Token ids of plain text; the names of special tokens in it are encoded character by character."""
         ids = self._known.get(text)
         if ids is None:
             ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
@@ -122,9 +122,9 @@ class DSTSmolVLMProcessor(ProcessorMixin):
 
         Args:
             stream: an empty stream.
-            goal: what the user is after.
+            goal: what the user wants to achieve.
             steps: the plan's lines.
-            states: one of 0, 1, 2 for each step, or None where the states are not known.
+            states: one of 0, 1, 2 for each step, or None if the states are not known.
             progress: a summary of what came before, "" for none.
 
         Raises:
@@ -149,7 +149,7 @@ class DSTSmolVLMProcessor(ProcessorMixin):
         self.close(stream)
 
     def add_frame(self, stream: Stream) -> None:
-        """One frame's places; its decisions are read at the last of them."""
+        """The ``<image>`` tokens of one frame; its decisions are read at the last of them."""
         stream.add(self._frame)
         stream.frame_positions.append(len(stream.input_ids) - 1)
 
@@ -158,23 +158,23 @@ class DSTSmolVLMProcessor(ProcessorMixin):
         stream.add(self._roles[role])
 
     def close(self, stream: Stream, supervised: bool = False) -> None:
-        """The end of a turn: the end token, which a model that speaks must learn to say, and a newline."""
+        """End a turn: the end token, which the model must learn to write, and a newline."""
         stream.add([self.end_id], supervised)
         stream.add(self._newline)
 
     def add_turn(self, stream: Stream, role: str, text: str, supervised: bool = False) -> None:
-        """A whole turn of ``State``, ``User`` or ``Assistant``."""
+        """Add a whole turn of ``State``, ``User`` or ``Assistant``."""
         self.open(stream, role)
         stream.add(self._ids(f" {one_line(text)}"), supervised)
         self.close(stream, supervised)
 
     def add_item(self, stream: Stream, item: FrameItem) -> None:
-        """A frame and what follows from it; state text and response are supervised."""
+        """Add a frame and its turns; state text and response are supervised."""
         self.add_frame(stream)
         self.add_consequences(stream, item)
 
     def add_consequences(self, stream: Stream, item: FrameItem) -> None:
-        """What follows a frame: the state text, then the user's or the assistant's turn."""
+        """Add the turns after a frame: the state text, then the user's or the assistant's turn."""
         if item.changes:
             self.add_turn(stream, "State", state_text(item.changes), supervised=True)
         if item.user_text:
@@ -185,7 +185,7 @@ class DSTSmolVLMProcessor(ProcessorMixin):
     def build(
         self, goal: str, steps: Sequence[str], states: Sequence[int] | None, items: Iterable[FrameItem]
     ) -> Stream:
-        """A whole stream: the prompt, then every frame with what follows from it."""
+        """Lay out a whole stream: the prompt, then every frame with its turns."""
         stream = Stream()
         self.add_prompt(stream, goal, steps, states)
         for item in items:
@@ -203,7 +203,7 @@ class DSTSmolVLMProcessor(ProcessorMixin):
         """Pictures (PIL, or uint8 RGB arrays ``[height, width, 3]``) to ``[frames, 3, size, size]``, normalised.
 
         Raises:
-            ValueError: an array of another kind; its range of values and its colour axis would have to be guessed.
+            ValueError: any other array; its range of values and its colour axis would have to be guessed.
         """
         if not len(frames):
             return torch.zeros(0, 3, self.frame_size, self.frame_size)
@@ -242,11 +242,11 @@ class DSTSmolVLMProcessor(ProcessorMixin):
         """One stream as a batch of one, ready for ``model(**inputs)``.
 
         Args:
-            goal: what the user is after.
+            goal: what the user wants to achieve.
             steps: the plan's lines.
             frames: RGB pictures, oldest first.
-            states: the steps' states before the first frame; all not started where not given.
-            items: what happened on each frame; nothing where not given.
+            states: the steps' states before the first frame; None: all are not started.
+            items: what happened on each frame; None: nothing.
 
         Returns:
             ``input_ids``, ``attention_mask``, ``frame_positions``, ``step_positions`` (each ``[1, ...]``) and
@@ -270,7 +270,7 @@ class DSTSmolVLMProcessor(ProcessorMixin):
 
 
 def one_line(text: str) -> str:
-    """Text without control characters and with single spaces, so that no line of it can pass for the prompt's own."""
+    """Text without control characters and with single spaces, so that no part of it looks like a line of the prompt."""
     return " ".join("".join(" " if unicodedata.category(c) == "Cc" else c for c in text).split())
 
 

@@ -37,7 +37,7 @@ except ImportError:  # imported as a top-level module of the installed package
 if TYPE_CHECKING:
     from .modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
 
-# At most so many tokens of one stream are fed in a joint pass: the other streams are padded to the longest.
+# Tokens of one stream in a joint pass at most: the other streams are padded to the longest.
 JOINT_TOKENS = 8
 END = object()  # the end of a source; a frame that is None is an error
 

@@ -1,7 +1,7 @@
 """The tracked state of a plan: a table step -> 0, 1, 2 that only legal moves change.
 
-Proposals come from the state head or from the model's own state text; both pass the same table. Remote code of the Hub:
-plain Python.
+Proposals come from the state head or from the state text that the model writes; the same rules apply to both.
+Remote code of the Hub: plain Python.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ except ImportError:  # imported as a top-level module of the installed package
     from processing_dst_smolvlm import STATE_NAMES
 
 NOT_STARTED, IN_PROGRESS, COMPLETED = 0, 1, 2
-# (before, after). A step may be seen for the first time when it is done already: 0 -> 2. Sources whose annotations
+# (before, after). A step may be completed before it is seen for the first time: 0 -> 2. Sources whose annotations
 # undo or resume a step (assembly101's corrections, ego4d's continued steps) need "reopen".
 LEGAL_MOVES = {
     "monotone": frozenset({(NOT_STARTED, IN_PROGRESS), (IN_PROGRESS, COMPLETED), (NOT_STARTED, COMPLETED)}),
@@ -39,12 +39,12 @@ class Transition:
 
 @dataclass(frozen=True)
 class Tracking:
-    """How proposals become moves of the table.
+    """How proposals change the table.
 
     Args:
         policy: ``monotone`` (a step only goes forward) or ``reopen`` (a completed step may be in progress again).
         source: ``head`` (the state head's answer for every step) or ``text`` (the state text that the model writes).
-        debounce: frames on which a proposal must stand, one after the other, before it is a move; 1 moves at once.
+        debounce: consecutive frames on which a proposal must be made before the table changes; 1: at once.
         hysteresis: by how much a new state's probability must exceed the tracked state's (head only), 0 to 1.
 
     Raises:
@@ -74,7 +74,7 @@ class StateTable:
         states: the states before the first frame, ``[steps]``.
         tracking: the rules.
 
-    ``rejected`` counts illegal proposals so far, ``malformed`` state texts that could not be read.
+    ``rejected`` counts illegal proposals so far, ``malformed`` counts state texts that could not be parsed.
     """
 
     def __init__(self, states: Sequence[int], tracking: Tracking) -> None:
@@ -86,12 +86,12 @@ class StateTable:
         self._waiting: dict[int, tuple[int, int]] = {}  # step -> proposed state, frames it has stood
 
     def propose(self, proposals: Mapping[int, int], update: bool) -> tuple[Transition, ...]:
-        """Take one frame's proposals and return the moves that follow, in the order of the plan.
+        """Take one frame's proposals and return the changes of the table, in the order of the plan.
 
         Args:
             proposals: step -> proposed state, for the steps whose proposed state is not the tracked one.
-            update: whether the model says that the state changed on this frame. Without it no new proposal is heard,
-                but one that waits out its ``debounce`` goes on standing.
+            update: whether the model decides that the state changed on this frame. If not, new proposals are ignored,
+                but one that was made on the frame before goes on counting towards its ``debounce``.
         """
         waiting: dict[int, tuple[int, int]] = {}
         moves = []
@@ -122,7 +122,7 @@ class StateTable:
         return proposals
 
     def read_text(self, text: str) -> dict[int, int]:
-        """Proposals of a state text, ``2 completed, 3 in progress``; one that cannot be read proposes nothing.
+        """Proposals of a state text, ``2 completed, 3 in progress``; none if it cannot be parsed.
 
         A text that names a step which is not in the plan, or one step twice, is malformed as a whole.
         """
@@ -137,7 +137,7 @@ class StateTable:
         return {step: state for step, state in proposals.items() if state != self.states[step]}
 
     def save(self) -> dict[str, Any]:
-        """All of the table as JSON values."""
+        """The whole table as JSON values."""
         return {
             "states": list(self.states),
             "tracking": asdict(self.tracking),

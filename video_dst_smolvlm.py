@@ -1,4 +1,4 @@
-"""Video in, pictures at a steady rate out: the frames that a streaming model is shown.
+"""Sampling a video at a steady rate: the frames that a streaming model is shown.
 
 Pictures are taken by presentation time. Stepping over a fixed number of pictures drifts (29.97 is not 30), and is wrong
 for variable frame rates; here picture k is the one that a player shows k / fps seconds after the first one, so a
@@ -62,13 +62,13 @@ def sample_video(
 
     A picture stays on show until the next one's time (so a gap, or an ``fps`` above the video's own, repeats it: the
     same object, not a copy), and the last one for its own duration: a clip of 5.0 s at 2 fps gives 10 frames. A live
-    picture comes out when its successor has arrived, which is when it is known to be the one on show. The file is
-    read on while the frames are taken, and closed when the generator ends or is closed.
+    picture is yielded when its successor has arrived: only then is it known to be the one on show. The file is read
+    while the frames are taken, and closed when the generator ends or is closed.
 
-    Damaged data (it cannot be decoded, or only with parts made up) and pictures that come later than their successor
-    are left out: the picture before stays on show, and one warning at the end tells how many were lost. More than
-    ``DAMAGED_IN_A_ROW`` of them without a sound one in between are an error. A video that breaks off is an error
-    after its last sound picture: reading fails, the last picture is cut in two, or the header of an MP4, MOV,
+    Damaged pictures (they cannot be decoded, or only with parts made up) and pictures that come later than their
+    successor are left out: the picture before stays on show, and one warning at the end tells how many were lost. More
+    than ``DAMAGED_IN_A_ROW`` of them in a row are an error. A video that breaks off is an error after its last
+    undamaged picture: reading fails, the last picture is cut in two, or the header of an MP4, MOV,
     Matroska or WebM file states a length that is not reached. A GIF, AVI or transport stream that was cut between
     two pictures cannot be told from a whole one.
 
@@ -165,10 +165,10 @@ def _moving(container: Any) -> list[Any]:
 
 
 def _decode(container: Any, name: str, live: bool) -> Generator[tuple[Fraction, Fraction, Any], None, None]:
-    """Start and duration (exact, seconds, from the first picture on) and frame of every sound picture of a container.
+    """Start and duration (exact, in seconds from the first picture) and frame of each undamaged picture.
 
     Raises:
-        ValueError: the video breaks off, holds no sound picture, or does not tell when its pictures are shown.
+        ValueError: the video breaks off, holds no undamaged picture, or does not tell when its pictures are shown.
     """
     stream = _moving(container)[0]
     # Frame threads are fastest, but hold back a picture each, which is too late for a live one.

@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 # Without a terminal, a line is due after a tenth of the work, but no sooner than 3 s after the one before it, and in
 # any case after 30 s.
 LINES, SHORTEST_WAIT_S, LONGEST_WAIT_S = 10, 3.0, 30.0
-BAR = "{desc} {n_fmt}/{total_fmt} |{bar:10}| {percentage:.0f} %, {remaining} left{postfix}"
+BAR = "{desc} {n_fmt}/{total_fmt} |{bar:10}| {remaining} left{postfix}"
 
 
 class Progress:

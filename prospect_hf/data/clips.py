@@ -86,7 +86,7 @@ class ClipDataset(Dataset[dict[str, torch.Tensor]]):
         text_dropout: each clip draws a share between 0 and this value, and leaves that share of its state texts and
             responses out of the stream. Reference texts reveal the state; without dropout the heads learn to read the
             texts and not the frames. The labels of the decisions stay. Use 0 for evaluation.
-        late_start: share of the clips, drawn anew in each epoch, that start at a later frame with the states before
+        late_start: share of the clips, drawn in each epoch, that start at a later frame with the states before
             that frame. A stream whose context was dropped starts in the same way. Use 0 for evaluation.
         seed: random seed of both draws.
     """

@@ -130,7 +130,7 @@ def planned_runs(
         asked.append(("offline", None))
     if "stream" in args.modes:
         for strategy in args.contexts or [context.strategy]:
-            # Beside other strategies "none" shows what a limit costs; alone, a limit is what was asked for.
+            # When several strategies are compared, "none" runs without a limit, as the upper bound.
             size = None if strategy == "none" and args.contexts else context.max_tokens
             asked.append((f"stream, {strategy}", replace(context, strategy=strategy, max_tokens=size)))
     runs = []

@@ -6,8 +6,9 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
@@ -33,6 +34,26 @@ from prospect_hf.timeline import frame_at
 from streaming_dst_smolvlm import DSTStream
 from tracking_dst_smolvlm import Tracking
 
+if TYPE_CHECKING:
+    from prospect_hf.streaming.live_view import LiveView  # needs rich, which may be missing
+
+
+@dataclass
+class Outcome:
+    """What became of following a source.
+
+    Args:
+        frames: how many were followed.
+        seconds: that took.
+        dropped: frames that a live source had to drop.
+        failure: what ended it before its end; a KeyboardInterrupt is a stop that was asked for.
+    """
+
+    frames: int = 0
+    seconds: float = 0.0
+    dropped: int = 0
+    failure: BaseException | None = None
+
 
 def run(stream: StreamArguments, context: Context, tracking: Tracking, decoding: Decoding) -> int:
     """Follow the source; 0 at its end, 1 where it was stopped or broke off.
@@ -43,68 +64,96 @@ def run(stream: StreamArguments, context: Context, tracking: Tracking, decoding:
         tracking: how proposals become moves of the table.
         decoding: how texts are written.
     """
-    args = stream
     try:
         from prospect_hf.streaming.live_view import LiveView
     except ImportError as error:
         raise missing("The live view", "rich", "stream") from error
 
-    model, processor = load_trained(Path(args.model))
+    model, processor = load_trained(Path(stream.model))
     fps = model.config.fps
-    job = session_task(args, processor, fps) if args.session else video_task(args, fps)
-    output = Path(args.output_dir)
+    task = session_task(stream, processor, fps) if stream.session else video_task(stream, fps)
     following = begin(
-        args, job, model, processor, context, tracking, decoding, on_text=lambda frame, piece: view.hear(piece)
+        stream, task, model, processor, context, tracking, decoding, on_text=lambda frame, piece: view.hear(piece)
     )
     batch, first = following.batch, following.batch.rows[0].frame + 1
-    view = LiveView(job.plan, job.goal, batch.speaking_threshold, batch.dst_update_threshold, view=args.view)
-    header = trace_header(following, job.source, args.model, job.reference)
+    view = LiveView(task.plan, task.goal, batch.speaking_threshold, batch.dst_update_threshold, view=stream.view)
+    output = Path(stream.output_dir)
     path = output / (f"trace-{first}.jsonl" if first else "trace.jsonl")
     strip = ThumbnailStrip()
-    failure: BaseException | None = None
-    dropped = 0
-    begin_s, later = args.start_s, 0.0
-    if first and is_stored(job.source):
-        begin_s = batch.rows[0].time + 0.5 / fps
-        job.said_until(frame_at(batch.rows[0].time, fps))  # was said before the stop
+    trace = TraceWriter(path, trace_header(following, task.source, stream.model, task.reference))
+    outcome = follow(following, task, stream, fps, trace, view, strip)
+    if not outcome.frames:
+        if outcome.failure is None or isinstance(outcome.failure, KeyboardInterrupt):
+            raise DataError(f"{task.source}: no frame was followed.")
+        raise outcome.failure
+    between_frames = not batch.rows[0].phase
+    if between_frames:
+        save_stream(following, output / "state")
+    written = [path, *write_outputs(path, stream, task, strip)]
+    lost = f", {outcome.dropped} dropped" if stream.live else ""
+    speed = outcome.frames / outcome.seconds
+    print(f"{outcome.frames} frames, {speed:.1f} a second{lost}: {', '.join(map(str, written))}")
+    return report_failure(outcome.failure, between_frames)
+
+
+def follow(
+    following: DSTStream,
+    task: FollowedTask,
+    args: StreamArguments,
+    fps: float,
+    trace: TraceWriter,
+    view: LiveView,
+    strip: ThumbnailStrip,
+) -> Outcome:
+    """Show the stream every frame of its source, and write and show what comes of it."""
+    row, outcome = following.batch.rows[0], Outcome()
+    first = row.frame + 1
+    start_s, offset_s = args.start_s, 0.0
+    if first and is_stored(task.source):
+        start_s = row.time + 0.5 / fps
+        task.said_until(frame_at(row.time, fps))  # the user's texts of the earlier run
     elif first:
-        later = batch.rows[0].time + 1 / fps  # a camera's own time begins anew
-    frames: Any = job.frames(begin_s)
+        offset_s = row.time + 1 / fps  # the clock of a camera starts at 0 again
+    frames: Any = task.frames(start_s)
     with ExitStack() as stack:
         if args.live:
-            frames = stack.enter_context(LivePace(frames, realtime=is_stored(job.source)))
+            frames = stack.enter_context(LivePace(frames, realtime=is_stored(task.source)))
         interrupt = stack.enter_context(Interrupt())
-        trace = stack.enter_context(TraceWriter(path, header))
+        stack.enter_context(trace)
         stack.enter_context(view)
         began = time.perf_counter()
         try:
             for frame in frames:
                 with interrupt.after_this():
-                    text = job.said_until(frame_at(frame.time, fps))
-                    event = following.step(frame.frame, text, frame.time + later)
+                    text = task.said_until(frame_at(frame.time, fps))
+                    event = following.step(frame.frame, text, frame.time + offset_s)
                     trace.write(event)
-                dropped = frames.dropped if args.live else 0
-                view.show(event, dropped)
+                outcome.dropped = frames.dropped if args.live else 0
+                view.show(event, outcome.dropped)
                 strip.add(event.frame, frame.frame)
-        except (KeyboardInterrupt, DataError, StreamError) as error:
-            failure = error  # what was followed so far is kept
-        seconds = time.perf_counter() - began
-    count = batch.rows[0].frame + 1 - first
-    if not count:
-        if failure is None or isinstance(failure, KeyboardInterrupt):
-            raise DataError(f"{job.source}: no frame was followed.")
-        raise failure
-    if not batch.rows[0].phase:
-        save_stream(following, output / "state")
-    written = [path, *write_outputs(path, args, job, strip)]
-    lost = f", {dropped} dropped" if args.live else ""
-    print(f"{count} frames, {count / seconds:.1f} a second{lost}: {', '.join(map(str, written))}")
+        except (KeyboardInterrupt, Exception) as error:
+            outcome.failure = error  # raised or reported when page, subtitles and stream are saved
+        outcome.seconds = time.perf_counter() - began
+    outcome.frames = row.frame + 1 - first
+    return outcome
+
+
+def report_failure(failure: BaseException | None, between_frames: bool) -> int:
+    """The exit code of a stream that was followed for a while; what ended it is printed.
+
+    Raises:
+        BaseException: a failure that is no stop and no unusable frame.
+    """
+    if failure is None:
+        return 0
     if isinstance(failure, KeyboardInterrupt):
-        goes_on = "in the middle of a frame" if batch.rows[0].phase else "stream.restore=true goes on from here"
-        print(f"stopped; {goes_on}", file=sys.stderr)
-    elif failure is not None:
+        state = "stream.restore=true continues from here" if between_frames else "in the middle of a frame"
+        print(f"stopped; {state}", file=sys.stderr)
+    elif isinstance(failure, (DataError, StreamError)):
         print(f"error: {' '.join(str(failure).split())}", file=sys.stderr)
-    return 0 if failure is None else 1
+    else:
+        raise failure
+    return 1
 
 
 def begin(

@@ -58,9 +58,9 @@ def mismatch(value: Any, schema: Mapping[str, Any], at: str) -> str | None:
         )
     kinds = [schema["type"]] if isinstance(schema["type"], str) else schema["type"]
     if not any(_has_type(value, kind) for kind in kinds):
-        return f"{at} is no {' or '.join(kinds)}"
+        return f"{at} is not of type {' or '.join(kinds)}"
     if "enum" in schema and value not in schema["enum"]:
-        return f"{at} is none of {', '.join(map(repr, schema['enum']))}"
+        return f"{at} is not one of {', '.join(map(repr, schema['enum']))}"
     inner: list[tuple[Any, Mapping[str, Any], str]] = []
     if isinstance(value, dict):
         keys = schema["properties"].keys()

@@ -74,8 +74,8 @@ def read_sessions(
 
     Raises:
         UsageError: a folder or file is missing.
-        DataError: a record is invalid, or a label is after the end of the frame store. A turn that only the one turn
-            per frame rule moves past the end is no error; it is counted in ``beyond_turns``.
+        DataError: a record is invalid, or a label is after the end of the frame store. A turn that has no free frame
+            before the end, since a frame takes one turn, is not an error; it is counted in ``beyond_turns``.
     """
     report = start_report(source, split, on_error)
     if dst not in ("files", "align", "none"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from prospect_hf.data.reader import FRAME_SOURCES
@@ -66,10 +67,18 @@ class StreamArguments:
                 raise UsageError("stream.session needs stream.root, the folder that holds processed_data.")
             if self.plan or self.plan_file or self.goal or self.user_texts:
                 raise UsageError("A session brings its own goal, plan and user texts: leave those settings out.")
-        elif bool(self.plan) == bool(self.plan_file):
-            raise UsageError("Give the plan: stream.plan=[first step,second step] or stream.plan_file=FILE.")
             if self.start_s or self.end_s is not None:
                 raise UsageError("A session is followed whole: leave stream.start_s and stream.end_s out.")
+        elif bool(self.plan) == bool(self.plan_file):
+            raise UsageError("Give the plan: stream.plan=[first step,second step] or stream.plan_file=FILE.")
+        if not 0 <= self.start_s < math.inf:
+            raise UsageError(f"stream.start_s must be 0 or more seconds, not {self.start_s:g}.")
+        if self.end_s is not None and not self.end_s > self.start_s:
+            raise UsageError(f"stream.end_s={self.end_s:g} must come after stream.start_s={self.start_s:g}.")
+        for name in ("speaking_threshold", "dst_update_threshold"):
+            value = vars(self)[name]
+            if value is not None and not 0 <= value <= 1:
+                raise UsageError(f"stream.{name} must lie in [0, 1], not {value:g}.")
         if self.annotate and self.live:
             raise UsageError("stream.annotate needs every frame and stream.live drops some: set one of them to false.")
         if self.frames not in FRAME_SOURCES:
@@ -82,13 +91,17 @@ class StreamArguments:
         """``user_texts`` as (seconds, text), in order of time.
 
         Raises:
-            UsageError: one does not begin with a number of seconds.
+            UsageError: one does not begin with a number of seconds, or with one outside the part that is followed.
         """
+        end_s = math.inf if self.end_s is None else self.end_s
         pairs = []
         for line in self.user_texts:
             second, _, text = line.partition(" ")
             try:
-                pairs.append((float(second), text))
+                time = float(second)
             except ValueError:
                 raise UsageError(f"stream.user_texts: {line!r} does not begin with a number of seconds.") from None
+            if not (math.isfinite(time) and self.start_s <= time <= end_s):
+                raise UsageError(f"stream.user_texts: {line!r} falls outside the part that is followed.")
+            pairs.append((time, text))
         return sorted(pairs)

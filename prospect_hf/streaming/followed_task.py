@@ -87,9 +87,10 @@ def session_task(args: StreamArguments, processor: DSTSmolVLMProcessor, fps: flo
     sessions = {session.session_id: session for split in rows.values() for session in iter_sessions(split)}
     session = sessions.get(str(args.session))
     if session is None:
-        near = difflib.get_close_matches(str(args.session), sessions, n=1, cutoff=0.0)
+        near = difflib.get_close_matches(str(args.session), sessions, n=4, cutoff=0.0)
         raise UsageError(
-            f"{root} has no session {args.session} among the {len(sessions)} of {source}; near: {near[0]}."
+            f"{root} has no session {args.session} among the {len(sessions)} of {source}; the nearest names are "
+            f"{', '.join(near)}."
         )
     reader = FrameReader(root, args.frames, processor)
 

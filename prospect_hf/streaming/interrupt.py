@@ -1,4 +1,4 @@
-"""Ctrl-C between two frames."""
+"""Ctrl-C and SIGTERM between two frames."""
 
 from __future__ import annotations
 
@@ -7,28 +7,34 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 
 class Interrupt:
-    """Ctrl-C between two frames and not in the middle of one, so that the stream can be saved; a context manager."""
+    """Delays a stop to the end of the frame in progress, so that the stream can be saved; a context manager.
+
+    A second stop ends the frame at once.
+    """
 
     def __init__(self) -> None:
         self._busy = self._asked = False
 
     def __enter__(self) -> Interrupt:
-        self._before = signal.signal(signal.SIGINT, self._stop)
+        self._before = {number: signal.signal(number, self._stop) for number in SIGNALS}
         return self
 
     def __exit__(self, *error: object) -> None:
-        signal.signal(signal.SIGINT, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
-        if self._asked or not self._busy:  # asked for twice, it ends at once
+        if self._asked or not self._busy:
             raise KeyboardInterrupt
         self._asked = True
 
     @contextmanager
     def after_this(self) -> Iterator[None]:
-        """What must not be broken off."""
+        """A block that a first stop does not break off; the stop is raised when the block ends."""
         self._busy = True
         try:
             yield

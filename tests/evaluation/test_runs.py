@@ -64,7 +64,7 @@ def test_a_worker_that_was_killed_is_a_sentence(tmp_path: Path) -> None:
             future.set_exception(BrokenProcessPool("A process in the process pool was terminated abruptly"))
             return future
 
-    with pytest.raises(DataError, match="stream, none: a worker process was ended from outside"):
+    with pytest.raises(DataError, match="stream, none: a worker process was killed"):
         predict_missing(run_in(tmp_path), SESSIONS, talkative_model(), small_processor(), Killed(), False)  # type: ignore[arg-type]
 
 

@@ -354,7 +354,7 @@ def test_one_page_of_two_results(two: tuple[Path, Path], tmp_path: Path, capsys:
         ("evaluate.split=dev", "evaluate.split must be train, validation or test"),
         ("evaluate.modes=[live]", "evaluate.modes must be among offline, stream"),
         ("evaluate.modes=[]", "evaluate.modes is empty"),
-        ("evaluate.contexts=[none,none]", "names one twice"),
+        ("evaluate.contexts=[none,none]", "has a value twice"),
         ("evaluate.contexts=[drop]", "evaluate.contexts must be among none"),
         ("evaluate.processes=0", "evaluate.processes must be 1 or more"),
         ("evaluate.draws=-1", "evaluate.draws must be 0 or at least 100"),
@@ -363,7 +363,7 @@ def test_one_page_of_two_results(two: tuple[Path, Path], tmp_path: Path, capsys:
         ("evaluate.draws=1", "at least 100"),
         ("evaluate.limits=3", "did you mean evaluate.limit"),
         ("evaluate.judge=true", "llm.model"),
-        ("evaluate.encoder=nobody/nothing", "cannot be fetched"),
+        ("evaluate.encoder=nobody/nothing", "cannot be downloaded"),
         ("evaluate.model=nowhere", "nowhere"),
         ("data=proassist", "data.root is not set"),
         ("data.sources=[assembly101]", "assembly101"),
@@ -388,13 +388,13 @@ def test_a_simulated_corpus_is_read_as_it_lies_and_never_written_over(
     results = evaluate(trained, tmp_path, "data.sources=[wtag]", "evaluate.modes=[offline]")
     assert set(results["runs"][0]["scores"]) == {"all", "wtag"}
     error = refused(capsys, f"evaluate.model={trained}", "data.seed=5")
-    assert "another corpus" in error and "data.root" in error
+    assert "existing corpus" in error and "data.root" in error
     assert [path.stat().st_mtime_ns for path in marker] == times
 
 
 def test_contexts_without_a_stream_are_refused(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = ["evaluate.modes=[offline]", "evaluate.contexts=[none]"]
-    assert "are for streams" in refused(capsys, f"evaluate.model={trained}", *settings)
+    assert "needs stream runs" in refused(capsys, f"evaluate.model={trained}", *settings)
 
 
 def test_a_conversation_in_two_forms_is_not_counted_twice(
@@ -412,7 +412,7 @@ def test_a_model_that_does_not_say_its_data(trained: Path, tmp_path: Path, capsy
     shutil.copytree(trained, tmp_path / "model")
     (tmp_path / "model" / "results.json").unlink()
     error = refused(capsys, f"evaluate.model={tmp_path / 'model'}")
-    assert "does not say what the model was trained on" in error and "data=proassist" in error
+    assert "does not record the training data" in error and "data=proassist" in error
 
 
 def test_part_of_the_data_is_not_for_the_card(
@@ -420,7 +420,7 @@ def test_part_of_the_data_is_not_for_the_card(
 ) -> None:
     for setting in ("evaluate.card=true", "evaluate.dataset_id=prospect/dst_frames"):
         error = refused(capsys, f"evaluate.model={trained}", "evaluate.limit=1", setting)
-        assert "of the whole" in error
+        assert "a model card reports all" in error
 
 
 def test_a_context_without_room_is_named(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

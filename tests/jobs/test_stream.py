@@ -19,14 +19,17 @@ from stream_fixtures import talkative_model
 from prospect_hf.jobs import stream as run_module
 from prospect_hf.simulator.corpus import write_corpus
 from prospect_hf.simulator.scene import SceneConfig
+from prospect_hf.simulator.script import USER_TYPES
 from prospect_hf.streaming.frame_sources import SourceFrame
 from prospect_hf.streaming.interrupt import Interrupt
 from prospect_hf.streaming.thumbnails import THUMBNAILS, ThumbnailStrip
 from prospect_hf.streaming.trace import read_trace
-from streaming_dst_smolvlm import DSTStream, StreamBatch, StreamError
+from streaming_dst_smolvlm import DSTStream, StreamError
+from turns_dst_smolvlm import Turns
 
 pytest.importorskip("rich", reason="rich is not installed (extra stream)")
 PLAN = "stream.plan=[attach the wheel,tighten the bolt,two]"
+RANGE = ["stream.source=SOURCE", PLAN]
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +144,7 @@ def test_ctrl_c_waits_for_the_frame(
     """In the middle of a frame it is heard at its end, and the stream goes on as if it had never stopped."""
     arguments = [model, f"stream.source={pictures}", PLAN]
     assert main([*arguments, f"stream.output_dir={tmp_path / 'whole'}"]) == 0
-    decide = StreamBatch._decide
+    decide = Turns.decide
     asked = []
 
     def signalled(self: Any, row: Any, *answers: Any) -> None:
@@ -150,7 +153,7 @@ def test_ctrl_c_waits_for_the_frame(
             signal.raise_signal(signal.SIGINT)
         decide(self, row, *answers)
 
-    monkeypatch.setattr(StreamBatch, "_decide", signalled)
+    monkeypatch.setattr(Turns, "decide", signalled)
     before = signal.getsignal(signal.SIGINT)
     part = f"stream.output_dir={tmp_path / 'part'}"
     assert main([*arguments, part]) == 1 and asked == ["frame"]
@@ -163,13 +166,31 @@ def test_ctrl_c_waits_for_the_frame(
         assert {**ours, "latency": None} == {**theirs, "latency": None}
 
 
-def test_ctrl_c_twice_ends_at_once() -> None:
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_stop_ends_the_frame_at_once(stop: signal.Signals) -> None:
     with Interrupt() as interrupt, pytest.raises(KeyboardInterrupt), interrupt.after_this():
-        signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(stop)
+        signal.raise_signal(stop)
         raise AssertionError("it was not heard")
     with Interrupt(), pytest.raises(KeyboardInterrupt):
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(stop)
+
+
+def test_an_unexpected_error_loses_no_output(
+    model: str, pictures: Path, output: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = DSTStream.step
+
+    def fails(self: DSTStream, frame: Any, user_text: str | None = None, time: float | None = None) -> Any:
+        if self.batch.rows[0].frame == 4:
+            raise RuntimeError("a fault")
+        return step(self, frame, user_text, time)
+
+    monkeypatch.setattr(DSTStream, "step", fails)
+    with pytest.raises(RuntimeError, match="a fault"):
+        main([model, f"stream.source={pictures}", PLAN, output])
+    assert len(read_trace(tmp_path / "out" / "trace.jsonl").events) == 5
+    assert {path.name for path in (tmp_path / "out").iterdir()} >= {"trace.html", "trace.srt", "state"}
 
 
 def test_a_source_that_breaks_off_keeps_what_was_seen(
@@ -214,7 +235,9 @@ def test_a_session_is_compared_with_its_labels(model: str, output: str, tmp_path
     assert trace.header["source"] == name and reference["states"]
     assert {state for _, _, state in reference["states"]} == {1, 2}
     assert main([model, f"stream.root={root}", "stream.session=wtag.none.talk_0", output, cache]) == 2
-    assert "no session wtag.none.talk_0" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "no session wtag.none.talk_0 among the 2 of wtag" in error
+    assert all(f"wtag.T-sim-test-0000{index}__view0.{kind}_0" in error for index, kind in enumerate(USER_TYPES[:2]))
 
 
 @pytest.mark.parametrize(
@@ -238,6 +261,18 @@ def test_a_session_is_compared_with_its_labels(model: str, output: str, tmp_path
         ("stream.live drops some", ["stream.source=SOURCE", PLAN, "stream.live=true", "stream.annotate=true"]),
         ("no stream can be read", ["stream.source=SOURCE", PLAN, "stream.restore=true"]),
         ("no frame from 100 s", ["stream.source=SOURCE", PLAN, "stream.start_s=100"]),
+        ("start_s must be 0 or more seconds, not -5", ["stream.source=SOURCE", PLAN, "stream.start_s=-5"]),
+        ("start_s must be 0 or more seconds, not nan", ["stream.source=SOURCE", PLAN, "stream.start_s=.nan"]),
+        ("end_s=5 must come after stream.start_s=5", [*RANGE, "stream.start_s=5", "stream.end_s=5"]),
+        ("end_s=-1 must come after stream.start_s=0", [*RANGE, "stream.end_s=-1"]),
+        ("speaking_threshold must lie in [0, 1], not 7", [*RANGE, "stream.speaking_threshold=7"]),
+        ("dst_update_threshold must lie in [0, 1], not -0.1", [*RANGE, "stream.dst_update_threshold=-0.1"]),
+        ("followed whole: leave stream.start_s", ["stream.session=wtag.x", "stream.root=.", "stream.start_s=10"]),
+        ("followed whole: leave stream.start_s", ["stream.session=wtag.x", "stream.root=.", "stream.end_s=5"]),
+        ("'2 hello' falls outside the part", [*RANGE, "stream.start_s=3", "stream.user_texts=[2 hello]"]),
+        ("'9 hello' falls outside the part", [*RANGE, "stream.end_s=8", "stream.user_texts=[9 hello]"]),
+        ("'nan hello' falls outside the part", [*RANGE, "stream.user_texts=[nan hello]"]),
+        ("'-1 hello' falls outside the part", [*RANGE, "stream.user_texts=['-1 hello']"]),
     ],
 )
 def test_what_cannot_be_followed(
@@ -293,3 +328,13 @@ def test_errors_of_the_stream_are_one_sentence(
     assert main([model, f"stream.source={pictures}", PLAN, output]) == 2
     assert capsys.readouterr().err == "error: the first frame is refused\n"
     assert sys.exc_info() == (None, None, None)
+
+
+def test_a_part_of_a_source(model: str, pictures: Path, output: str, tmp_path: Path) -> None:
+    """Frames, times and words are those of the source's own clock."""
+    words = "stream.user_texts=[3 where does the wheel,5 where]"
+    assert main([model, f"stream.source={pictures}", PLAN, output, "stream.start_s=3", "stream.end_s=5", words]) == 0
+    events = read_trace(tmp_path / "out" / "trace.jsonl").events
+    assert [event["time"] for event in events] == [3.0, 3.5, 4.0, 4.5]
+    # 3 s is where the part begins, 5 s is the end of its last frame.
+    assert [event["user_text"] for event in events] == ["where does the wheel", "", "", "where"]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
+import pty
 import re
 import shutil
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -53,9 +57,11 @@ def run_script(repository: Path, cwd: Path, *arguments: str) -> subprocess.Compl
 def in_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """``main`` here, with logging put back after it and without the free run, which the script's own test pays for."""
     verbosity, level = transformers.logging.get_verbosity(), logging.getLogger().level
-    monkeypatch.setattr(
-        run_module, "follow", lambda model, processor, reader, sessions, context: [silent(one) for one in sessions]
-    )
+
+    def follow(model: Any, processor: Any, frames: Any, sessions: Any, context: Any, progress: bool) -> list[Any]:
+        return [silent(one) for one in sessions]
+
+    monkeypatch.setattr("prospect_hf.training.results.follow", follow)
     yield
     transformers.logging.set_verbosity(verbosity)
     logging.getLogger().setLevel(level)
@@ -102,6 +108,79 @@ def test_a_run_ends_with_a_finished_folder(finished: tuple[Path, subprocess.Comp
         parts = [facts["balance"][f"{source} dialogs {split}"] for source in ("wtag", "ego4d")]
         assert sum(part["rows"] for part in parts) == facts["balance"][f"all dialogs {split}"]["rows"] > 0
     assert not list(folder.glob("*.partial"))
+
+
+def test_without_a_terminal_progress_is_plain_lines(
+    finished: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    _, done = finished
+    lines = done.stderr.splitlines()
+    losses = r"loss \d+\.\d{3} \(speaking \d\.\d{3}, update \d\.\d{3}, state \d\.\d{3}, text \d\.\d{3}\)"
+    patterns = [
+        r"simulating 8/8, 100 %, took \d+:\d\d",
+        rf"first stage 1/2, 50 %, \d+:\d\d left: {losses}, lr .+",
+        rf"first stage 2/2, 100 %, took \d+:\d\d: {losses}, lr \d\.\de-\d",
+        r"encoding frames \d/\d, 100 %, took \d+:\d\d",
+        rf"whole sessions 1/3, 33 %, \d+:\d\d left: {losses}, lr .+",
+        rf"whole sessions 2/3, 66 %, \d+:\d\d left: {losses}, lr .+",
+        rf"whole sessions 3/3, 100 %, took \d+:\d\d: {losses}, lr .+",
+        rf"evaluation 1/1, 100 %, took \d+:\d\d: {losses}, joint state accuracy \d\.\d{{3}}.*",
+        r"following sessions 2/2, 100 %, took \d+:\d\d",
+    ]
+    places = [[at for at, line in enumerate(lines) if re.fullmatch(pattern, line)] for pattern in patterns]
+    assert all(len(at) == 1 for at in places), (places, done.stderr)
+    assert places == sorted(places)
+    assert "Writing model shards" not in done.stderr and "{'loss'" not in done.stderr + done.stdout
+
+
+def run_in_terminal(repository: Path, cwd: Path, *arguments: str) -> str:
+    """What the script writes to a terminal of 160 columns, as its standard error."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 160, 0, 0))
+    process = subprocess.Popen(
+        [sys.executable, repository / "scripts" / "train.py", *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(repository), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    output = b""
+    try:
+        while part := os.read(ours, 4096):
+            output += part
+    except OSError:  # Linux's way of saying that the last writer closed the terminal
+        pass
+    finally:
+        os.close(ours)
+    assert process.wait(timeout=60) == 0, output.decode()
+    return output.decode()
+
+
+def test_a_terminal_shows_one_bar_a_stage(repository: Path, corpus: list[str], tmp_path: Path) -> None:
+    output = f"training.output_dir={tmp_path / 'out'}"
+    written = run_in_terminal(repository, tmp_path, *SETTINGS, *corpus, output)
+    losses = r"loss \d\.\d{3} \(speaking \d\.\d{3}, update \d\.\d{3}, state \d\.\d{3}, text \d\.\d{3}\)"
+    left = r"\d\d:\d\d left"
+    for bar in (
+        rf"first stage 1/2 \|█+ *\| {left}, {losses}, lr ",
+        rf"whole sessions 2/3 \|█+.? *\| {left}, {losses}, lr ",
+        rf"evaluation 1/1 \|█+\| {left}, {losses}, joint state accuracy",
+        rf"encoding frames \d/\d \|█+\| {left}",
+        rf"following sessions 2/2 \|█+\| {left}",
+    ):
+        assert re.search(bar, written), (bar, written)
+    # Each bar ends its line once; it is drawn again in the same line until then.
+    ends = [line.split("\r")[-1] for line in written.replace("\r\n", "\n").split("\n")]
+    for stage in ("first stage", "encoding frames", "whole sessions", "evaluation", "following sessions"):
+        assert sum(line.startswith(f"{stage} ") for line in ends) == 1, (stage, ends)
+    assert "Writing model shards" not in written and "{'loss'" not in written and "%, " not in written
+
+
+def test_bars_can_be_turned_off(repository: Path, corpus: list[str], tmp_path: Path) -> None:
+    settings = ["training.disable_tqdm=true", f"training.output_dir={tmp_path / 'out'}"]
+    written = run_in_terminal(repository, tmp_path, *SETTINGS, *corpus, *settings)
+    assert "█" not in written and re.search(r"whole sessions 3/3, 100 %, took 0:\d\d: loss ", written)
 
 
 def test_the_card_is_whole(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
@@ -264,7 +343,7 @@ def test_bad_settings(
 def test_a_stream_that_does_not_fit_is_found_before_training(
     corpus: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], in_process: None, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(run_module, "learn_to_look", None)
+    monkeypatch.setattr(run_module, "learn_to_look", None)  # it is not called
     output = f"training.output_dir={tmp_path / 'out'}"
     assert "over max_seq_len=20" in refused(capsys, *SETTINGS, *corpus, output, "data.max_seq_len=20")
 
@@ -316,7 +395,7 @@ def test_data_that_cannot_be_used(tmp_path: Path, capsys: pytest.CaptureFixture[
         return refused(capsys, "data=proassist", "data.sources=[wtag]", "data.forms=[dialogs]", *output, *arguments)
 
     assert "data.root is not set" in proassist()
-    assert "/nowhere holds no folder processed_data" in proassist("data.root=/nowhere")
+    assert "/nowhere has no subfolder processed_data" in proassist("data.root=/nowhere")
     dialogs = tmp_path / "processed_data" / "wtag" / "generated_dialogs"
     dialogs.mkdir(parents=True)
     assert "generated_dialogs" in proassist(f"data.root={tmp_path}")

@@ -191,12 +191,12 @@ def test_a_broken_file_of_the_cache_is_named(client: Make, tmp_path: Path, text:
 
 
 MALFORMED = {
-    "prose": (Reply("Tall, I think."), "the answer is no object: 'Tall, I think.'"),
-    "fenced": (Reply('```json\n{"word": "tall"}\n```'), "the answer is no object"),
+    "prose": (Reply("Tall, I think."), "the answer is not of type object: 'Tall, I think.'"),
+    "fenced": (Reply('```json\n{"word": "tall"}\n```'), "the answer is not of type object"),
     "another key": (Reply({"words": "tall"}), "must have the keys word and no others"),
-    "another type": (Reply({"word": 3}), "the answer.word is no string"),
-    "half a character": (Reply('{"word": "\\ud83d"}'), "the answer is no object"),
-    "deep": (Reply("[" * 100_000), "the answer is no object"),
+    "another type": (Reply({"word": 3}), "the answer.word is not of type string"),
+    "half a character": (Reply('{"word": "\\ud83d"}'), "the answer is not of type object"),
+    "deep": (Reply("[" * 100_000), "the answer is not of type object"),
     "refused": (Reply(refusal="I will not."), "the model refused .'I will not.'"),
     "filtered": (Reply("", finish_reason="content_filter"), "content filter"),
     "cut off": (Reply('{"word": "ta', finish_reason="length"), "raise llm.max_output_tokens"),

@@ -279,6 +279,37 @@ def test_a_stream_that_was_refused_can_be_followed_by_another() -> None:
     assert follow(batch, 3)[2].frame == 2
 
 
+def test_where_one_stream_is_refused_no_other_loses_its_context() -> None:
+    """Two streams that are both full: one could make room, the other cannot."""
+    batch = SpiedBatch(
+        talkative_model(),
+        small_processor(),
+        [Task(PLAN, GOAL), Task(PLAN * 2, GOAL)],
+        context=context("drop_middle", keep_tokens=160),
+        decoding=FIVE,
+    )
+    refused = 0
+    for frame in range(500):  # the second stream, until it is refused
+        try:
+            batch.step([None, picture("v", frame)])
+        except ContextFull:
+            refused = frame
+            break
+    assert refused
+    for frame in range(500):  # the first, until both are refused because of the second
+        held = batch.held(batch.rows[0])
+        try:
+            batch.step([picture("v", frame), picture("v", refused)])
+        except ContextFull:
+            assert batch.held(batch.rows[0]) == held
+        event, _ = batch.step([picture("v", frame), None])
+        assert event is not None and event.frame == frame
+        if event.context is not None:
+            assert event.context.tokens_before == held
+            return
+    raise AssertionError("the first stream was never full")
+
+
 @pytest.mark.parametrize(
     ("message", "options"),
     [

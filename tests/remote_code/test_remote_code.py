@@ -194,6 +194,28 @@ def test_the_model_answers_the_same(
         assert torch.allclose(theirs[f"{auto}.{kind}.{name}"], ours[f"{kind}.{name}"], rtol=0, atol=1e-5), name
 
 
+@pytest.mark.slow
+def test_remote_code_is_typed_across_its_modules(repository: Path, tmp_path: Path) -> None:
+    """As it lies in a checkpoint: at the top level mypy cannot follow relative imports and takes them for ``Any``."""
+    pytest.importorskip("mypy", reason="mypy is not installed (extra dev)")
+    package = tmp_path / "checkpoint"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    for name in REMOTE:
+        shutil.copy(repository / f"{name}_dst_smolvlm.py", package)
+    settings = ["--config-file", str(repository / "pyproject.toml"), "--cache-dir", str(tmp_path / "cache")]
+    # The second import of each ``try`` is the same name once more.
+    command = [sys.executable, "-m", "mypy", *settings, "--disable-error-code", "no-redef", "-p", "checkpoint"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_settings_of_decoding_need_no_torch(repository: Path) -> None:
+    code = "import sys, decoding_dst_smolvlm; print(*sorted({'torch', 'transformers'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
 def test_remote_code_imports_nothing_of_the_project(repository: Path) -> None:
     assert {path.name for path in repository.glob("*_dst_smolvlm.py")} == {f"{name}_dst_smolvlm.py" for name in REMOTE}
     for name in REMOTE:

@@ -332,6 +332,17 @@ def test_every_decision_comes_from_the_thresholds() -> None:
         assert event.text is None and not event.transitions and not any(event.states)
 
 
+def test_thresholds_are_the_models_unless_given_and_are_not_changed_on_the_way() -> None:
+    model = talkative_model()
+    batch = stream_of(model).batch
+    own = model.config.speaking_threshold, model.config.dst_update_threshold
+    assert (batch.speaking_threshold, batch.dst_update_threshold) == own
+    batch = stream_of(model, speaking_threshold=0.0).batch
+    assert (batch.speaking_threshold, batch.dst_update_threshold) == (0.0, own[1])
+    with pytest.raises(AttributeError):
+        batch.speaking_threshold = 0.5  # type: ignore[misc]
+
+
 def test_the_table_takes_legal_moves_only() -> None:
     model = talkative_model()
     for policy in ("monotone", "reopen"):

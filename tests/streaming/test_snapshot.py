@@ -58,6 +58,14 @@ def test_a_restored_stream_is_the_uninterrupted_one(
     assert {path.name for path in (tmp_path / "stream").iterdir()} == {"stream.json", "stream.safetensors"}
 
 
+def test_thresholds_are_restored_unless_others_are_given(tmp_path: Path) -> None:
+    stream = new_stream(speaking_threshold=0.25, dst_update_threshold=0.75)
+    save_stream(stream, tmp_path / "stream")
+    for given, expected in (({}, (0.25, 0.75)), ({"speaking_threshold": 0.0}, (0.0, 0.75))):
+        batch = restore_stream(tmp_path / "stream", talkative_model(), small_processor(), **given).batch
+        assert (batch.speaking_threshold, batch.dst_update_threshold) == expected
+
+
 def test_a_saved_stream_does_not_follow_the_live_one(tmp_path: Path) -> None:
     stream = new_stream()
     for frame in range(5):

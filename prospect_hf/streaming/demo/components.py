@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import html
 import io
+from urllib.parse import quote
 
 from PIL import Image
 
 from processing_dst_smolvlm import STATE_NAMES
 from prospect_hf.streaming.demo.visitor import Shown
+from prospect_hf.streaming.frame_sources import video_frames
 from prospect_hf.streaming.live_view import SYMBOLS, clock
 
 PICTURE = (480, 480)  # pixels of the current picture, at most
@@ -30,9 +32,9 @@ STYLE = """
   background: var(--block-background-fill); overflow-wrap: anywhere; }
 .dst .status { border-left: 4px solid var(--speak); padding: 8px 12px; }
 .dst .status.bad { border-left-color: var(--bad); color: var(--bad); }
-.dst .now { display: grid; grid-template-columns: 176px minmax(0, 1fr); gap: 20px; align-items: center; }
-.dst .picture { position: relative; aspect-ratio: 4 / 3; border-radius: 6px; overflow: hidden; display: grid;
-  place-items: center; background: var(--background-fill-secondary); text-align: center; }
+.dst .now { display: grid; grid-template-columns: 176px minmax(0, 1fr); gap: 0 20px; align-items: center; }
+.dst .picture { grid-row: 1 / 3; position: relative; aspect-ratio: 4 / 3; border-radius: 6px; overflow: hidden;
+  display: grid; place-items: center; background: var(--background-fill-secondary); text-align: center; }
 .dst .picture img { position: absolute; inset: 0; width: 100%; height: 100%; object-fit: contain; margin: 0; }
 .dst .meter { display: grid; grid-template-columns: 72px minmax(0, 1fr) 92px; gap: 10px; align-items: center;
   margin-bottom: 8px; }
@@ -43,8 +45,8 @@ STYLE = """
 .dst .meter .bar b { position: absolute; top: -4px; bottom: -4px; width: 2px; background: var(--body-text-color); }
 .dst .meter > :last-child { text-align: right; white-space: nowrap; }
 .dst dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(96px, 1fr)); gap: 6px 12px;
-  margin: 14px 0 0; }
-.dst dl div { display: flex; flex-direction: column-reverse; }
+  margin: 0; }
+.dst dl div { display: flex; flex-direction: column-reverse; justify-content: flex-end; }
 .dst dt { font-size: 12px; }
 .dst dd { margin: 0; font-weight: 600; }
 .dst .steps { list-style: none; margin: 0; padding: 0; }
@@ -66,13 +68,25 @@ STYLE = """
 .dst .talk .who { font-weight: 600; white-space: nowrap; }
 .dst .talk .assistant .who { color: var(--speak); }
 .dst .talk .note { color: var(--bad); }
-@media (max-width: 640px) {
-  .dst .now { grid-template-columns: minmax(0, 1fr); gap: 12px; }
-  .dst .picture { aspect-ratio: 16 / 9; }
-  .dst .steps li { grid-template-columns: 16px 16px minmax(0, 1fr) 34px; gap: 3px 8px; }
-  .dst .steps .name, .dst .steps .split { grid-column: 3; }
+.dst .preview { display: block; width: 100%; max-height: 150px; border-radius: 6px; background: #000; }
+.dst .timeline { display: block; width: 100%; height: min(1180px, 92vh); border: 1px solid var(--line);
+  border-radius: 8px; }
+@media (max-width: 740px) {
+  /* Tall enough to be scrolled to the top before there is anything in it. */
+  .results { min-height: 100vh; }
+  .dst .status { scroll-margin-top: 8px; }
+  .dst .card { padding: 8px 10px; }
+  .dst .now { grid-template-columns: 104px minmax(0, 1fr); gap: 10px; align-items: start; }
+  .dst .picture { grid-row: 1; }
+  .dst .meter { grid-template-columns: minmax(0, 1fr) auto; gap: 2px 6px; margin-bottom: 4px; }
+  .dst .meter .bar { grid-column: 1 / 3; grid-row: 2; height: 8px; }
+  .dst dl { grid-column: 1 / 3; grid-template-columns: repeat(4, minmax(0, 1fr)); gap: 4px 8px; margin-top: 8px; }
+  .dst dt { font-size: 11px; line-height: 1.2; }
+  .dst .steps li { grid-template-columns: 16px 16px minmax(0, 1fr) 34px; gap: 2px 8px; padding: 4px 0; }
+  .dst .steps .name { display: none; }
+  .dst .steps .split { grid-column: 3; height: 6px; }
   .dst .steps .sure { grid-column: 4; grid-row: 1; }
-  .dst .talk { max-height: 260px; }
+  .dst .talk { max-height: 200px; }
   .dst .talk li { grid-template-columns: 52px minmax(0, 1fr); gap: 0 8px; }
   .dst .talk li > :last-child { grid-column: 1 / 3; }
 }
@@ -90,6 +104,33 @@ def status_html(message: str, failed: bool = False) -> str:
     """The line that says what goes on or what went wrong."""
     kind = "card status bad" if failed else "card status"
     return f'<div class="dst"><div class="{kind}" role="status">{escaped(message)}</div></div>'
+
+
+def preview_html(path: str, fps: float) -> str:
+    """A player of an uploaded video; its first picture stands for a format that the browser does not play.
+
+    Raises:
+        DataError: the file holds no video.
+    """
+    frames = video_frames(path, fps)
+    first = next(frames, None)
+    frames.close()
+    poster = ""
+    if first is not None:
+        assert isinstance(first.frame, Image.Image)
+        poster = f'poster="{data_uri(first.frame)}" '
+    # Relative: the page may be served below a path.
+    address = escaped(f"gradio_api/file={quote(path)}")
+    return (
+        f'<div class="dst"><video class="preview" controls muted playsinline preload="metadata" {poster}'
+        f'src="{address}" aria-label="The chosen video"></video></div>'
+    )
+
+
+def timeline_html(page: str) -> str:
+    """A timeline page inside the demo's page: its script runs, and cannot reach the page around it."""
+    frame = f'<iframe class="timeline" title="Timeline" sandbox="allow-scripts" srcdoc="{escaped(page)}"></iframe>'
+    return f'<div class="dst"><h2>Timeline</h2>{frame}</div>'
 
 
 def now_html(shown: Shown | None) -> str:
@@ -114,7 +155,7 @@ def now_html(shown: Shown | None) -> str:
     numbers = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts)
     return (
         f'<div class="dst"><div class="card now"><div class="picture">{picture}</div>'
-        f"<div>{''.join(meters)}<dl>{numbers}</dl></div></div></div>"
+        f"<div>{''.join(meters)}</div><dl>{numbers}</dl></div></div>"
     )
 
 

@@ -28,7 +28,8 @@ from stream_fixtures import talkative_model
 from trace_fixtures import HOSTILE
 from video_fixtures import numbered, write_clip
 
-from prospect_hf.errors import UsageError
+from prospect_hf.errors import DataError, UsageError
+from prospect_hf.simulator.clip import clip_episode
 from prospect_hf.streaming.demo import app as demo
 from prospect_hf.streaming.demo import components as demo_parts
 from prospect_hf.streaming.demo import visitor as visitor_module
@@ -408,7 +409,7 @@ def test_a_visit(address: str, clip: Path, tmp_path: Path) -> None:
         page.get_by_text("choose a file").wait_for()
 
         plan = page.get_by_label("Plan, one step a line")
-        assert "Pin the blue cracker onto the plate." in plan.input_value()
+        assert plan.input_value().splitlines() == list(clip_episode().plan)
         plan.fill("\n".join([*NASTY, "attach the wheel"]))
         page.get_by_label("Ask while it runs").fill("where?")
         page.get_by_role("button", name="Ask").click()
@@ -445,12 +446,64 @@ def test_a_visit(address: str, clip: Path, tmp_path: Path) -> None:
         trace = read_trace(files[0])
         assert len(trace.events) == 12 and trace.header["plan"] == [*NASTY, "attach the wheel"]
         assert [event["user_text"] for event in trace.events if event["user_text"]] == [NASTY[0]]
-        assert files[1].suffix == ".html" and "<canvas" in files[1].read_text(encoding="utf-8")
+        assert files[1].suffix == ".html" and "SessionTimeline.draw(" in files[1].read_text(encoding="utf-8")
+
+        # The timeline is in the page, and its script runs although it cannot reach the page around it.
+        timeline = page.frame_locator("iframe.timeline")
+        timeline.locator(".st-caption").wait_for()
+        assert NASTY[0] in timeline.locator("#timeline").inner_text() and timeline.locator("img[src=x]").count() == 0
+        (inner,) = [frame for frame in page.frames if frame.url == "about:srcdoc"]
+        assert inner.evaluate("timeline.selected") == inner.evaluate("S.said[0].frame")
+        assert inner.evaluate("try { parent.document.title } catch (error) { error.name }") == "SecurityError"
 
         table = [step.get_attribute("class") for step in steps.all()]
         assert table == [f"state{state}" for state in trace.events[-1]["states"]]
         assert "Followed" in (status.text_content() or "") and page.get_by_role("button", name="Start").is_enabled()
         assert page.problems == [] and page.elsewhere == []
+
+
+def test_the_example(address: str) -> None:
+    with open_browser() as new_page:
+        page = open_page(new_page, address)
+        page.get_by_label("Camera").click()
+        page.get_by_label("Goal").fill("something else")
+        page.get_by_label("Plan, one step a line").fill("another step")
+        page.get_by_role("button", name="Try the example").click()
+        page.get_by_text("The video is loaded: press Start.").wait_for()
+        episode = clip_episode()
+        assert page.get_by_label("Goal").input_value() == episode.flavour.title
+        assert page.get_by_label("Plan, one step a line").input_value().splitlines() == list(episode.plan)
+        assert page.get_by_label("Video file").is_checked()
+        page.wait_for_function("document.querySelector('video.preview').duration > 10")
+        page.get_by_role("button", name="Start").click()
+        page.get_by_text(f"Followed to the end: {len(episode.frames)} frames").wait_for(timeout=60_000)
+        assert page.problems == [] and page.elsewhere == []
+
+
+def test_on_a_phone_start_leads_to_the_results(address: str, clip: Path) -> None:
+    with open_browser() as new_page:
+        page = open_page(new_page, address)
+        page.set_viewport_size({"width": 390, "height": 844})
+        upload(page, clip)
+        page.locator("video.preview").wait_for()
+        page.get_by_role("button", name="Start").click()
+        page.get_by_text("Followed to the end: 12 frames").wait_for()
+        for part in (".dst .status", ".dst .steps", ".dst .talk"):
+            box = page.locator(part).bounding_box()
+            assert box["y"] >= 0 and box["y"] + min(box["height"], 60) <= 844, part
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+
+
+def test_a_file_that_is_no_video_has_no_preview(address: str, tmp_path: Path) -> None:
+    path = tmp_path / "notes.mp4"
+    path.write_text("no video")
+    with pytest.raises(DataError, match=r"notes\.mp4"):
+        demo_parts.preview_html(str(path), 2.0)
+    with open_browser() as new_page:
+        page = open_page(new_page, address)
+        upload(page, path)
+        page.locator(".dst .status.bad", has_text="notes.mp4").wait_for()
+        assert page.locator("video.preview").count() == 0
 
 
 def test_a_camera(address: str, monkeypatch: pytest.MonkeyPatch) -> None:

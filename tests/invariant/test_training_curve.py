@@ -1,0 +1,50 @@
+"""The losses of a very short training, pinned: a change of the training's mathematics must be noticed and explained.
+
+The values were measured on an x86-64 CPU. Another processor adds in another order, so they are compared to 0.1 %.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from job_fixtures import SETTINGS
+
+from prospect_hf.jobs import train as job
+from prospect_hf.training.trainer import DSTTrainer
+
+# loss, then speaking, dst_update, dst_state and response
+FIRST_STAGE = [
+    [1.458494, 0.1716193, 0.1845607, 1.102314, 0.0],
+    [1.371004, 0.1163224, 0.1585836, 1.096098, 0.0],
+]
+WHOLE_SESSIONS = [
+    [7.307182, 0.1049180, 0.1466332, 1.089421, 5.966209],
+    [7.038691, 0.0950407, 0.1182757, 1.051761, 5.773614],
+    [6.935837, 0.0932608, 0.1075608, 1.038950, 5.696065],
+]
+VALIDATION_LOSS = 6.934644
+NAMES = ("loss", "speaking_loss", "dst_update_loss", "dst_state_loss", "response_loss")
+
+
+def test_the_losses_of_both_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    curves: dict[str, list[list[float]]] = {}
+    log = DSTTrainer.log
+
+    def recording(self: DSTTrainer, logs: dict[str, float], start_time: float | None = None) -> None:
+        log(self, logs, start_time)
+        if "loss" in logs:
+            curves.setdefault(self.progress.stage, []).append([logs[name] for name in NAMES])
+
+    def no_free_run(*args: Any, **kwargs: Any) -> dict[str, Any]:
+        return {}
+
+    monkeypatch.setattr(DSTTrainer, "log", recording)
+    monkeypatch.setattr(job, "evaluate_freely", no_free_run)
+    folders = {"data.root": "corpus", "data.cache_dir": "cache", "training.output_dir": "out"}
+    steps = ["training.look_steps=4", "training.max_steps=6", "training.warmup_steps=0", "training.logging_steps=2"]
+    results = job.run([*SETTINGS, *(f"{key}={tmp_path / name}" for key, name in folders.items()), *steps])
+    assert curves["first stage"] == [pytest.approx(losses, rel=1e-3) for losses in FIRST_STAGE]
+    assert curves["whole sessions"] == [pytest.approx(losses, rel=1e-3) for losses in WHOLE_SESSIONS]
+    assert results["validation"]["eval_loss"] == pytest.approx(VALIDATION_LOSS, rel=1e-3)

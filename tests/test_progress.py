@@ -1,0 +1,98 @@
+"""Progress of a loop: sparse log lines without a terminal, one bar with the time left on one."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import pytest
+
+from prospect_hf import progress
+from prospect_hf.progress import Progress, clock
+
+
+@pytest.fixture()
+def time_s(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A clock that stands until a test moves it: ``time_s[0]``."""
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_a_line_for_each_tenth_but_no_sooner_than_after_three_seconds(
+    time_s: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    with Progress(100, "reading", "file") as bar:
+        for _ in range(100):
+            time_s[0] += 0.125
+            bar.update()
+    assert caplog.messages == [
+        "reading 24/100, 24 %, 0:10 left",
+        "reading 48/100, 48 %, 0:06 left",
+        "reading 72/100, 72 %, 0:04 left",
+        "reading 96/100, 96 %, 0:00 left",
+        "reading 100/100, 100 %, took 0:12",
+    ]
+
+
+def test_a_slow_loop_shows_a_line_every_half_minute(time_s: list[float], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    with Progress(1000, "reading", "file", initial=500) as bar:
+        for _ in range(4):
+            time_s[0] += 15
+            bar.update()
+    # What was finished before does not count for the time left: 498 files at 15 s.
+    assert caplog.messages == ["reading 502/1000, 50 %, 2:04:30 left", "reading 504/1000, 50 %, 2:04:00 left"]
+
+
+def test_a_loop_that_ends_early_or_has_nothing_to_do_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    with pytest.raises(ValueError, match="broken"), Progress(5, "reading", "file") as bar:
+        bar.update()
+        raise ValueError("broken")
+    for total in (0, 3):
+        with Progress(total, "reading", "file", initial=total):
+            pass
+    with Progress(1, "reading", "file", show=False) as bar:
+        bar.update()
+        bar.report("note")
+    assert caplog.messages == []
+
+
+def test_reported_lines_end_with_their_note_and_are_not_repeated(
+    time_s: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    with Progress(2, "training", "step") as bar:
+        bar.report("before")
+        bar.update()
+        time_s[0] += 2
+        bar.report("loss 0.5")
+        bar.update()
+        bar.report("loss 0.4")
+    assert caplog.messages == [
+        "training 0/2, 0 %, just begun: before",
+        "training 1/2, 50 %, 0:02 left: loss 0.5",
+        "training 2/2, 100 %, took 0:02: loss 0.4",
+    ]
+
+
+def test_a_terminal_gets_a_bar_and_no_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with Progress(4, "training", "step", initial=2) as bar:
+        bar.update(2)
+        bar.report("loss 0.4")
+    last = capsys.readouterr().err.split("\r")[-1]
+    assert "training 4/4 |██████████| " in last and " left, loss 0.4" in last
+    assert caplog.messages == []
+    with Progress(1, "training", "step", bar=False) as bar:
+        bar.update()
+    assert capsys.readouterr().err == "" and len(caplog.messages) == 1
+
+
+def test_the_clock() -> None:
+    assert [clock(seconds) for seconds in (0, 45.4, 723, 3607)] == ["0:00", "0:45", "12:03", "1:00:07"]
