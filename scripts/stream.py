@@ -5,7 +5,7 @@
         stream.plan_file=plan.txt
 
     # A session of a corpus, compared with its labels, with an annotated video.
-    python scripts/stream.py stream.root=outputs/simulated stream.session=wtag.wtag_test-000__view0.talk_some_0 \\
+    python scripts/stream.py stream.root=outputs/simulated stream.session=wtag.T-sim-test-00001__view0.talk_some_0 \\
         stream.annotate=true
 
     # A camera, frames dropped by time where the model is slower; a question after 20 seconds.

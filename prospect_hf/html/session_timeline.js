@@ -66,7 +66,7 @@ function clock(seconds, tenths) {
   return m + ":" + (tenths && t % 1 ? s.toFixed(1).padStart(4, "0") : String(Math.round(s)).padStart(2, "0"));
 }
 const plural = (n, word) => n + " " + word + (n === 1 ? "" : "s");
-// Four digits where two would say 0.00 or 1.00 of what is neither.
+// Four digits where two would show 0.00 or 1.00 for a probability that is neither.
 const number = (p) => p.toFixed((p > 0.00004 && p < 0.005) || (p >= 0.995 && p < 0.99996) ? 4 : 2);
 const best = (p) => p.indexOf(Math.max(...p));
 
@@ -328,7 +328,7 @@ function draw(root, session, options = {}) {
         const limit = y(threshold);
         g.fillStyle = colour;
         g.globalAlpha = 0.22;
-        for (let i = from; i < to; i++) // every frame over the threshold is seen, however far the view is out
+        for (let i = from; i < to; i++) // at least 2 pixels, so that every frame over the threshold is visible at any zoom
           if (values[i] >= threshold) g.fillRect(x(i), y(values[i]), Math.max(scale, 2), limit - y(values[i]));
         g.globalAlpha = 1;
         g.strokeStyle = colours.soft;
@@ -342,7 +342,7 @@ function draw(root, session, options = {}) {
       const radius = crowded(hits.length, 3.5), half = crowded(wanted.length, 4);
       for (const i of hits) { g.beginPath(); g.arc(mid(i), y(values[i]), radius, 0, 7); g.fill(); }
       g.fillStyle = colours.reference;
-      for (const i of wanted) { // a triangle on the floor: the reference does it here
+      for (const i of wanted) { // a triangle at the bottom: the reference does it here
         const at = mid(i), floor = top + height - 2;
         g.beginPath(); g.moveTo(at - half, floor); g.lineTo(at + half, floor); g.lineTo(at, floor - 7); g.fill();
       }
@@ -368,7 +368,7 @@ function draw(root, session, options = {}) {
       g.strokeStyle = colours.context;
       g.lineWidth = 1;
       g.setLineDash([2, 3]);
-      // Where they would be a fence in front of everything else, only their ends in the ruler are left.
+      // Where lines would be closer than 40 pixels, only their ends in the ruler are drawn.
       const foot = N * scale / contexts.length < 40 ? (g.canvas === above ? 8 : 0) : height;
       for (const [i] of contexts) { g.beginPath(); g.moveTo(Math.round(mid(i)) + 0.5, 0); g.lineTo(Math.round(mid(i)) + 0.5, foot); g.stroke(); }
       g.setLineDash([]);
@@ -383,7 +383,7 @@ function draw(root, session, options = {}) {
 
   const maximum = (values) => values.reduce((high, value) => Math.max(high, value), 0) || 1;
   const cacheHigh = Math.max(maximum(cache), 1);
-  // Latency is drawn by powers of ten: writing takes ten times as long as seeing, and both matter.
+  // A logarithmic scale: writing takes ten times as long as encoding a picture, and both have to be visible.
   const latencyHigh = Math.ceil(Math.log10(Math.max(10, ...parts.map((part) => maximum(latency[part])))));
 
   function drawAbove() {
@@ -659,7 +659,7 @@ function draw(root, session, options = {}) {
     lanes.setAttribute("aria-valuenow", session.first_frame + i);
     lanes.setAttribute("aria-valuetext", spoken);
     for (const line of root.querySelectorAll(".st-line")) line.setAttribute("aria-current", String(Number(line.dataset.frame) === i));
-    clearTimeout(liveTimer); // while a key is held down nothing is read out
+    clearTimeout(liveTimer); // nothing is read out while a key is held down
     liveTimer = setTimeout(() => { live.textContent = document.activeElement === lanes ? "" : spoken; }, 250);
     if (options.onSelect) options.onSelect(i);
   }

@@ -1,4 +1,4 @@
-"""The live view in a terminal: step table, last words, decisions, speed."""
+"""The live view in a terminal: step table, last utterances, decisions, speed."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ COLOURS = ("dim", "yellow", "green")
 BAR = 20  # characters
 LAST_WORDS = 6
 STEPS_SHOWN = 20
-FPS_OVER = 40  # frames over which the speed is taken
+FPS_OVER = 40  # the speed is measured over this many frames
 
 
 class LiveView:
     """Shows a stream while it runs; a context manager.
 
-    On a terminal a view that is drawn anew; elsewhere (a file, a pipe) one line for each text and move.
-    Texts are shown as they are: markup and control characters in them do nothing.
+    On a terminal it redraws one view; elsewhere (a file, a pipe) it prints a line for each utterance and state change.
+    Markup and control characters in texts have no effect.
 
     Args:
         plan: the steps.
-        goal: what the user is after.
+        goal: what the user wants to do.
         speaking_threshold, dst_update_threshold: of the stream.
         console: where to draw.
-        view: False prints lines on a terminal too.
+        view: False prints lines on a terminal as well.
     """
 
     def __init__(
@@ -69,13 +69,13 @@ class LiveView:
             self._live.stop()
 
     def hear(self, piece: str) -> None:
-        """A piece of an utterance that is being written."""
+        """Show a piece of an utterance that is being generated."""
         self.speaking += piece
         if self._live is not None:
             self._live.update(self._layout())
 
     def show(self, event: StreamEvent, dropped: int = 0) -> None:
-        """What came of a frame; ``dropped`` frames so far."""
+        """Show the event of a frame; ``dropped`` is the number of frames dropped so far."""
         self.speaking, self.dropped = "", dropped
         self._times.append(time.perf_counter())
         self.overflows += event.context is not None
@@ -101,7 +101,7 @@ class LiveView:
 
     @property
     def fps(self) -> float:
-        """Frames a second, over the last ``FPS_OVER``."""
+        """Frames a second, over the last ``FPS_OVER`` frames."""
         span = self._times[-1] - self._times[0] if len(self._times) > 1 else 0.0
         return (len(self._times) - 1) / span if span else 0.0
 
@@ -169,6 +169,6 @@ def bar(value: float, threshold: float) -> Text:
 
 
 def clock(seconds: float) -> str:
-    """12.5 to 0:12.5."""
+    """Seconds as minutes, seconds and tenths: 12.5 becomes 0:12.5."""
     tenths = round(seconds * 10)
     return f"{tenths // 600}:{tenths % 600 // 10:02d}.{tenths % 10}"

@@ -1,11 +1,11 @@
-"""Live pacing: what a model sees that is slower than the video.
+"""Live pacing: which frames a model processes that is slower than the video.
 
-The policy: frames are dropped by time and never queued. A thread reads the source without a pause (a camera or a
-network stream that is not drained piles up its own backlog) and keeps the newest frame alone; the model takes it when
-it is ready. Frames that it had no time for are counted, and show as gaps in ``index``; ``time`` stays true. At most
-three frames are in memory: the one waiting for the model, the one being read, and the one that the model works on.
+Frames are dropped and never queued. A thread reads the source without a pause, because a camera or a network stream
+that is not read piles up a backlog of its own. The thread keeps only the newest frame, and the model takes it when it
+is ready. Dropped frames are counted and show as gaps in ``index``; ``time`` stays true. At most three frames are in
+memory: the one waiting for the model, the one being read, and the one being processed.
 
-Without pacing, iterate the source itself: then nothing is ever dropped.
+Without pacing, iterate over the source itself: then no frame is dropped.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from types import TracebackType
 
 from prospect_hf.streaming.frame_sources import SourceFrame, SourceFrames
 
-# Seconds that closing waits for a read under way; longer than a silent URL or camera takes to give up.
+# Closing waits this many seconds for a read that has begun; a silent URL or camera gives up sooner.
 CLOSE_S = 20.0
 
 
 class LivePace:
-    """The newest frame of a source each time one is asked for; a context manager and an iterator.
+    """Iterates over the newest frames of a source; a context manager.
 
-    The reader starts on entering and stops on leaving, which closes the source too. An error of the source is raised
-    in the consumer after the last frame that came before it.
+    Entering starts the reader; leaving stops it and closes the source. An error of the source is raised in the
+    consumer, after the last frame that was read before it.
 
     Args:
-        source: any of ``sources``; it is used from the reader thread only.
-        realtime: play stored frames as live: a frame is due as long after the first one as their times say, and is
-            not shown earlier. Leave it off for cameras and live URLs, which keep time themselves.
-        clock: seconds, never going back.
-        sleep: waits for so many seconds; by default a wait that closing interrupts.
+        source: from ``frame_sources``; only the reader thread uses it.
+        realtime: hold each frame of a stored video back until its time has come, counted from the first frame. Leave
+            it off for cameras and live URLs, which deliver frames in real time.
+        clock: returns seconds that never decrease.
+        sleep: waits for a number of seconds; by default a wait that ends when the pace is closed.
 
     Attributes:
-        dropped: frames that were replaced by a newer one before they were taken.
+        dropped: number of frames that were replaced by a newer one before the model took them.
     """
 
     def __init__(
@@ -70,11 +70,11 @@ class LivePace:
         return self
 
     def __next__(self) -> SourceFrame:
-        """Wait for a frame that was not taken yet.
+        """Wait for a frame that was not returned before.
 
         Raises:
             StopIteration: the source has ended, or the pace was closed.
-            RuntimeError: it was not entered.
+            RuntimeError: outside of ``with``.
         """
         if self._thread.ident is None:
             raise RuntimeError("LivePace reads inside `with` only; write `with LivePace(source) as frames:`.")
@@ -91,7 +91,7 @@ class LivePace:
         raise StopIteration
 
     def close(self) -> None:
-        """Stop the reader and close the source; waits for a read under way. Safe to call twice and from any thread."""
+        """Stop the reader and close the source, after the read that has begun; safe to call twice, from any thread."""
         self._stop.set()
         with self._changed:
             self._changed.notify_all()
@@ -112,7 +112,7 @@ class LivePace:
                 self._pass_on()
             finally:
                 self._source.close()  # here, since a generator cannot be closed from outside while it reads
-        except BaseException as error:  # the consumer raises it, whatever it is
+        except BaseException as error:  # of any kind: the consumer raises it
             failure = error
         with self._changed:
             self._failure, self._ended = failure, True

@@ -1,6 +1,6 @@
-"""A trace beside or on its video: subtitles for any player, and the video with what the model thought drawn below it.
+"""Subtitles of a trace for any player, and its video with the model's decisions and step table drawn below it.
 
-What is said on frame i is said when that frame has been seen, at (i + 1) / fps seconds.
+An utterance of frame i begins when that frame has been seen, at (i + 1) / fps seconds.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from prospect_hf.files import replacing, write_text
 from prospect_hf.sessions import COMPLETED, IN_PROGRESS, NOT_STARTED
 from prospect_hf.streaming.trace import Trace
 
-MIN_CUE = 2.0  # seconds
+MIN_CUE = 2.0  # seconds that a cue lasts at least
 SECONDS_PER_CHARACTER = 0.06
 
 Picture = Image.Image | NDArray[np.uint8]
@@ -30,7 +30,7 @@ Colour = tuple[int, int, int]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 Box = tuple[float, float, float, float]
 
-# Players read <b> and {\an8} as orders; the look-alikes are shown as they are. "-->" goes with the ">".
+# Players interpret <b> and {\an8} as markup, and "-->" as a time range; these look-alikes are plain text.
 _MARKUP = str.maketrans({"<": "\u2039", ">": "\u203a", "{": "(", "}": ")"})
 _BIDI = set("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
@@ -48,7 +48,7 @@ UPDATE: Colour = (214, 150, 245)
 
 
 def one_line(text: str) -> str:
-    """``text`` on one line: control characters, line breaks and lone surrogates are gone, runs of space are one."""
+    """``text`` on one line, without control characters and lone surrogates, and with single spaces."""
     kept = []
     for character in text:
         category = unicodedata.category(character)
@@ -62,7 +62,7 @@ def one_line(text: str) -> str:
 
 
 def utterances(trace: Trace) -> list[tuple[float, str]]:
-    """(seconds, line) of every frame on which somebody spoke; the user, whom the assistant answers, comes first."""
+    """(seconds, lines) of every frame with an utterance; the user's line is before the assistant's answer."""
     said = []
     for event in trace.events:
         lines = []
@@ -81,7 +81,7 @@ def cue_times(trace: Trace) -> list[tuple[float, float, str]]:
     said = utterances(trace)
     cues = []
     for index, (second, text) in enumerate(said):
-        start = second + 1 / fps  # a frame is known at its end
+        start = second + 1 / fps  # the model has seen a frame at its end
         end = start + max(MIN_CUE, SECONDS_PER_CHARACTER * len(text))
         if index + 1 < len(said):
             end = min(end, said[index + 1][0] + 1 / fps)
@@ -90,7 +90,7 @@ def cue_times(trace: Trace) -> list[tuple[float, float, str]]:
 
 
 def write_srt(path: Path, trace: Trace) -> int:
-    """Write what assistant and user said as SubRip subtitles (beside, then renamed); returns the number of cues."""
+    """Write the utterances of assistant and user as SubRip subtitles; returns the number of cues."""
     blocks = [
         f"{number}\n{_clock(start)} --> {_clock(end)}\n{text.translate(_MARKUP)}\n"
         for number, (start, end, text) in enumerate(cue_times(trace), start=1)
@@ -102,13 +102,24 @@ def write_srt(path: Path, trace: Trace) -> int:
 def annotate_video(
     path: Path, trace: Trace, frames: Iterable[Picture], size: tuple[int, int] = (720, 960), font: Path | None = None
 ) -> int:
-    """Write an MP4 of ``size`` (width, height) pixels at the trace's fps, so that it plays at real speed.
+    """Write an MP4 at the trace's frame rate, so that it plays at real speed.
 
-    Below each picture: what was said last, the step table (a long plan is cut to a window around the current step),
-    p(speak) and p(update) with their thresholds. ``frames``: one RGB picture or uint8 [height, width, 3] an event, in
-    order; pictures past the last event are not read. ``font``: a TrueType file for scripts that PIL's own font lacks.
-    Returns the number of frames. Raises ``UsageError`` where PyAV is missing or the size will not do, ``DataError``
-    where pictures are missing. The file is written beside, then renamed.
+    Below each picture: the last utterance, p(speak) and p(update) with their thresholds, and the step table, of which
+    a long plan shows a window around the current step.
+
+    Args:
+        path: the MP4; it is written beside its place, then renamed.
+        trace: with at least one event.
+        frames: for each event one picture, RGB or uint8 [height, width, 3], in order; later pictures are not read.
+        size: width and height of the video in pixels.
+        font: a TrueType file, for scripts that PIL's own font lacks.
+
+    Returns:
+        The number of frames.
+
+    Raises:
+        UsageError: PyAV is missing, or the size is odd or too small.
+        DataError: the trace has no events, or there are fewer pictures than events.
     """
     try:
         import av
@@ -124,7 +135,7 @@ def annotate_video(
     pictures = iter(frames)
     options = {"movflags": "faststart"}
     with replacing(path) as temporary, av.open(str(temporary), "w", format="mp4", options=options) as container:
-        # A key frame every ten frames: a viewer jumps about in it.
+        # A key frame every ten frames, so that jumping within the video is quick.
         stream = container.add_stream("libx264", rate=rate, options={"crf": "20", "g": "10"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for event in trace.events:
@@ -157,7 +168,7 @@ def _as_picture(picture: Picture, frame: int) -> Image.Image:
 
 
 class Painter:
-    """Draws one event after the other, in order; it remembers what was said last."""
+    """Draws the events of a trace as pictures with a panel below."""
 
     def __init__(self, trace: Trace, size: tuple[int, int], font: Path | None) -> None:
         self.header = trace.header
@@ -177,7 +188,7 @@ class Painter:
         canvas = Image.new("RGB", self.size, BACKGROUND)
         draw = ImageDraw.Draw(canvas)
         top = round(height * 0.52)
-        # Small pictures are enlarged with their pixels kept apart: blur would hide what the model was given.
+        # Small pictures are enlarged without smoothing, so that the pixels that the model was given can be seen.
         scale = min(width / picture.width, top / picture.height)
         inner = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
         method = Image.Resampling.NEAREST if scale > 3 else Image.Resampling.LANCZOS
@@ -202,7 +213,7 @@ class Painter:
         return canvas
 
     def _said(self, draw: ImageDraw.ImageDraw, box: Box, second: float) -> None:
-        """What was said last: bright while its cue lasts, faint afterwards. On its own frame it is just being said."""
+        """The last utterance: bright from its own frame until its cue ends, faint afterwards."""
         now = second + 1 / self.header["fps"]
         last = [cue for cue in self.cues if cue[0] <= now + 1e-9][-1:]
         for _, end, text in last:
@@ -243,7 +254,7 @@ class Painter:
         draw.text((left, top + 8 * u), "steps", FAINT, self.small, anchor="lm")
         top += 22 * u
         room = max(1, int((bottom - top) / row))
-        # The latest step in hand, or else the next one, stays in the window; where all is done it is the last.
+        # The window contains the last step in progress, else the first that is not started, else the last of the plan.
         working = [index for index, state in enumerate(states) if state == IN_PROGRESS]
         waiting = [index for index, state in enumerate(states) if state == NOT_STARTED]
         current = (working[-1:] + waiting[:1] + [len(states) - 1])[0]
@@ -269,8 +280,8 @@ class Painter:
 
 
 def _symbol(side: int, state: int) -> Image.Image:
-    """A ring, a half disc or a ticked disc: told apart without colour, and drawn, so that no font has to have them."""
-    large = 8 * side  # drawn large and averaged down: PIL draws hard edges
+    """A ring, a half disc or a disc with a tick: shapes differ as well as colours, and no font is needed."""
+    large = 8 * side  # drawn large and averaged down, because PIL draws hard edges
     symbol = Image.new("RGBA", (large, large), (*STATE_COLOURS[state], 0))
     draw = ImageDraw.Draw(symbol)
     edge, line = large // 12, large // 9
@@ -296,10 +307,10 @@ def _font(path: Path | None, size: float) -> Font:
 
 
 def _shorten(text: str, font: Font, width: float) -> str:
-    """``text``, or as much of it as fits into ``width`` pixels with an ellipsis after it."""
+    """``text``, cut to ``width`` pixels with an ellipsis if it is wider."""
     if font.getlength(text[:400]) <= width and len(text) <= 400:
         return text
-    # Widths grow with the text, so the last length that fits is found by halving.
+    # The width grows with the text, so bisection finds the greatest length that fits.
     count = bisect_right(range(1, min(len(text), 400)), width, key=lambda end: font.getlength(text[:end] + "\u2026"))
     return text[:count].rstrip() + "\u2026"
 

@@ -1,4 +1,4 @@
-"""Pictures of a stream for its timeline page: as many as fit, evenly over the stream."""
+"""Pictures of a stream for its timeline page: a limited number, evenly spaced over the stream."""
 
 from __future__ import annotations
 
@@ -11,14 +11,19 @@ THUMBNAILS = 200  # pictures in the page's strip at most
 
 
 class ThumbnailStrip:
-    """At most ``THUMBNAILS`` pictures, evenly spaced over the stream, however long it gets."""
+    """Keeps at most ``THUMBNAILS`` pictures, evenly spaced over a stream of any length.
+
+    Attributes:
+        pictures: frame -> picture, 160 pixels wide and high at most.
+        every: distance of two pictures in frames; it doubles when there are too many.
+    """
 
     def __init__(self) -> None:
         self.pictures: dict[int, Image.Image] = {}
         self.every = 1
 
     def add(self, frame: int, picture: Any) -> None:
-        """Keep the picture of ``frame`` if it is its turn; features have none."""
+        """Keep the picture of ``frame`` if its number is a multiple of ``every``; encoded frames are ignored."""
         if not isinstance(picture, torch.Tensor) and frame % self.every == 0:
             small = (picture if isinstance(picture, Image.Image) else Image.fromarray(picture)).convert("RGB")
             small.thumbnail((160, 160))

@@ -1,7 +1,7 @@
-"""A trace as one HTML file that answers "why did it speak here?": every frame's decision, beside the reference.
+"""A trace as one HTML file: the decisions, states and utterances of every frame, compared with the reference.
 
-The file has no external resources and works from a disk without network. All text of the trace is data: it travels
-as JSON whose markup characters are escaped, and the page's script only ever sets it as text.
+The file has no external resources and works without a network. The texts of the trace are in it as JSON whose markup
+characters are escaped, and the page's script sets them as text only.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TOLERANCE_S = 1  # seconds between an utterance and the one of the reference tha
 
 
 def write_page(path: Path, trace: Trace, thumbnails: Iterable[tuple[int, Image.Image]] | None = None) -> None:
-    """Write ``trace`` as one self-contained HTML file (beside, then renamed).
+    """Write ``trace`` as one self-contained HTML file, beside its place and then renamed.
 
     Args:
         path: the page.
@@ -94,7 +94,7 @@ def _session(trace: Trace) -> dict[str, Any]:
 
 
 def _compare(said: list[dict[str, Any]], wanted: list[dict[str, Any]], tolerance_frames: int) -> None:
-    """Give each utterance its verdict, and each matched one of the assistant its pair: matched in time alone."""
+    """Set the verdict of every utterance and the pair of each matched one in ``said``; only their times are matched."""
     ours = {utterance["frame"]: utterance for utterance in said}
     theirs = {utterance["frame"]: index for index, utterance in enumerate(wanted)}
     for utterance in said:
@@ -109,7 +109,7 @@ def _compare(said: list[dict[str, Any]], wanted: list[dict[str, Any]], tolerance
 
 
 def _columns(trace: Trace) -> dict[str, Any]:
-    """The rest of the trace by column; indices count events from 0, and what is rare is a list of [index, ...].
+    """The rest of the trace by column; rare values are lists of [index, ...], where the first event has index 0.
 
     ``probabilities`` are base64 of little-endian uint16 [frames, steps, 3], ``speak`` and ``update`` of [frames], in
     units of 1 / ``PROBABILITY_UNITS``.
@@ -146,7 +146,7 @@ def _columns(trace: Trace) -> dict[str, Any]:
 
 
 def _packed(values: NDArray[np.float64], threshold: float | None = None) -> str:
-    """Probabilities in whole units; rounding takes none of them across ``threshold``, which decided about it."""
+    """Probabilities in whole units; rounding moves no probability across ``threshold``, so decisions stay the same."""
     scaled = np.clip(values, 0, 1) * PROBABILITY_UNITS
     units = np.rint(scaled)
     if threshold is not None:

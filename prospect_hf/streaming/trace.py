@@ -1,7 +1,7 @@
 """The trace of a stream: one JSON line for the header, then one a frame, written while the stream runs.
 
-A live trace is meant to be followed (``tail -f``) and to survive a crash, so the lines go straight to the file's own
-name and are flushed one by one; nothing is written beside it and renamed. Only the last line can then be cut short.
+A trace can be followed while it is written (``tail -f``) and has to survive a crash. So each line is written to the
+file itself and flushed, without a temporary file; after a crash only the last line can be cut short.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ EVENT_KEYS: tuple[str, ...] = (
     "probabilities",
 )
 EVENT_KEYS += ("rejected", "cache_length", "latency", "context")
-# Probabilities come from half precision sums.
+# Probabilities may be computed in half precision.
 SUM_TOLERANCE = 0.02
 
 
@@ -95,10 +95,12 @@ def trace_header(
 
 
 class TraceWriter:
-    """Appends events to a trace that is begun anew at ``path``; a context manager.
+    """Writes a new trace to ``path``, event by event; a context manager.
 
-    Every line is flushed, so that a stopped stream leaves a readable trace and a running one can be followed.
-    Raises ``DataError`` for a header or an event that ``read_trace`` would refuse; nothing of it is written then.
+    Every line is flushed, so that the trace of a running or stopped stream can be read.
+
+    Raises:
+        DataError: a header or an event that ``read_trace`` would refuse; it is not written.
     """
 
     def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
@@ -140,10 +142,12 @@ class TraceWriter:
 
 
 def read_trace(path: Path) -> Trace:
-    """The trace at ``path``; ``DataError`` names file, line and key of whatever is wrong with it.
+    """Read the trace at ``path``.
 
-    A last line without its line break that is not complete JSON was cut short: it is left out and reported as
-    ``truncated``. Anything else that cannot be read is an error.
+    A last line without a line break that is not complete JSON was cut short: it is left out, and ``truncated`` is set.
+
+    Raises:
+        DataError: anything else is wrong; the message names file, line and key.
     """
     try:
         content = path.read_bytes()
@@ -158,7 +162,7 @@ def read_trace(path: Path) -> Trace:
     _check_header(header, f"{path}: line 1")
     events: list[dict[str, Any]] = []
     frame: int | None = None
-    unfinished = len(lines) - 1  # what follows the last line break: nothing, in a file that was closed
+    unfinished = len(lines) - 1  # after the last line break; empty in a complete file
     for index, line in enumerate(lines[1:], start=1):
         where = f"{path}: line {index + 1}"
         if index == unfinished:
@@ -182,8 +186,8 @@ def _complete(line: bytes) -> bool:
 
 def _parse(line: bytes, where: str) -> dict[str, Any]:
     try:
-        record = json.loads(line)  # takes NaN, which the checks then refuse by its key
-    except ValueError as error:  # also what is no UTF-8
+        record = json.loads(line)  # accepts NaN; the checks refuse it and name its key
+    except ValueError as error:  # broken JSON or no UTF-8
         raise DataError(f"{where}: broken JSON ({error}); the trace was edited or is another kind of file.") from error
     if not isinstance(record, dict):
         raise DataError(f"{where}: expected a JSON object, found {type(record).__name__}.")
@@ -257,7 +261,7 @@ def _check_header(header: Mapping[str, Any], where: str) -> None:
 
 
 def _check_event(event: Mapping[str, Any], steps: int, expected: int | None, where: str) -> int:
-    """Refuses an event that a reader could not show; returns its frame."""
+    """Refuse an event with a missing or wrong value; returns its frame."""
     _missing(event, EVENT_KEYS, where)
     frame = event["frame"]
     _require(_whole(frame), where, "frame", f"is {frame!r}, not a frame index")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from typing import Any
 
 from transformers import TrainingArguments
@@ -21,8 +21,8 @@ class DSTTrainingArguments(TrainingArguments):
     finite must be seen), and so is ``disable_tqdm`` whatever the level of logging. Memory is pinned for CUDA alone.
 
     Attributes:
-        given: the settings that differ from their defaults, as they were given: before transformers derives others
-            from them, and without secrets (``*_token``).
+        given: the settings for the record, as they were given (transformers derives others from them): the settings
+            of this class, and those of transformers that differ from their defaults, without secrets (``*_token``).
     """
 
     speaking_loss_weight: float = field(default=1.0, metadata={"help": "Weight of the speaking decision's focal loss."})
@@ -64,13 +64,10 @@ class DSTTrainingArguments(TrainingArguments):
     )
 
     def __post_init__(self) -> None:
-        defaults = {
-            f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in fields(self) if f.init
-        }
         self.given = {
-            name: getattr(self, name)
-            for name, default in defaults.items()
-            if getattr(self, name) != default and not name.endswith("_token")
+            f.name: getattr(self, f.name)
+            for f in fields(self)
+            if f.init and not f.name.endswith("_token") and not _is_librarys_default(f, getattr(self, f.name))
         }
         super().__post_init__()
         if self.device.type != "cuda":
@@ -131,6 +128,12 @@ class DSTTrainingArguments(TrainingArguments):
             "dst_state": self.dst_state_loss_weight,
             "response": self.response_loss_weight,
         }
+
+
+def _is_librarys_default(setting: Field[Any], value: Any) -> bool:
+    if setting.name not in TrainingArguments.__dataclass_fields__:
+        return False
+    return bool(value == (setting.default if setting.default_factory is MISSING else setting.default_factory()))
 
 
 @dataclass

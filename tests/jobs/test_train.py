@@ -177,6 +177,7 @@ def test_a_terminal_shows_one_bar_a_stage(repository: Path, corpus: list[str], t
     assert "Writing model shards" not in written and "{'loss'" not in written and "%, " not in written
 
 
+@pytest.mark.slow
 def test_bars_can_be_turned_off(repository: Path, corpus: list[str], tmp_path: Path) -> None:
     settings = ["training.disable_tqdm=true", f"training.output_dir={tmp_path / 'out'}"]
     written = run_in_terminal(repository, tmp_path, *SETTINGS, *corpus, *settings)

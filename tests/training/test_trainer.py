@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -236,8 +237,29 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     model = new_model()
     with torch.no_grad():
         model.dst_update_head.bias[0] = float("nan")
+    trainer = trainer_of(tmp_path, model=model)
     with pytest.raises(FloatingPointError, match=r"not finite at step 0 .*dst_update nan"):
-        trainer_of(tmp_path, model=model).train()
+        trainer.train()
+    assert trainer.progress.steps is None  # no bar is left open
+
+
+@pytest.mark.parametrize("disable_tqdm", [False, True])
+def test_progress_is_a_line_for_each_log_and_each_evaluation(
+    tmp_path: Path, disable_tqdm: bool, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level("INFO", "prospect_hf.progress")
+    settings = {"max_steps": 4, "logging_steps": 2, "eval_strategy": "steps", "eval_steps": 4}
+    trainer_of(tmp_path, evaluate=SESSIONS, disable_tqdm=disable_tqdm, **settings).train()
+    losses = r"loss \d+\.\d{3} \(speaking \d+\.\d{3}, update \d+\.\d{3}, state \d+\.\d{3}, text \d+\.\d{3}\)"
+    patterns = [
+        rf"training 2/4, 50 %, 0:\d\d left: {losses}, lr 1\.0e-1",
+        rf"training 4/4, 100 %, took 0:\d\d: {losses}, lr 1\.0e-1",
+        rf"evaluation 3/3, 100 %, took 0:\d\d: {losses}, joint state accuracy \d\.\d{{3}}, best speaking F1 .*",
+    ]
+    assert len(caplog.messages) == len(patterns)
+    for line, pattern in zip(caplog.messages, patterns, strict=True):
+        assert re.fullmatch(pattern, line), line
+    assert "".join(capsys.readouterr()) == ""
 
 
 @pytest.mark.parametrize("sessions", [SESSIONS[1:2], SESSIONS[2:3]], ids=["no state labels", "no text"])

@@ -1,4 +1,4 @@
-"""The demo in a browser. It needs gradio (extra ``demo``)."""
+"""The demo in a browser; it needs gradio (extra ``demo``)."""
 
 from prospect_hf.streaming.demo.app import build_app, launch, write_space
 

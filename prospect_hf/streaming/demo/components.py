@@ -1,4 +1,4 @@
-"""The parts of the demo's page as HTML. All text of visitors and of the model is data: it is escaped here."""
+"""The parts of the demo's page as HTML; texts of visitors and of the model are escaped."""
 
 from __future__ import annotations
 
@@ -91,17 +91,17 @@ STYLE = """
   .dst .talk li > :last-child { grid-column: 1 / 3; }
 }
 """
-# What html.escape leaves and gradio's templates could read as code.
+# Characters that html.escape keeps and that gradio's templates could read as code.
 MARKS = str.maketrans({mark: f"&#{ord(mark)};" for mark in "${}`"})
 
 
 def escaped(text: str) -> str:
-    """Text that the page shows as it is."""
+    """``text`` as HTML that shows it unchanged."""
     return html.escape(text).translate(MARKS)
 
 
 def status_html(message: str, failed: bool = False) -> str:
-    """The line that says what goes on or what went wrong."""
+    """The status line: what the page does, or an error."""
     kind = "card status bad" if failed else "card status"
     return f'<div class="dst"><div class="{kind}" role="status">{escaped(message)}</div></div>'
 
@@ -134,7 +134,7 @@ def timeline_html(page: str) -> str:
 
 
 def now_html(shown: Shown | None) -> str:
-    """The current picture, the two decisions and the stream's numbers."""
+    """The current picture, the two decisions, and the counts and speed of the stream."""
     event = None if shown is None else shown.event
     picture = '<span class="soft">no picture yet</span>'
     meters = _meter("speak"), _meter("update")
@@ -169,9 +169,9 @@ def _meter(name: str, value: float | None = None, threshold: float = 0.0) -> str
 
 
 def steps_html(shown: Shown | None) -> str:
-    """The tracked table: each step's state, and the state head's probabilities of the three."""
+    """The tracked table: the state of each step and the state head's probabilities of the three states."""
     if shown is None:
-        return card("Steps", '<p class="soft">Not begun.</p>')
+        return card("Steps", '<p class="soft">Not started.</p>')
     event = shown.event
     rows = []
     for number, step in enumerate(shown.plan):
@@ -192,25 +192,25 @@ def steps_html(shown: Shown | None) -> str:
 
 
 def talk_html(shown: Shown | None) -> str:
-    """What was said, the newest at the bottom."""
+    """The conversation, with the newest utterance at the bottom."""
     lines = []
-    # Newest first: the list is laid out upwards, so that it stays scrolled to its end without a script.
+    # Newest first: the list is laid out from the bottom up, so that it stays scrolled to its end without a script.
     for seconds, who, text in reversed(shown.words if shown is not None else ()):
         lines.append(
             f'<li class="{who}"><span class="soft">{clock(seconds)}</span><span class="who">{who}</span>'
             f"<span>{escaped(text)}</span></li>"
         )
-    told = f'<ol class="talk">{"".join(lines)}</ol>' if lines else '<p class="soft">Nothing was said yet.</p>'
+    told = f'<ol class="talk">{"".join(lines)}</ol>' if lines else '<p class="soft">Nobody has spoken yet.</p>'
     return card("Conversation", told)
 
 
 def card(title: str, content: str) -> str:
-    """A titled part of the page; both are HTML."""
+    """A part of the page with a title; ``title`` and ``content`` are HTML."""
     return f'<div class="dst"><div class="card"><h2>{title}</h2>{content}</div></div>'
 
 
 def data_uri(picture: Image.Image) -> str:
-    """A picture as part of the page: shrunk to ``PICTURE``, JPEG."""
+    """The data URI of a picture: a JPEG, shrunk to ``PICTURE``."""
     small = picture.convert("RGB")
     small.thumbnail(PICTURE)
     buffer = io.BytesIO()

@@ -1,6 +1,6 @@
-"""One visitor of the demo: a stream at a time, the questions for it, a camera's pictures, and what the page shows.
+"""One visitor of the demo: the stream that is running, questions, camera pictures, and the content of the page.
 
-Nothing here knows of gradio.
+This module does not use gradio.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ from streaming_dst_smolvlm import DSTStream, StreamEvent
 
 CAMERA_S = 30.0  # seconds without a picture after which a camera counts as lost
 SHOW_EVERY_S = 0.15  # seconds between two views of a running stream
-WORDS_SHOWN = 100  # utterances; the trace has them all
-FPS_OVER = 40  # frames over which the speed is taken
+WORDS_SHOWN = 100  # utterances on the page; the trace has all of them
+FPS_OVER = 40  # the speed is measured over this many frames
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a visitor asks for.
+    """The settings of the page's form.
 
     Args:
         camera: follow the camera instead of ``video``.
-        video: path of the uploaded file, None where there is none.
-        realtime: keep the video's pace and drop frames where the model is slower.
+        video: path of the uploaded file, or None.
+        realtime: keep the video's pace and drop frames if the model is slower.
         plan: the steps, one a line.
         strategy: what happens when the context is full, one of ``STRATEGIES``.
     """
@@ -60,13 +60,13 @@ class Settings:
 
 @dataclass
 class Shown:
-    """What a visitor's page shows of a stream.
+    """The state of a stream, as the page shows it.
 
     Args:
         words: (seconds, who, text); who is user, assistant or note.
         times: readings of the clock, in seconds, after the last frames.
-        restarts: how often room had to be made in the context.
-        files: trace and timeline page, once they are whole.
+        restarts: how often the context was full and was shortened.
+        files: trace and timeline page, at the end of the stream.
     """
 
     goal: str
@@ -89,18 +89,18 @@ class Shown:
 
     @property
     def fps(self) -> float:
-        """Frames a second, over the last ``FPS_OVER``."""
+        """Frames a second, over the last ``FPS_OVER`` frames."""
         span = self.times[-1] - self.times[0] if len(self.times) > 1 else 0.0
         return (len(self.times) - 1) / span if span else 0.0
 
 
 class Visitor:
-    """One page: at most one stream at a time, the questions for it, and the camera's newest picture.
+    """One open page: at most one running stream, its pending questions and the newest picture of the camera.
 
     Args:
-        model, processor: of one folder.
-        model_name: for the trace.
-        lock: held while the model works, the same for all visitors.
+        model, processor: from the same folder.
+        model_name: written to the trace.
+        lock: held while the model computes; shared by all visitors.
     """
 
     def __init__(
@@ -122,20 +122,20 @@ class Visitor:
 
     @property
     def running(self) -> bool:
-        """Whether something is being followed."""
+        """Whether a stream is running."""
         return self._busy.locked()
 
     def stop(self) -> None:
-        """End the stream after the frame under way."""
+        """End the stream after the current frame."""
         with self._changed:
             self.stopping = True
             self._changed.notify_all()
 
     def ask(self, question: str) -> None:
-        """Say something with the next frame.
+        """Add a user text to the next frame.
 
         Raises:
-            UsageError: there is nothing to say, or nobody who hears it.
+            UsageError: the question is empty, or no stream is running.
         """
         if not one_line(question):
             raise UsageError("The question is empty.")
@@ -144,18 +144,21 @@ class Visitor:
         self._questions.put(question)
 
     def look(self, picture: Image.Image) -> None:
-        """A picture of the camera; it takes the place of one that the model had no time for."""
+        """Take a picture of the camera; it replaces one that the model has not processed yet."""
         with self._changed:
             self._dropped += self._picture is not None
             self._picture = time.monotonic(), picture
             self._changed.notify_all()
 
     def follow(self, asked: Settings) -> Iterator[Shown]:
-        """Follow what is asked for; the same object each time, as it is by then, and at the end with the files.
+        """Follow the video or the camera.
+
+        Yields:
+            The same object each time, with its current content; the last time with ``files``.
 
         Raises:
-            UsageError, StreamError: the settings cannot be used, or a stream is running. What goes wrong later is
-                told by the page, and what was followed until then is kept.
+            UsageError, StreamError: the settings cannot be used, or a stream is running. Later errors go to
+                ``message``, and the trace keeps the frames that were processed before.
         """
         if not self._busy.acquire(blocking=False):
             raise UsageError("This page follows a video already: stop it first.")
@@ -229,7 +232,7 @@ class Visitor:
         yield shown
 
     def _step(self, stream: DSTStream, frame: SourceFrame, shown: Shown) -> StreamEvent:
-        """Show the stream a frame, with what the user has asked since the last one."""
+        """Process a frame, with the questions asked since the last one."""
         asked = []
         while not self._questions.empty():
             asked.append(self._questions.get())
@@ -239,7 +242,7 @@ class Visitor:
             except StreamError as error:
                 if not asked:
                     raise
-                # The stream is as it was; a question that does not fit does not end it.
+                # The failed step changed nothing: the stream goes on without the question, which does not fit.
                 shown.words.append((frame.time, "note", str(error)))
                 event = stream.step(frame.frame, None, frame.time)
         for who, text in (("user", event.user_text), ("assistant", event.text)):
@@ -251,7 +254,7 @@ class Visitor:
         return event
 
     def _camera(self) -> Iterator[SourceFrame]:
-        """The newest picture each time, until the stream is stopped; time counts from the first one."""
+        """The newest pictures, until the stream is stopped; time counts from the first one."""
         began: float | None = None
         index = 0
         while True:
