@@ -23,7 +23,8 @@ from prospect_hf.streaming.frame_sources import SourceFrame
 from prospect_hf.streaming.interrupt import Interrupt
 from prospect_hf.streaming.thumbnails import THUMBNAILS, ThumbnailStrip
 from prospect_hf.streaming.trace import read_trace
-from streaming_dst_smolvlm import DSTStream, StreamBatch, StreamError
+from streaming_dst_smolvlm import DSTStream, StreamError
+from turns_dst_smolvlm import Turns
 
 pytest.importorskip("rich", reason="rich is not installed (extra stream)")
 PLAN = "stream.plan=[attach the wheel,tighten the bolt,two]"
@@ -141,7 +142,7 @@ def test_ctrl_c_waits_for_the_frame(
     """In the middle of a frame it is heard at its end, and the stream goes on as if it had never stopped."""
     arguments = [model, f"stream.source={pictures}", PLAN]
     assert main([*arguments, f"stream.output_dir={tmp_path / 'whole'}"]) == 0
-    decide = StreamBatch._decide
+    decide = Turns.decide
     asked = []
 
     def signalled(self: Any, row: Any, *answers: Any) -> None:
@@ -150,7 +151,7 @@ def test_ctrl_c_waits_for_the_frame(
             signal.raise_signal(signal.SIGINT)
         decide(self, row, *answers)
 
-    monkeypatch.setattr(StreamBatch, "_decide", signalled)
+    monkeypatch.setattr(Turns, "decide", signalled)
     before = signal.getsignal(signal.SIGINT)
     part = f"stream.output_dir={tmp_path / 'part'}"
     assert main([*arguments, part]) == 1 and asked == ["frame"]
