@@ -191,6 +191,10 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
         assert page.is_hidden("#picture") and page.locator("[data-action=context]").count() == 0
 
         page.goto(long.as_uri())
+        first = page.evaluate("S.said[0]")  # a frame is narrower than a pixel: the pointer is never exactly on it
+        box = page.locator(".st-lanes").bounding_box()
+        page.mouse.move(box["x"] + page.evaluate(f"timeline.middle({first['frame']})") + 4, box["y"] + 24 + 13)
+        assert page.evaluate("timeline.scale") < 0.5 and first["text"] in page.inner_text(".st-tip")
         for _ in range(40):
             page.keyboard.press("n")
         assert page.evaluate("document.querySelector('.st-steps').scrollTop") > 0
