@@ -46,6 +46,8 @@ where things are drawn.
 Keys: arrows, home, end: frame. n, p: next and previous utterance of the assistant. d, shift + d: next and previous
 disagreement. u: next change of the predicted table. c: next context event. +, -, 0: zoom.
 
+SessionTimeline.wordDifferences(ours, theirs) -> [words of ours, words of theirs], as `words` of an utterance.
+
 All text is set as text: textContent, fillText. A page includes palette.css and session_timeline.css with it.
 */
 const SessionTimeline = (() => {
@@ -98,6 +100,21 @@ function differences(row, other) {
 function words(utterance) { // the text as nodes, differing words marked
   if (!utterance.words) return [document.createTextNode(utterance.text)];
   return utterance.words.map(([piece, differs]) => differs ? element("mark", piece) : document.createTextNode(piece));
+}
+
+// The words of both texts, those outside of a longest common subsequence marked: [[piece, differs], ...] of each.
+function wordDifferences(ours, theirs) {
+  const split = (text) => text.match(/[\p{L}\p{N}]+|\s+|[^\p{L}\p{N}\s]+/gu) || [], isWord = (piece) => /\S/.test(piece);
+  const a = split(ours), b = split(theirs), x = a.filter(isWord), y = b.filter(isWord);
+  const length = Array.from({ length: x.length + 1 }, () => new Uint16Array(y.length + 1));
+  for (let i = x.length - 1; i >= 0; i--) for (let j = y.length - 1; j >= 0; j--)
+    length[i][j] = x[i] === y[j] ? length[i + 1][j + 1] + 1 : Math.max(length[i + 1][j], length[i][j + 1]);
+  const common = [new Set(), new Set()];
+  for (let i = 0, j = 0; i < x.length && j < y.length;) {
+    if (x[i] === y[j]) { common[0].add(i++); common[1].add(j++); }
+    else if (length[i + 1][j] >= length[i][j + 1]) i++; else j++;
+  }
+  return [a, b].map((pieces, side) => { let n = 0; return pieces.map((piece) => [piece, isWord(piece) && !common[side].has(n++)]); });
 }
 
 function draw(root, session, options = {}) {
@@ -746,5 +763,5 @@ function draw(root, session, options = {}) {
   select(options.selected ?? (said.length ? said[0].frame : 0), true);
   return timeline;
 }
-return { draw, element, clock, number, plural, best, runs, stateAt, STATES, SYMBOLS };
+return { draw, wordDifferences, element, clock, number, plural, best, runs, stateAt, STATES, SYMBOLS };
 })();

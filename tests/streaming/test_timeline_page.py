@@ -191,6 +191,10 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
         assert page.is_hidden("#picture") and page.locator("[data-action=context]").count() == 0
 
         page.goto(long.as_uri())
+        first = page.evaluate("S.said[0]")  # a frame is narrower than a pixel: the pointer is never exactly on it
+        box = page.locator(".st-lanes").bounding_box()
+        page.mouse.move(box["x"] + page.evaluate(f"timeline.middle({first['frame']})") + 4, box["y"] + 24 + 13)
+        assert page.evaluate("timeline.scale") < 0.5 and first["text"] in page.inner_text(".st-tip")
         for _ in range(40):
             page.keyboard.press("n")
         assert page.evaluate("document.querySelector('.st-steps').scrollTop") > 0
@@ -205,13 +209,13 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
 
 
 def small_trace() -> Trace:
-    """Twenty frames, two steps; the assistant is late once, silent once, and speaks once too often."""
+    """Twenty frames, two steps; the assistant is late once, silent once, and speaks twice too often."""
     trace = make_trace(20, 2, reference=False)
     trace.header["reference"] = {
         "utterances": [{"frame": 4, "text": "Fetch the\nchassis."}, {"frame": 12, "text": "Screw it on."}],
-        "states": [[4, 0, 1], [12, 0, 2], [12, 1, 1]],
+        "states": [[4, 0, 1], [12, 1, 1], [13, 0, 2]],
     }
-    texts = {5: "Fetch the chassis.", 17: "Well done."}
+    texts = {5: "Fetch the chassis.", 6: "Good.", 17: "Well done."}
     for frame, event in enumerate(trace.events):
         event["text"], event["user_text"], event["context"] = texts.get(frame), "", None
         event["states"] = [0 if frame < 4 else 1 if frame < 14 else 2, 0 if frame < 12 else 1]
@@ -221,7 +225,8 @@ def small_trace() -> Trace:
 def test_utterances_are_compared_with_the_reference(tmp_path: Path) -> None:
     write_page(tmp_path / "p.html", small_trace())
     session = embedded(tmp_path / "p.html")["session"]
-    assert [(one["frame"], one["verdict"]) for one in session["said"]] == [(5, "exact"), (17, "redundant")]
+    assert [(one["frame"], one["verdict"]) for one in session["said"]] == [
+        (5, "exact"), (6, "redundant"), (17, "redundant")]  # fmt: skip
     assert [(one["frame"], one["verdict"]) for one in session["reference"]] == [(4, "exact"), (12, "missed")]
     assert session["said"][0]["pair"] == 0 and "pair" not in session["said"][1]
     write_page(tmp_path / "p.html", make_trace(20, 2, reference=False))
@@ -235,7 +240,7 @@ def test_the_reference_before_the_first_frame_holds_on_it(tmp_path: Path) -> Non
     trace = small_trace()
     write_page(tmp_path / "p.html", Trace(trace.header, trace.events[10:]))
     session = embedded(tmp_path / "p.html")["session"]
-    assert session["first_frame"] == 10 and session["reference_states"] == [[0, 0, 1], [2, 0, 2], [2, 1, 1]]
+    assert session["first_frame"] == 10 and session["reference_states"] == [[0, 0, 1], [2, 1, 1], [3, 0, 2]]
     assert session["predicted_states"][0] == [0, 0, 1]
     assert [one["frame"] for one in session["reference"]] == [2]
 
@@ -247,35 +252,49 @@ def test_disagreements_the_list_and_links_in_a_browser(tmp_path: Path) -> None:
         page = new_page(viewport={"width": 1280, "height": 900})
         page.goto(path.as_uri() + "#frame=3")
         assert chosen(page) == 3
-        # The state of step 1 differs on frames 12 and 13; an utterance is missed on 12, one is redundant on 17.
-        assert page.evaluate("timeline.disagreements") == [12, 17]
-        for key, expected in (("d", 12), ("d", 17), ("d", 17), ("Shift+D", 12), ("Shift+D", 12)):
+        # The state of step 1 differs on frame 13; an utterance is missed on 12, others are redundant on 6 and 17.
+        assert page.evaluate("timeline.disagreements") == [6, 12, 13, 17]
+        for key, expected in (("d", 6), ("d", 12), ("d", 13)):
             page.keyboard.press(key)
             assert chosen(page) == expected, key
         caption = page.inner_text(".st-caption")
-        assert "missed Screw it on." in caption and "No earlier disagreement." in caption
-        assert "◐ in progress; reference: ● completed" in caption and "step 2" in caption
+        assert "◐ in progress; reference: ● completed" in caption and "step 2" not in caption
+        for key, expected in (("d", 17), ("d", 17), ("Shift+D", 13), ("Shift+D", 12)):
+            page.keyboard.press(key)
+            assert chosen(page) == expected, key
+        caption = page.inner_text(".st-caption")
+        assert "missed Screw it on." in caption and "step 2" in caption and "No earlier" not in caption
+        for _ in range(2):
+            page.keyboard.press("Shift+D")
+        assert chosen(page) == 6 and "No earlier disagreement." in page.inner_text(".st-caption")
+        page.keyboard.press("End")
+        page.keyboard.press("Shift+D")
+        page.keyboard.press("Shift+D")
+        assert chosen(page) == 13
         page.get_by_role("button", name="disagreement ›").click()
         assert chosen(page) == 17
 
         rows = page.locator(".st-list tbody tr")
-        assert [row.split("\t")[0] for row in rows.all_inner_texts()] == ["0:02", "0:06", "0:08.5"]
+        assert [row.split("\t")[0] for row in rows.all_inner_texts()] == ["0:02", "0:03", "0:06", "0:08.5"]
         assert "+0.5 s" in rows.first.inner_text()  # the pair is in one row
         page.get_by_role("button", name="same words +0.5 s Fetch the chassis.").click()
         assert chosen(page) == 5 and page.locator(".st-line[aria-current=true]").count() == 1
-        page.keyboard.press("ArrowDown")
+        for _ in range(2):
+            page.keyboard.press("ArrowDown")
         page.keyboard.press("Enter")
         assert chosen(page) == 12
 
-        # A mark of few pixels: its text is read beside the pointer, a few pixels away from it too.
-        for _ in range(3):
-            page.keyboard.press("0")
+        # A mark without room for its text: the text is shown beside the pointer, also a few pixels off the mark.
         box = page.locator(".st-lanes").bounding_box()
         assistant = box["y"] + 24 + 13
         page.mouse.move(box["x"] + page.evaluate("timeline.middle(5) - timeline.scale / 2") + 2, assistant)
         assert "assistant, same words: Fetch the chassis." in page.inner_text(".st-tip")
         page.mouse.move(box["x"] + page.evaluate("timeline.middle(17) - timeline.scale / 2") - 6, assistant)
         assert "assistant, redundant: Well done." in page.inner_text(".st-tip")
+
+        differ = page.evaluate("SessionTimeline.wordDifferences('Now the red cup.', 'Then the blue cup!')")
+        assert [[piece for piece, differs in words if differs] for words in differ] == [
+            ["Now", "red", "."], ["Then", "blue", "!"]]  # fmt: skip
 
         page.get_by_role("button", name="copy a link to this frame").click()
         comes_true(page, "/link/.test(document.querySelector('.st-caption').textContent)")
