@@ -48,6 +48,8 @@ ARGUMENT_CHECKS = (
     "transformers.trainer",
     "transformers.optimization",
     "transformers.integrations",
+    "torch.utils.data",
+    "torch.optim",
 )
 # Of the machine and not of what was asked for.
 MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE)

@@ -6,11 +6,22 @@ from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from typing import Any
 
 from transformers import TrainingArguments
+from transformers.integrations import get_available_reporting_integrations
 
 from configuration_dst_smolvlm import TOKENS_PER_FRAME
 from prospect_hf.errors import UsageError
 
 LOSSES = ("speaking", "dst_update", "dst_state", "response")
+# The smallest value of each count; transformers would refuse them late, in the words of another library, or never.
+LEAST = {
+    "look_steps": 0,
+    "look_pairs": 1,
+    "look_batch_size": 1,
+    "per_device_train_batch_size": 1,
+    "per_device_eval_batch_size": 1,
+    "gradient_accumulation_steps": 1,
+    "dataloader_num_workers": 0,
+}
 
 
 @dataclass
@@ -85,9 +96,16 @@ class DSTTrainingArguments(TrainingArguments):
             )
         if not self.num_train_epochs > 0:
             raise UsageError(f"training.num_train_epochs must be above 0, not {self.num_train_epochs:g}.")
-        for name, least in (("look_steps", 0), ("look_pairs", 1), ("look_batch_size", 1)):
+        for name, least in LEAST.items():
             if getattr(self, name) < least:
                 raise UsageError(f"training.{name} must be {least} or more, not {getattr(self, name)}.")
+        missing = [name for name in self.report_to if name not in get_available_reporting_integrations()]
+        if missing:
+            raise UsageError(
+                f"training.report_to={missing[0]}: that tracker is not installed; install it or leave it out."
+            )
+        if self.use_liger_kernel:
+            raise UsageError("training.use_liger_kernel has no effect on this model: leave it out.")
         if self.muon_learning_rate is not None and not self.muon_learning_rate > 0:
             raise ValueError(f"training.muon_learning_rate must be positive, not {self.muon_learning_rate}.")
         if not self.focal_gamma >= 0:

@@ -5,11 +5,12 @@ The values were measured on an x86-64 CPU. Another processor adds in another ord
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from job_fixtures import SETTINGS
+from job_fixtures import SETTINGS, train
 
 from prospect_hf.jobs import train as job
 from prospect_hf.training.trainer import DSTTrainer
@@ -44,7 +45,8 @@ def test_the_losses_of_both_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(job, "evaluate_freely", no_free_run)
     folders = {"data.root": "corpus", "data.cache_dir": "cache", "training.output_dir": "out"}
     steps = ["training.look_steps=4", "training.max_steps=6", "training.warmup_steps=0", "training.logging_steps=2"]
-    results = job.run([*SETTINGS, *(f"{key}={tmp_path / name}" for key, name in folders.items()), *steps])
+    assert train([*SETTINGS, *(f"{key}={tmp_path / name}" for key, name in folders.items()), *steps]) == 0
+    results = json.loads((tmp_path / "out" / "results.json").read_text())["results"]
     assert curves["first stage"] == [pytest.approx(losses, rel=1e-3) for losses in FIRST_STAGE]
     assert curves["whole sessions"] == [pytest.approx(losses, rel=1e-3) for losses in WHOLE_SESSIONS]
     assert results["validation"]["eval_loss"] == pytest.approx(VALIDATION_LOSS, rel=1e-3)

@@ -211,8 +211,9 @@ def test_files_that_are_no_traces_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_header_says_how_the_stream_decides(tmp_path: Path) -> None:
-    stream = DSTStream(talkative_model(), small_processor(), PLAN, "the red wheel", context="drop_middle")
-    stream.batch.speaking_threshold = 0.25
+    stream = DSTStream(
+        talkative_model(), small_processor(), PLAN, "the red wheel", context="drop_middle", speaking_threshold=0.25
+    )
     reference = {"utterances": [{"frame": 3, "text": "two"}], "states": [[3, 2, 1]]}
     header = trace_header(stream, "clip.mp4", "talkative", reference)
     with TraceWriter(tmp_path / "t.jsonl", header):

@@ -10,11 +10,11 @@ import pytest
 from model_fixtures import small_processor
 
 from prospect_hf.errors import UsageError
+from prospect_hf.jobs.commands import TRAIN
 from prospect_hf.settings import compose, parse
+from prospect_hf.training import arguments as arguments_module
 from prospect_hf.training.arguments import DSTTrainingArguments, ModelArguments, TinyShape
 from prospect_hf.training.tiny import tiny_config, tiny_processor
-
-GROUPS = {"model": ModelArguments, "training": DSTTrainingArguments}
 
 
 def arguments(folder: Path, **settings: Any) -> DSTTrainingArguments:
@@ -38,8 +38,11 @@ def arguments(folder: Path, **settings: Any) -> DSTTrainingArguments:
         {"include_num_input_tokens_seen": True, "lr_scheduler_type": "cosine", "optim": "sgd", "fsdp": None},
     ],
 )
-def test_derived_arguments_differ_only_in_what_is_changed(tmp_path: Path, settings: dict[str, Any]) -> None:
+def test_derived_arguments_differ_only_in_what_is_changed(
+    tmp_path: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """transformers derives values again when arguments are copied: that must not change any of them."""
+    monkeypatch.setattr(arguments_module, "get_available_reporting_integrations", lambda: ["tensorboard"])
     args = arguments(tmp_path, look_steps=7, look_batch_size=5, gradient_accumulation_steps=3, **settings)
     before = args.to_dict()
     first = {
@@ -126,7 +129,7 @@ def test_every_size_is_a_setting_of_the_model_and_reaches_the_small_model() -> N
     plain = built(ModelArguments())
     assert plain == built(TinyShape())
     for name, value in changed.items():
-        groups = compose("config", {**GROUPS, "data": TinyShape, "context": TinyShape}, [f"model.{name}={value}"])
+        groups = compose("train", TRAIN.groups, [f"model.{name}={value}"])
         model = parse(ModelArguments, groups["model"], "model")
         assert getattr(model, name) == value and built(model) != plain, name
 
