@@ -127,7 +127,7 @@ COMPARE = Command(
 
 def _report(parser: ArgumentParser) -> None:
     parser.add_argument("page", type=Path, metavar="PAGE.html", help="the page to write")
-    parser.add_argument("results", nargs="+", metavar="RESULTS", help="folders or results.json files; FILE#RUN")
+    parser.add_argument("results", nargs="+", metavar="RESULTS", help="folders or results.json files")
 
 
 REPORT = Command(

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from prospect_hf.evaluation.report.differences import compare_command
+from prospect_hf.evaluation.report.differences import difference_table, paired_differences, read_side, run_pairs
 
 
-def run(a: str, b: str) -> int:
-    """Print the paired differences of two results; each is a folder, a ``results.json``, or ``FILE#RUN``."""
-    return compare_command([a, b])
+def run(a: str, b: str) -> None:
+    """Print the paired differences of every run that both results have, streams first.
+
+    Args:
+        a, b: a folder or a ``results.json``; ``FILE#RUN`` chooses one run of it.
+
+    Raises:
+        UsageError: a file or a run that does not exist, or no run in common.
+        DataError: a file that holds no results, or sessions that differ in the two.
+    """
+    for ours, theirs in run_pairs(read_side(a), read_side(b)):
+        print(difference_table(ours, theirs, paired_differences(ours, theirs)))

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from prospect_hf.errors import DataError, UsageError
-from prospect_hf.evaluation.report.page import write_report
 from prospect_hf.evaluation.report.results import read_results
 from prospect_hf.evaluation.score import figures
 from prospect_hf.metrics.bootstrap import draw_weights, drawn_sums, interval, recording_sums
@@ -80,15 +79,6 @@ def paired_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], draws
         low, high = bounds if bounds is not None and difference is not None else (None, None)
         found[name] = {"a": before, "b": after, "difference": difference, "low": low, "high": high}
     return {"sessions": len(common), "left_out": sorted(a.keys() ^ b.keys()), "figures": found}
-
-
-def compare_command(argv: Sequence[str]) -> int:
-    """``compare A B``: print the differences of every run that both have; ``FILE#RUN`` chooses one run of a file."""
-    if len(argv) != 2:
-        raise UsageError("compare takes two results: compare A B, each a folder or results.json, #RUN for one run.")
-    for a, b in run_pairs(*(read_side(side) for side in argv)):
-        print(difference_table(a, b, paired_differences(a, b)))
-    return 0
 
 
 def read_side(side: str) -> list[dict[str, Any]]:
@@ -173,34 +163,3 @@ def _row(figure: Figure, found: Mapping[str, float | None]) -> list[str]:
             star += " better" if (low > 0) == figure.higher_is_better else " worse"
     between = f"{low:+.{figure.digits}f} to {high:+.{figure.digits}f}"
     return [label, before, after, f"{change:+.{figure.digits}f}", between, star]
-
-
-def report_command(argv: Sequence[str]) -> int:
-    """``report OUT.html A [B ...]``: one page of the runs of several results."""
-    if len(argv) < 2:
-        raise UsageError("report takes a page to write and one or more results: report OUT.html A [B ...].")
-    out = Path(argv[0])
-    if out.suffix != ".html":
-        raise UsageError(
-            f"report writes its first argument, {out}, which must end in .html: report OUT.html A [B ...]."
-        )
-    if out.is_dir():
-        raise UsageError(
-            f"report writes a page, but its first argument, {out}, is a folder: give the name of a new page."
-        )
-    results = [read_results(Path(path)) for path in argv[1:]]
-    runs: dict[str, dict[str, Any]] = {}
-    for path, run in ((path, run) for path, one in zip(argv[1:], results, strict=True) for run in one["runs"]):
-        name, baseline = run["name"], run["stamp"]["mode"] == "baseline"
-        twin = runs.get(name) if baseline else None
-        if twin is not None and all(run["stamp"][key] == twin["stamp"][key] for key in ("data_fingerprint", "encoder")):
-            continue  # the same baseline on the same data
-        if len(results) > 1 and (not baseline or twin is not None):
-            name = f"{Path(path).name}: {name}"
-        if name in runs:
-            raise DataError(f"run {name!r} occurs in two of the results; give their folders different names.")
-        runs[name] = {**run, "name": name}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_report(out, {**results[0], "runs": list(runs.values())})
-    print(out)
-    return 0

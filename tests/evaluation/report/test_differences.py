@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from report_fixtures import STRATEGIES, make_results
 
-from prospect_hf.errors import DataError
+from prospect_hf.errors import DataError, UsageError
 from prospect_hf.evaluation.report.differences import (
     difference_table,
     paired_differences,
-    report_command,
     run_pairs,
 )
 from prospect_hf.evaluation.report.results import read_results
+from prospect_hf.jobs.report import run as report
 
 Counts = dict[str, float]
 FORCED = ("response_nll", "response_tokens", "response_tokens_right", "state_nll", "state_tokens", "state_tokens_right")
@@ -172,7 +172,7 @@ def test_baselines_of_another_corpus_are_not_taken_for_this_ones(tmp_path: Path)
     b = results_in(tmp_path / "b.json", model="two")
     c = results_in(tmp_path / "c.json", model="three", data_fingerprint="another")
     page = tmp_path / "x.html"
-    assert report_command([str(page), a, b, c]) == 0
+    report(page, [a, b, c])
     text = page.read_text(encoding="utf-8")
     for name in ("baseline, silent", "c.json: baseline, silent", "a.json: offline", "b.json: offline"):
         assert f'"name":"{name}"' in text
@@ -181,14 +181,16 @@ def test_baselines_of_another_corpus_are_not_taken_for_this_ones(tmp_path: Path)
 
 def test_runs_of_one_result_keep_their_names(tmp_path: Path) -> None:
     a = results_in(tmp_path / "a.json", model="one")
-    assert report_command([str(tmp_path / "x.html"), a]) == 0
+    report(tmp_path / "x.html", [a])
     runs = [run["name"] for run in read_results(Path(a))["runs"]]
     page = (tmp_path / "x.html").read_text(encoding="utf-8")
     assert all(f'"name":"{name}"' in page for name in runs) and "a.json: " not in page
     (tmp_path / "other").mkdir()
     twin = results_in(tmp_path / "other" / "a.json", model="two")
     with pytest.raises(DataError, match="different names"):
-        report_command([str(tmp_path / "y.html"), a, twin])
+        report(tmp_path / "y.html", [a, twin])
+    with pytest.raises(UsageError, match=r"a\.json twice"):
+        report(tmp_path / "y.html", [a, a])
     assert not (tmp_path / "y.html").exists()
 
 
