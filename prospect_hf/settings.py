@@ -96,8 +96,6 @@ def _choice(group: str, text: str) -> str:
 
 def _value(group: str, path: str, text: str, schema: Mapping[str, Setting]) -> Any:
     """The value that ``text`` stands for; an unknown key is refused with the nearest known one."""
-    from omegaconf import OmegaConf
-
     name, _, inner = path.partition(".")
     if name not in schema:
         raise UsageError(_unknown_key(group, name, schema))
@@ -109,11 +107,24 @@ def _value(group: str, path: str, text: str, schema: Mapping[str, Setting]) -> A
     if text.lower() in YAML_WORDS:
         return text
     try:
-        # OmegaConf's YAML reads 1e-5 as a number, which plain YAML 1.1 does not.
-        return OmegaConf.to_container(OmegaConf.create(f"value: {text}"))["value"]  # type: ignore[index, call-overload]
+        return _mapping(text) if text.startswith("{") else _yaml(text)
     except Exception as error:
         reason = " ".join(str(error).split())
         raise UsageError(f"{group}.{path}={text} is not a value that YAML can read ({reason}); quote texts.") from error
+
+
+def _yaml(text: str) -> Any:
+    """A value as OmegaConf's YAML reads it: 1e-5 is a number, which it is not in plain YAML 1.1."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_container(OmegaConf.create(f"value: {text}"))["value"]  # type: ignore[index, call-overload]
+
+
+def _mapping(text: str) -> Any:
+    """A mapping in Hydra's grammar: ``{train:1,val:1}`` needs no space behind a colon, as it does in YAML."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    return OverridesParser.create().parse_override(f"value={text}").value()
 
 
 def _no_setting(override: str, schemas: Mapping[str, Mapping[str, Setting]]) -> str:

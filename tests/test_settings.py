@@ -91,6 +91,9 @@ def test_file_names_are_no_grammar(text: str, value: str | None) -> None:
         ("training.resume_from_checkpoint=true", True),
         ("training.muon_learning_rate=null", None),
         ("data.sources=[wtag,ego4d]", ["wtag", "ego4d"]),
+        ("data.recordings={train:1,val:2}", {"train": 1, "val": 2}),
+        ("data.recordings={train: 1, val: 2}", {"train": 1, "val": 2}),
+        ("data.scene={steps:[2,2],p_truncated:0.5}", {"steps": [2, 2], "p_truncated": 0.5}),
         ("+training.seed=3", 3),
     ],
 )
@@ -114,6 +117,7 @@ def test_a_part_of_a_mapping_is_set_and_the_rest_stays() -> None:
         ("training.max_steps", "gives no value: write training.max_steps=VALUE."),
         ("model=smolvlm3", "model=smolvlm3 is no choice: known are smolvlm2_256m, smolvlm2_2b, smolvlm2_500m, tiny"),
         ("data.sources=[wtag", "data.sources=[wtag is not a value that YAML can read"),
+        ("data.recordings={train", "data.recordings={train is not a value that YAML can read"),
         ("data.sources=wtag", "data.sources must be list[str], not 'wtag'."),
         ("outputs/tiny", "'outputs/tiny' is no setting"),
         ("data.recordings.train=many", "data.recordings must be dict[str, int]"),

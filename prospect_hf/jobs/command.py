@@ -196,6 +196,8 @@ def sentence(error: BaseException) -> tuple[str, int] | None:
         return f"{LIBRARIES[top]}: {text}", 2
     if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
         return f"out of memory ({text}): lower the batch size or the length of a clip.", 1
+    if isinstance(error, FloatingPointError):  # the trainer's: a loss that is not finite
+        return text, 1
     if isinstance(error, OSError):
         return text, 1 if error.errno in MACHINE else 2
     if isinstance(error, (ValueError, ImportError, RuntimeError)) and _raised_in(error).startswith(ARGUMENT_CHECKS):

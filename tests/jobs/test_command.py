@@ -70,6 +70,7 @@ def raises(error: BaseException) -> Callable[[], None]:
         (raises(FileNotFoundError(errno.ENOENT, "No such file or directory", "x")), 2, "No such file or directory"),
         (raises(OSError(errno.ENOSPC, "No space left on device", "x")), 1, "No space left on device"),
         (raises(MemoryError()), 1, "out of memory"),
+        (raises(FloatingPointError("The loss is not finite at step 2.")), 1, "The loss is not finite at step 2."),
         (raises(torch.OutOfMemoryError("CUDA out of memory")), 1, "out of memory (CUDA out of memory)"),
         (raises(ImportError("No module named rich", name="rich")), 2, "the package rich cannot be imported"),
         (no_video, 2, "error: video: "),
