@@ -40,8 +40,8 @@ def follow_command(facts: ClipFacts, model: str = "outputs/tiny") -> str:
     """The command line that follows a clip, for a POSIX shell."""
     texts = ", ".join(json.dumps(f"{second:g} {text}", ensure_ascii=False) for second, text in facts.user_texts)
     words = [
-        "python",
-        "scripts/stream.py",
+        "prospect",
+        "stream",
         f"stream.model={model}",
         f"stream.source={facts.video}",
         f"stream.plan_file={facts.plan_file}",

@@ -24,7 +24,7 @@ from prospect_hf.timeline import frame_at
 def followed(command: str) -> FollowedTask:
     """What the printed command follows."""
     words = shlex.split(command)
-    assert words[:3] == ["python", "scripts/stream.py", "stream.model=outputs/tiny"]
+    assert words[:3] == ["prospect", "stream", "stream.model=outputs/tiny"]
     return video_task(parse(StreamArguments, compose("stream", STREAM.groups, words[2:])["stream"], "stream"), 2.0)
 
 
