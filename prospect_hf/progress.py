@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from types import TracebackType
+from typing import Any
 
 from tqdm.auto import tqdm
 
@@ -47,9 +49,7 @@ class Progress:
         self._started = self._time_of_line = time.monotonic()
         self._bar = None
         if show and bar and has_bars():
-            self._bar = tqdm(
-                total=total, initial=initial, desc=description, unit=unit, bar_format=BAR, dynamic_ncols=True
-            )
+            self._bar = tqdm(total=total, initial=initial, desc=description, unit=unit, bar_format=BAR, **bar_size())
 
     def update(self, count: int = 1) -> None:
         """Count ``count`` more finished parts."""
@@ -102,6 +102,18 @@ class Progress:
 def has_bars() -> bool:
     """Whether bars can be drawn: standard error is a terminal, or this is a notebook."""
     return sys.stderr.isatty() or "ipykernel" in sys.modules
+
+
+def bar_size() -> dict[str, Any]:
+    """The size of the bar as tqdm's arguments: that of the terminal, as it changes.
+
+    A terminal that tells no size, as one that a program opens, counts as 80 columns: tqdm would draw nothing there.
+    """
+    try:
+        known = all(os.get_terminal_size(sys.stderr.fileno()))
+    except (OSError, ValueError):  # a notebook's output
+        known = True
+    return {"dynamic_ncols": True} if known else {"ncols": 80, "nrows": 24}
 
 
 def clock(seconds: float) -> str:

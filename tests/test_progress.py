@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
+import os
+import pty
+import struct
+import subprocess
 import sys
+import termios
+from pathlib import Path
 
 import pytest
 
@@ -96,3 +103,14 @@ def test_a_terminal_gets_a_bar_and_no_lines(
 
 def test_the_clock() -> None:
     assert [clock(seconds) for seconds in (0, 45.4, 723, 3607)] == ["0:00", "0:45", "12:03", "1:00:07"]
+
+
+@pytest.mark.parametrize("size", [(0, 0), (0, 120), (30, 0), (30, 120)])
+def test_a_terminal_that_tells_no_size_shows_the_bar_too(size: tuple[int, int], repository: Path) -> None:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
+    script = "from prospect_hf.progress import Progress\nwith Progress(2, 'counting', 'part') as parts: parts.update(2)"
+    subprocess.run([sys.executable, "-c", script], cwd=repository, stderr=theirs, check=True)
+    assert b"counting 2/2" in os.read(ours, 10_000)
+    os.close(theirs)
+    os.close(ours)
