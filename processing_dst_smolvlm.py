@@ -30,8 +30,12 @@ from PIL import Image
 from transformers import BatchFeature
 from transformers.processing_utils import ProcessorMixin
 
+try:
+    from .tracking_dst_smolvlm import STATE_NAMES
+except ImportError:  # imported as a top-level module of the installed package
+    from tracking_dst_smolvlm import STATE_NAMES
+
 INSTRUCTION = "You watch the user's video, keep track of the plan and speak when it helps."
-STATE_NAMES = ("not started", "in progress", "completed")
 SUMMARY_REQUEST = "Summarize the progress so far."
 IGNORE_INDEX = -100
 # Plans and utterances recur in every epoch: the ids of this many texts are kept, except for very long ones.

@@ -17,20 +17,22 @@ import torch
 
 try:
     from .cache_dst_smolvlm import StreamCache, cut
-    from .context_dst_smolvlm import Context, ContextFull, Cut, Restart, StreamError, check_room, plan_room
+    from .context_dst_smolvlm import Context, ContextFull, StreamError
     from .decoding_dst_smolvlm import Decoding
     from .events_dst_smolvlm import ContextEvent, FrameFacts, StreamEvent, StreamInput, StreamRow, Task
     from .inputs_dst_smolvlm import check_input, encode_frames
     from .processing_dst_smolvlm import DSTSmolVLMProcessor, Stream, one_line
+    from .room_dst_smolvlm import Cut, Restart, check_room, plan_room
     from .tracking_dst_smolvlm import StateTable, Tracking
     from .turns_dst_smolvlm import Turns
 except ImportError:  # imported as a top-level module of the installed package
     from cache_dst_smolvlm import StreamCache, cut
-    from context_dst_smolvlm import Context, ContextFull, Cut, Restart, StreamError, check_room, plan_room
+    from context_dst_smolvlm import Context, ContextFull, StreamError
     from decoding_dst_smolvlm import Decoding
     from events_dst_smolvlm import ContextEvent, FrameFacts, StreamEvent, StreamInput, StreamRow, Task
     from inputs_dst_smolvlm import check_input, encode_frames
     from processing_dst_smolvlm import DSTSmolVLMProcessor, Stream, one_line
+    from room_dst_smolvlm import Cut, Restart, check_room, plan_room
     from tracking_dst_smolvlm import StateTable, Tracking
     from turns_dst_smolvlm import Turns
 

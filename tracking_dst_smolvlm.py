@@ -11,12 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-try:
-    from .processing_dst_smolvlm import STATE_NAMES
-except ImportError:  # imported as a top-level module of the installed package
-    from processing_dst_smolvlm import STATE_NAMES
-
 NOT_STARTED, IN_PROGRESS, COMPLETED = 0, 1, 2
+STATE_NAMES = ("not started", "in progress", "completed")
 # (before, after). A step may be completed before it is seen for the first time: 0 -> 2. Sources whose annotations
 # undo or resume a step (assembly101's corrections, ego4d's continued steps) need "reopen".
 LEGAL_MOVES = {
@@ -155,4 +151,4 @@ class StateTable:
         return table
 
 
-__all__ = ["LEGAL_MOVES", "StateTable", "Tracking", "Transition"]
+__all__ = ["LEGAL_MOVES", "STATE_NAMES", "StateTable", "Tracking", "Transition"]

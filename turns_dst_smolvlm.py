@@ -15,14 +15,14 @@ try:
     from .cache_dst_smolvlm import StreamCache
     from .decoding_dst_smolvlm import Decoding
     from .events_dst_smolvlm import StreamEvent, StreamRow
-    from .processing_dst_smolvlm import STATE_NAMES, SUMMARY_REQUEST, DSTSmolVLMProcessor, Stream, state_text
-    from .tracking_dst_smolvlm import Tracking
+    from .processing_dst_smolvlm import SUMMARY_REQUEST, DSTSmolVLMProcessor, Stream, state_text
+    from .tracking_dst_smolvlm import STATE_NAMES, Tracking
 except ImportError:  # imported as a top-level module of the installed package
     from cache_dst_smolvlm import StreamCache
     from decoding_dst_smolvlm import Decoding
     from events_dst_smolvlm import StreamEvent, StreamRow
-    from processing_dst_smolvlm import STATE_NAMES, SUMMARY_REQUEST, DSTSmolVLMProcessor, Stream, state_text
-    from tracking_dst_smolvlm import Tracking
+    from processing_dst_smolvlm import SUMMARY_REQUEST, DSTSmolVLMProcessor, Stream, state_text
+    from tracking_dst_smolvlm import STATE_NAMES, Tracking
 
 
 class Turns:

@@ -148,3 +148,29 @@ def test_a_misspelt_key_is_refused_before_torch_is_imported(repository: Path) ->
     began = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", script], cwd=repository, capture_output=True, text=True, check=True)
     assert done.stdout == "2 []\n" and time.perf_counter() - began < 20
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["evaluate", "evaluate.draws=5"],
+        ["evaluate", "context.keep_tokens=0"],
+        ["evaluate", "tracking.hysteresis=7"],
+        ["stream", "stream.source=clip.mp4", "stream.plan=[a]", "stream.speaking_threshold=7"],
+        ["stream", "stream.source=clip.mp4", "stream.plan=[a]", "stream.start_s=-5"],
+        ["stream", "stream.source=clip.mp4"],
+        ["simulate", "simulate.source=mars", "simulate.clip=clip.mp4"],
+        ["train", "model.hidden_size=-1"],
+        ["train", "data.text_dropout=2"],
+    ],
+)
+def test_a_value_out_of_range_is_refused_before_a_model_is_loaded(arguments: list[str], repository: Path) -> None:
+    """Only the training settings, which are those of transformers, need a heavy import."""
+    script = (
+        f"import sys; from prospect_hf.cli import main; code = main({arguments!r});"
+        "print(code, sorted({'torch', 'transformers', 'datasets'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=repository, capture_output=True, text=True, check=True)
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    heavy = "['torch', 'transformers']" if arguments[0] == "train" else "[]"
+    assert done.stdout == f"2 {heavy}\n"

@@ -8,6 +8,9 @@ from typing import Any
 from prospect_hf.errors import UsageError
 from prospect_hf.sessions import SOURCES
 
+# Where a session's pictures come from.
+FRAME_SOURCES = ("store", "rendered", "blank")
+
 
 @dataclass
 class DataArguments:
@@ -53,7 +56,7 @@ class DataArguments:
     def __post_init__(self) -> None:
         choices = {
             "name": (self.name, ("simulated", "proassist")),
-            "frames": (self.frames, ("store", "rendered", "blank")),
+            "frames": (self.frames, FRAME_SOURCES),
             "dst": (self.dst, ("files", "align", "none")),
             "on_error": (self.on_error, ("raise", "skip")),
         }

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 
 from processing_dst_smolvlm import DSTSmolVLMProcessor
+from prospect_hf.data.arguments import FRAME_SOURCES
 from prospect_hf.data.session_rows import SessionRows
 from prospect_hf.errors import DataError
 from prospect_hf.frames.rendered import render_timeline_frame
 from prospect_hf.frames.store import FrameStore
 
-FRAME_SOURCES = ("store", "rendered", "blank")
 # Limit of the decoded pictures that a reader keeps in memory, so that later epochs over a small corpus decode nothing.
 KEPT_BYTES = 2**30
 

@@ -1,13 +1,30 @@
 """Following video live: frame sources, pacing, traces, the timeline page, and streams kept on disk.
 
-The streams themselves are remote code of the model (``streaming_dst_smolvlm``) and can be imported from here too.
+The streams themselves are remote code of the model (``streaming_dst_smolvlm``) and can be imported from here too. The
+names are loaded when they are asked for: the settings of a stream are checked before torch is imported.
 """
 
-from context_dst_smolvlm import Context, ContextEvent, ContextFull, StreamError
-from decoding_dst_smolvlm import Decoding
-from prospect_hf.streaming.snapshot import restore_stream, save_stream
-from streaming_dst_smolvlm import DSTStream, StreamBatch, StreamEvent, StreamInput, Task
-from tracking_dst_smolvlm import Tracking, Transition
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from context_dst_smolvlm import Context, ContextFull, StreamError
+    from decoding_dst_smolvlm import Decoding
+    from events_dst_smolvlm import ContextEvent, StreamEvent, StreamInput, Task
+    from prospect_hf.streaming.snapshot import restore_stream, save_stream
+    from streaming_dst_smolvlm import DSTStream, StreamBatch
+    from tracking_dst_smolvlm import Tracking, Transition
+
+_ORIGINS = {
+    "context_dst_smolvlm": ("Context", "ContextFull", "StreamError"),
+    "decoding_dst_smolvlm": ("Decoding",),
+    "events_dst_smolvlm": ("ContextEvent", "StreamEvent", "StreamInput", "Task"),
+    "prospect_hf.streaming.snapshot": ("restore_stream", "save_stream"),
+    "streaming_dst_smolvlm": ("DSTStream", "StreamBatch"),
+    "tracking_dst_smolvlm": ("Tracking", "Transition"),
+}
 
 __all__ = [
     "Context",
@@ -25,3 +42,10 @@ __all__ = [
     "restore_stream",
     "save_stream",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _ORIGINS.items():
+        if name in names:
+            return getattr(import_module(module), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from prospect_hf.data.reader import FRAME_SOURCES
+from prospect_hf.data.arguments import FRAME_SOURCES
 from prospect_hf.errors import UsageError
 
 

@@ -13,8 +13,9 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from processing_dst_smolvlm import STATE_NAMES, one_line
+from processing_dst_smolvlm import one_line
 from streaming_dst_smolvlm import StreamEvent
+from tracking_dst_smolvlm import STATE_NAMES
 
 SYMBOLS = ("○", "◐", "●")
 COLOURS = ("dim", "yellow", "green")

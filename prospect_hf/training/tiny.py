@@ -15,8 +15,9 @@ from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImag
 
 from configuration_dst_smolvlm import DSTSmolVLMConfig
 from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
-from processing_dst_smolvlm import INSTRUCTION, STATE_NAMES, DSTSmolVLMProcessor
+from processing_dst_smolvlm import INSTRUCTION, DSTSmolVLMProcessor
 from prospect_hf.training.arguments import TinyShape
+from tracking_dst_smolvlm import STATE_NAMES
 
 SPECIAL_TOKENS = [
     "<|endoftext|>",

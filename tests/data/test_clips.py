@@ -13,12 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_fixtures import NoiseReader, clip_dataset, collate, make_session, picture, small_processor
 
-from processing_dst_smolvlm import STATE_NAMES, FrameItem
+from processing_dst_smolvlm import FrameItem
 from prospect_hf.data.clips import Clip, ClipCollator, ClipDataset, pack
 from prospect_hf.data.session_rows import SessionRows, iter_sessions
 from prospect_hf.dataset.row_maker import FEATURES
 from prospect_hf.errors import DataError
 from prospect_hf.sessions import IGNORE
+from tracking_dst_smolvlm import STATE_NAMES
 
 SESSIONS = st.builds(
     make_session,

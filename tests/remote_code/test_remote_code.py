@@ -36,6 +36,7 @@ REMOTE = (
     "modeling",
     "pipeline",
     "processing",
+    "room",
     "streaming",
     "tracking",
     "turns",

@@ -9,10 +9,10 @@ from urllib.parse import quote
 
 from PIL import Image
 
-from processing_dst_smolvlm import STATE_NAMES
 from prospect_hf.streaming.demo.visitor import Shown
 from prospect_hf.streaming.frame_sources import video_frames
 from prospect_hf.streaming.live_view import SYMBOLS, clock
+from tracking_dst_smolvlm import STATE_NAMES
 
 PICTURE = (480, 480)  # pixels of the current picture, at most
 
