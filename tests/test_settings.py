@@ -165,12 +165,12 @@ def test_a_misspelt_key_is_refused_before_torch_is_imported(repository: Path) ->
     ],
 )
 def test_a_value_out_of_range_is_refused_before_a_model_is_loaded(arguments: list[str], repository: Path) -> None:
-    """Only the training settings, which are those of transformers, need a heavy import."""
+    """Only model and training, whose settings are those of transformers, need a heavy import."""
     script = (
         f"import sys; from prospect_hf.cli import main; code = main({arguments!r});"
         "print(code, sorted({'torch', 'transformers', 'datasets'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=repository, capture_output=True, text=True, check=True)
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
-    heavy = "['torch', 'transformers']" if arguments[0] == "train" else "[]"
+    heavy = "['torch', 'transformers']" if "model" in arguments[1] else "[]"
     assert done.stdout == f"2 {heavy}\n"

@@ -22,7 +22,8 @@ class Command:
         run: ``module:function`` that carries it out. It gets the settings of each group as a keyword argument, or the
             parsed arguments of ``arguments``; it may return an exit code.
         settings: the file of defaults, ``configs/<settings>.yaml``; None for a command without settings.
-        groups: the dataclass of each settings group, ``module:Class``.
+        groups: the dataclass of each settings group, ``module:Class``, in the order in which they are checked: those
+            whose module imports transformers last.
         raw: groups that are handed on as a mapping, because the job completes them before they are parsed.
         options: options that stand for a key, ``--clip`` -> ``simulate.clip``.
         arguments: adds positional arguments and options; for a command without settings.
@@ -62,10 +63,10 @@ TRAIN = Command(
     run="prospect_hf.jobs.train:run",
     settings="train",
     groups={
-        "model": MODEL,
         "data": DATA,
-        "training": "prospect_hf.training.arguments:DSTTrainingArguments",
         "context": CONTEXT,
+        "model": MODEL,
+        "training": "prospect_hf.training.arguments:DSTTrainingArguments",
     },
     stopped="stopped; a run that saved checkpoints continues with training.resume_from_checkpoint=true",
 )
