@@ -1,11 +1,11 @@
-"""``scripts/evaluate.py``: a model and a corpus in; predictions, figures with intervals, and one report out."""
+"""The evaluation job: a model and a corpus in; predictions, figures with intervals, and one report out."""
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,12 @@ from context_dst_smolvlm import Context
 from decoding_dst_smolvlm import Decoding
 from prospect_hf.checkpoints import load_trained
 from prospect_hf.data.features import FrameFeatures, encode_sessions
+from prospect_hf.data.session_rows import SessionRows
 from prospect_hf.evaluation.arguments import EvaluateArguments
 from prospect_hf.evaluation.baselines import baseline_predictions
 from prospect_hf.evaluation.corpus import Corpus, data_of, load_corpus
 from prospect_hf.evaluation.judge.judge import prompt_hash
-from prospect_hf.evaluation.judge.judged_runs import Judged, judge_run
+from prospect_hf.evaluation.judge.judged_runs import judge_run
 from prospect_hf.evaluation.predictions import Prediction, PredictionStore
 from prospect_hf.evaluation.report.overview import overview_table
 from prospect_hf.evaluation.report.page import write_report
@@ -34,8 +35,16 @@ from tracking_dst_smolvlm import Tracking
 
 logger = logging.getLogger(__name__)
 
-# Keys of a stamp that no prediction depends on.
-NO_MATTER = ("model", "data", "data_fingerprint", "split", "sources", "sessions", "limit", "encoder", "draws")
+# Keys of a stamp that predictions do not depend on.
+NOT_IN_PREDICTIONS = ("model", "data", "data_fingerprint", "split", "sources", "sessions", "limit", "encoder", "draws")
+
+
+@dataclass(frozen=True)
+class MadeRun:
+    """A run with its predictions: how it was made, and one prediction for each session of the corpus."""
+
+    stamp: dict[str, Any]
+    predictions: list[Prediction]
 
 
 def run(
@@ -49,67 +58,91 @@ def run(
     """Evaluate one model: predictions, ``results.json``, report page and entries for its card.
 
     Args:
-        evaluate: what is evaluated and how.
-        data: settings of the data that are given; the others are those that the model was trained with.
-        context, tracking, decoding: of the streams.
-        llm: which language model judges, with ``evaluate.judge``.
+        evaluate: what is evaluated, and how.
+        data: the data settings that are given; all others are those that the model was trained with.
+        context, tracking, decoding: settings of the streams.
+        llm: the language model that judges, with ``evaluate.judge``.
     """
-    args = evaluate
-    data_args = data_of(Path(args.model), data)
-    client = LLMClient(llm) if args.judge else None
-    encoder = SentenceEncoder(args.encoder, Path(data_args.cache_dir)) if args.encoder else None
+    model_folder, output = Path(evaluate.model), Path(evaluate.output_dir)
+    data_args = data_of(model_folder, data)
+    client = LLMClient(llm) if evaluate.judge else None
+    encoder = SentenceEncoder(evaluate.encoder, Path(data_args.cache_dir)) if evaluate.encoder else None
     if encoder is not None:
-        encoder(["ready"])  # what is wrong with it is said now, and not after hours of streams
-
-    model, processor = load_trained(Path(args.model))
-    corpus = load_corpus(args, data_args, processor)
+        encoder(["ready"])  # an encoder that cannot be used fails here, and not after hours of streams
+    model, processor = load_trained(model_folder)
+    corpus = load_corpus(evaluate, data_args, processor)
     frames = encode_sessions(model, corpus.reader, corpus.sessions, Path(data_args.cache_dir) / "features")
 
-    output = Path(args.output_dir)
-    stamp = common_stamp(args, corpus, model, encoder)
-    runs = planned_runs(args, stamp, corpus, frames, context, tracking, decoding)
-    made: dict[str, tuple[dict[str, Any], list[Prediction]]] = {}  # run -> stamp, predictions
-    with workers(Path(args.model), args.processes) as pool:
-        for job, its_stamp in runs:
+    stamp = common_stamp(evaluate, corpus, model, encoder)
+    planned = planned_runs(evaluate, stamp, corpus, frames, context, tracking, decoding)
+    made: dict[str, MadeRun] = {}
+    with workers(model_folder, evaluate.processes) as pool:
+        for job, its_stamp in planned:
             predict_missing(job, corpus.sessions, model, processor, pool)
-            made[job.name] = its_stamp, [job.store.load(session) for session in corpus.sessions]
-    if args.baselines:
-        made |= {name: (baseline_stamp(stamp, name), of) for name, of in baseline_predictions(corpus).items()}
+            made[job.name] = MadeRun(its_stamp, [job.store.load(session) for session in corpus.sessions])
+    if evaluate.baselines:
+        for name, predictions in baseline_predictions(corpus).items():
+            made[name] = MadeRun(baseline_stamp(stamp, name), predictions)
 
-    sessions, fps = corpus.sessions, model.config.fps
-    embeddings = None if encoder is None else embed(encoder, sessions, [of for _, of in made.values()])
-    frequencies = {} if encoder is None else source_frequencies(sessions)
-    scored: dict[str, ScoredRun] = {}
-    for name, (its_stamp, predictions) in made.items():
-        thresholds = its_stamp["speaking_threshold"], its_stamp["dst_update_threshold"]
-        of_sessions = [
-            score_session(session, one, fps, thresholds, tracking.policy, embeddings, frequencies.get(session.source))
-            for session, one in zip(sessions, predictions, strict=True)
-        ]
-        scored[name] = ScoredRun(of_sessions, fps)
-    judged: dict[str, Judged] = {}
+    scored = score_runs(made, corpus.sessions, model.config.fps, tracking.policy, encoder)
     results = {
-        name: run_result(name, made[name][0], of, corpus.fingerprints, args.draws) for name, of in scored.items()
+        name: run_result(name, made[name].stamp, of_run, corpus.fingerprints, evaluate.draws)
+        for name, of_run in scored.items()
     }
-    # Written before a judge is asked: it may fail, and the rest stands without it.
+    # Written before a judge is asked, so that a failure of the judge loses nothing.
     written = write(output, results)
     if client is not None:
-        asked = {"model": llm.model, "address": client.address, "votes": args.judge_votes, "prompt": prompt_hash()}
-        for name, of in scored.items():
-            if made[name][0]["mode"] == "stream":
-                judged[name] = judge_run(client, args.judge_votes, of)
-                of = of.with_counts(judged[name].counts)
-                its_stamp = made[name][0] | {"judge": asked | {"temperature": llm.temperature}}
-                results[name] = run_result(name, its_stamp, of, corpus.fingerprints, args.draws, judged[name])
+        results |= judge_streams(client, evaluate, made, scored, corpus)
         written = write(output, results)
-        logger.info("The judge: %s", ", ".join(f"{name} {value}" for name, value in client.spent.items()))
     print(overview_table(written["runs"]))
-    entries = write_entries(output, written, args.dataset_id, Path(args.model) if args.card else None)
+    entries = write_entries(output, written, evaluate.dataset_id, model_folder if evaluate.card else None)
     print(f"\n{', '.join(map(str, [output / 'results.json', output / 'report.html', *entries]))}")
 
 
+def score_runs(
+    made: Mapping[str, MadeRun],
+    sessions: Sequence[SessionRows],
+    fps: float,
+    policy: str,
+    encoder: SentenceEncoder | None,
+) -> dict[str, ScoredRun]:
+    """Score every run; stream matching and text metrics need a sentence encoder."""
+    embeddings = None if encoder is None else embed(encoder, sessions, [of_run.predictions for of_run in made.values()])
+    frequencies = {} if encoder is None else source_frequencies(sessions)
+    scored = {}
+    for name, of_run in made.items():
+        thresholds = of_run.stamp["speaking_threshold"], of_run.stamp["dst_update_threshold"]
+        of_sessions = [
+            score_session(session, one, fps, thresholds, policy, embeddings, frequencies.get(session.source))
+            for session, one in zip(sessions, of_run.predictions, strict=True)
+        ]
+        scored[name] = ScoredRun(of_sessions, fps)
+    return scored
+
+
+def judge_streams(
+    client: LLMClient,
+    args: EvaluateArguments,
+    made: Mapping[str, MadeRun],
+    scored: Mapping[str, ScoredRun],
+    corpus: Corpus,
+) -> dict[str, dict[str, Any]]:
+    """The results of the stream runs with a judge's marks in them."""
+    llm = client.arguments
+    asked = {"model": llm.model, "address": client.address, "votes": args.judge_votes, "prompt": prompt_hash()}
+    results = {}
+    for name, of_run in scored.items():
+        if made[name].stamp["mode"] == "stream":
+            judged = judge_run(client, args.judge_votes, of_run)
+            marked = of_run.with_counts(judged.counts)
+            stamp = made[name].stamp | {"judge": asked | {"temperature": llm.temperature}}
+            results[name] = run_result(name, stamp, marked, corpus.fingerprints, args.draws, judged)
+    logger.info("The judge: %s", ", ".join(f"{name} {value}" for name, value in client.spent.items()))
+    return results
+
+
 def write(output: Path, results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Write ``results.json`` and the report; returns what the first holds."""
+    """Write ``results.json`` and the report page, and return the content of the former."""
     written = write_results(output / "results.json", list(results.values()))
     write_report(output / "report.html", written)
     return written
@@ -144,8 +177,8 @@ def planned_runs(
                 "tracking": asdict(tracking),
                 "decoding": asdict(decoding),
             }
-        # What a prediction does not depend on must not make it anew.
-        facts = {key: value for key, value in its_stamp.items() if key not in NO_MATTER}
+        # Predictions are kept while only these keys change.
+        facts = {key: value for key, value in its_stamp.items() if key not in NOT_IN_PREDICTIONS}
         folder = Path(args.output_dir) / "predictions" / re.sub(r"[^a-z_]+", "-", name)
         store = PredictionStore(folder, facts, corpus.fingerprints)
         job = Run(name, store, frames, thresholds, args.batch_size, corpus.data.max_seq_len)

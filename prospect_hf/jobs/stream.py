@@ -1,4 +1,4 @@
-"""``scripts/stream.py``: a video or a session in; a live view, a trace, a timeline page, subtitles and a video out."""
+"""The stream job: a video or a session in; a live view, a trace, a timeline page, subtitles and a video out."""
 
 from __future__ import annotations
 
