@@ -337,7 +337,7 @@ def test_what_cannot_be_compared(two: tuple[Path, Path], tmp_path: Path, capsys:
     nothing = str(tmp_path / "folder.html")
     assert f"{nothing} holds no results.json" in refused(capsys, "report", str(tmp_path / "x.html"), a, nothing)
     assert "arguments are required: RESULTS" in refused(capsys, "report", a)
-    assert "occurs in two of the results" in refused(capsys, "report", str(tmp_path / "x.html"), a, a)
+    assert "twice: give each of the results once" in refused(capsys, "report", str(tmp_path / "x.html"), a, a)
     assert not (tmp_path / "x.html").exists()
 
 
