@@ -106,9 +106,13 @@ def _value(group: str, path: str, text: str, schema: Mapping[str, Setting]) -> A
         return None if text in ("null", "~") and NoneType in kinds else text
     if text.lower() in YAML_WORDS:
         return text
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
     try:
         return _mapping(text) if text.startswith("{") else _yaml(text)
-    except Exception as error:
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UsageError(f"{group}.{path}={text} is not a value that YAML can read ({reason}); quote texts.") from error
 

@@ -55,10 +55,12 @@ def read_settings(path: str) -> dict[str, Setting]:
     for entry in node.body:
         if isinstance(entry, ast.AnnAssign) and isinstance(entry.target, ast.Name) and not _is_class_variable(entry):
             key = entry.target.id
-            default, told = _default_and_help(entry.value)
+            default, description = _default_and_help(entry.value)
             default = _constant(tree, default)
             annotation = ast.unparse(entry.annotation)
-            own[key] = Setting(key, annotation, type_hint(entry.annotation), default, told or described.get(key, ""))
+            own[key] = Setting(
+                key, annotation, type_hint(entry.annotation), default, description or described.get(key, "")
+            )
     for base in node.bases:
         origin = _origin(tree, base, module)
         if origin is not None:
@@ -106,7 +108,7 @@ def _default_and_help(value: ast.expr | None) -> tuple[str | None, str]:
         return None, ""
     if not (isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "field"):
         return ast.unparse(value), ""
-    default, told = None, ""
+    default, description = None, ""
     for keyword in value.keywords:
         if keyword.arg == "default":
             default = ast.unparse(keyword.value)
@@ -117,8 +119,8 @@ def _default_and_help(value: ast.expr | None) -> tuple[str | None, str]:
         elif keyword.arg == "metadata" and isinstance(keyword.value, ast.Dict):
             for key, text in zip(keyword.value.keys, keyword.value.values, strict=True):
                 if isinstance(key, ast.Constant) and key.value == "help" and isinstance(text, ast.Constant):
-                    told = " ".join(str(text.value).split())
-    return default, told
+                    description = " ".join(str(text.value).split())
+    return default, description
 
 
 def _constant(tree: ast.Module, default: str | None) -> str | None:

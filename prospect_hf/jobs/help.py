@@ -36,7 +36,7 @@ def settings_help(command: Command, program: str, width: int | None = None) -> s
 
 def examples(command: Command, program: str) -> str:
     """The examples of a command as they are typed."""
-    lines = [f"  # {told}\n  {program} {given}".rstrip() for told, given in command.examples]
+    lines = [f"  # {purpose}\n  {program} {given}".rstrip() for purpose, given in command.examples]
     options = [f"  {option} VALUE is the same as {key}=VALUE." for option, key in command.options.items()]
     return "\n".join(["examples:", *lines, *options])
 
