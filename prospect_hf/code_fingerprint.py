@@ -1,4 +1,4 @@
-"""A fingerprint of the code that made a cached result: another code must make it anew."""
+"""A fingerprint of the code that made a cached result: when the code changes, the result must be made again."""
 
 from __future__ import annotations
 

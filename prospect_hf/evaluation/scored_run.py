@@ -21,7 +21,7 @@ class Utterance:
     """An utterance of the assistant, predicted or of the reference.
 
     Args:
-        frame: on which it is said.
+        frame: its frame in the session.
         text: of it.
         verdict: of stream matching; None where that was not computed (no sentence encoder, or a teacher-forced run).
         partner: the frame of the utterance that it is paired with.

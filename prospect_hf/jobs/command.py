@@ -131,7 +131,7 @@ def _run(command: Command, parsed: Namespace) -> int:
     else:
         given = [f"{key}={vars(parsed)[key]}" for key in command.options.values() if vars(parsed)[key] is not None]
         composed = compose(command.settings, command.groups, [*given, *parsed.settings])
-        # Light dataclasses first: what is wrong with them is said before a heavy library is imported.
+        # In the order of the table: settings that need no heavy import are checked first.
         inputs = {name: composed[name] for name in command.raw}
         for name, path in command.groups.items():
             if name not in command.raw:

@@ -166,10 +166,10 @@ def begin(
     decoding: Decoding,
     on_text: Callable[[int, str], None],
 ) -> DSTStream:
-    """A new stream, or the one that an earlier run left; ``on_text`` gets its utterances piece by piece.
+    """A new stream, or with ``restore`` the saved one; ``on_text`` gets its utterances piece by piece.
 
     Raises:
-        UsageError: the stream that is there is about something else.
+        UsageError: the saved stream follows another plan or goal.
     """
     thresholds = args.speaking_threshold, args.dst_update_threshold
     if not args.restore:

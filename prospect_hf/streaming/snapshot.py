@@ -1,4 +1,4 @@
-"""A stream on disk: saved between two frames, it goes on later as if it had never stopped.
+"""A stream on disk: saved between two frames, it continues later as if it had never stopped.
 
 A folder with ``stream.safetensors`` (KV cache, plan states, what waits to be fed) and ``stream.json`` (all else).
 """
@@ -32,7 +32,7 @@ TENSORS, FACTS = "stream.safetensors", "stream.json"
 
 
 def save_stream(stream: DSTStream, folder: Path) -> None:
-    """Write a stream to ``folder``, in place of a stream that is there; written beside it, then renamed.
+    """Write a stream to ``folder``, replacing an earlier one; written beside it, then renamed.
 
     Raises:
         UsageError: the folder holds something that is no stream, or the stream was broken off in the middle of a frame.
@@ -102,7 +102,7 @@ def restore_stream(
             f"{folder}: no stream can be read there ({error}); give a folder that save_stream wrote."
         ) from error
     if facts.get("kind") != "dst_stream_state" or facts.get("version") != VERSION:
-        raise DataError(f"{path}: kind or version is not that of a stream (version {VERSION}); save the stream anew.")
+        raise DataError(f"{path}: kind or version is not that of a stream (version {VERSION}); save the stream again.")
     if facts["model"] != fingerprint(model):
         raise DataError(f"{path}: another model wrote this stream; its cache means nothing to this one.")
     stream = DSTStream(

@@ -52,10 +52,10 @@ SHOW_RESULTS = """() => {
 }"""
 KEPT_S = 24 * 3600  # seconds that uploads and downloads are kept
 STRATEGY_NAMES = {
-    "summarize_with_dst": "begin anew with the tracked states",
-    "summarize_and_drop": "begin anew with a written summary",
+    "summarize_with_dst": "restart with the tracked states",
+    "summarize_and_drop": "restart with a written summary",
     "drop_middle": "cut out the middle",
-    "drop_all": "begin anew with the plan alone",
+    "drop_all": "restart with the plan alone",
     "none": "end with an error",
 }
 
