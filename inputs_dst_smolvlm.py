@@ -42,7 +42,8 @@ def check_input(
     where = f"stream {row.number}, frame {row.frame + 1}"
     if row.phase:
         raise StreamError(
-            f"stream {row.number} broke off in the middle of frame {row.frame}; start a new stream, or restore a saved one."
+            f"stream {row.number} broke off in the middle of frame {row.frame}; start a new stream, or restore a saved "
+            "one."
         )
     if item.time is not None and not (math.isfinite(item.time) and item.time > row.time):
         raise StreamError(

@@ -189,7 +189,9 @@ def feature_frames(path: Path, fps: float, start_s: float = 0.0, end_s: float = 
             features = file.get_slice("features")
             shape = features.get_shape()
             if len(shape) != 3:
-                raise DataError(f"{path}: features must be [frames, tokens, hidden], but are {shape}; encode the video again.")
+                raise DataError(
+                    f"{path}: features must be [frames, tokens, hidden], but are {shape}; encode the video again."
+                )
             for index in _stored(str(path), int(first), shape[0], fps, start_s, end_s):
                 at = index - int(first)
                 yield SourceFrame(index, index / fps, features[at : at + 1][0])

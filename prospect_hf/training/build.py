@@ -11,7 +11,7 @@ from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImag
 from configuration_dst_smolvlm import DSTSmolVLMConfig
 from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
 from processing_dst_smolvlm import DSTSmolVLMProcessor
-from prospect_hf.checkpoints import AutoConfig
+from prospect_hf.checkpoints import AutoConfig, check_finite
 from prospect_hf.data.session_rows import SessionRows
 from prospect_hf.errors import UsageError
 from prospect_hf.training.arguments import ModelArguments
@@ -32,7 +32,7 @@ def build_processor(model: ModelArguments, sessions: Iterable[SessionRows]) -> D
     """The checkpoint's processor; for the small model a new one, with a tokenizer trained on the sessions' texts."""
     if model.name_or_path is None:
         return tiny_processor(session_texts(sessions), model)
-    config = load_config(model)
+    config, _ = load_config(model)
     size = config.vision_config.image_size
     images = SmolVLMImageProcessorPil.from_pretrained(
         model.name_or_path, size={"longest_edge": size}, max_image_size={"longest_edge": size}, do_image_splitting=False
@@ -62,15 +62,19 @@ def build_model(
         except ValueError as error:
             raise UsageError(f"The model settings cannot be used: {error}") from error
     else:
+        config, stock = load_config(model)
         built, info = DSTSmolVLMForConditionalGeneration.from_pretrained(
-            model.name_or_path, config=load_config(model), output_loading_info=True
+            model.name_or_path, config=config, output_loading_info=True
         )
-        fresh = sorted(key for key in info["missing_keys"] if not key.startswith(HEADS))
-        if fresh or info["mismatched_keys"]:
+        # Only a stock SmolVLM2 has no heads yet: a DST-SmolVLM2 without one is damaged.
+        missing = sorted(key for key in info["missing_keys"] if not (stock and key.startswith(HEADS)))
+        if missing or info["mismatched_keys"]:
+            kind = "SmolVLM2" if stock else "DST-SmolVLM2"
             raise UsageError(
-                f"{model.name_or_path} is not a complete SmolVLM2 checkpoint: {len(fresh)} tensors are missing "
-                f"({', '.join(fresh[:3])} ...) and {len(info['mismatched_keys'])} have another shape."
+                f"{model.name_or_path} is not a complete {kind} checkpoint: {len(missing)} tensors are missing "
+                f"({', '.join(missing[:3])} ...) and {len(info['mismatched_keys'])} have another shape."
             )
+        check_finite(built, model.name_or_path)
     if model.freeze_vision:
         freeze_vision(built)
     return built
@@ -82,8 +86,10 @@ def freeze_vision(model: DSTSmolVLMForConditionalGeneration) -> None:
     model.model.connector.requires_grad_(False)
 
 
-def load_config(model: ModelArguments) -> DSTSmolVLMConfig:
-    """The configuration of ``model.name_or_path``; a stock SmolVLM2's is extended by the settings of the heads.
+def load_config(model: ModelArguments) -> tuple[DSTSmolVLMConfig, bool]:
+    """The configuration of ``model.name_or_path``, and whether it is of a stock SmolVLM2.
+
+    A stock configuration is extended by the settings of the heads.
 
     Raises:
         UsageError: there is no such checkpoint, or it is of another kind.
@@ -93,6 +99,7 @@ def load_config(model: ModelArguments) -> DSTSmolVLMConfig:
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UsageError(f"model.name_or_path={model.name_or_path} cannot be loaded: {reason}") from error
+    stock = not isinstance(config, DSTSmolVLMConfig)
     try:
         if isinstance(config, DSTSmolVLMConfig):
             if model.tokens_per_frame is not None:
@@ -107,7 +114,7 @@ def load_config(model: ModelArguments) -> DSTSmolVLMConfig:
         config.check()
     except ValueError as error:
         raise UsageError(str(error)) from error
-    return config
+    return config, stock
 
 
 def session_texts(sessions: Iterable[SessionRows]) -> list[str]:

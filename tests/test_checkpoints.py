@@ -1,0 +1,84 @@
+"""A trained folder is opened whole or refused: no weight is drawn at random in place of one that is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from model_fixtures import small_processor
+from safetensors.torch import load_file, save_file
+from stream_fixtures import talkative_model
+
+from prospect_hf.checkpoints import load_trained
+from prospect_hf.errors import UsageError
+from prospect_hf.training.arguments import ModelArguments
+from prospect_hf.training.build import build_model
+
+Weights = dict[str, torch.Tensor]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A trained folder, as far as files go."""
+    talkative_model().save_pretrained(tmp_path)
+    small_processor().save_pretrained(tmp_path)
+    return tmp_path
+
+
+def change(folder: Path, change_weights: Callable[[Weights], object]) -> None:
+    """Rewrite the folder's weights."""
+    weights = load_file(folder / "model.safetensors")
+    change_weights(weights)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
+def drop(part: str) -> Callable[[Weights], None]:
+    def drop_part(weights: Weights) -> None:
+        for name in [name for name in weights if part in name]:
+            del weights[name]
+
+    return drop_part
+
+
+def spoil(value: float) -> Callable[[Weights], None]:
+    def spoil_one(weights: Weights) -> None:
+        weights["dst_state_head.weight"][0, 0] = value
+
+    return spoil_one
+
+
+FAULTS = {
+    "a head": (drop("speaking_decision_head"), "lacks 2 tensors, .* speaking_decision_head.bias"),
+    "a layer": (drop("text_model.layers.0."), "lacks 9 tensors, .*text_model.layers.0"),
+    "the vision tower": (drop("vision_model"), "lacks .* tensors, .*vision_model"),
+    "unknown": (lambda weights: weights.update(other=torch.zeros(2)), "has unknown 1 tensors, .* other"),
+    "nan": (spoil(float("nan")), "1 tensors with values that are not finite, .* dst_state_head.weight"),
+    "infinite": (spoil(float("inf")), "not finite"),
+    "another shape": (lambda weights: weights.update({"dst_state_head.weight": torch.zeros(3, 5)}), "cannot be loaded"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_damaged_folder_is_refused_with_the_tensors_names(folder: Path, fault: str) -> None:
+    load_trained(folder)
+    change_weights, message = FAULTS[fault]
+    change(folder, change_weights)
+    with pytest.raises(UsageError, match=message) as refused:
+        load_trained(folder)
+    assert str(folder) in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_training_goes_on_from_no_folder_without_its_heads(folder: Path) -> None:
+    arguments = ModelArguments(name_or_path=str(folder))
+    build_model(arguments, small_processor())
+    change(folder, drop("dst_update_head"))
+    with pytest.raises(UsageError, match=r"is not a complete DST-SmolVLM2 checkpoint: 2 tensors .*dst_update_head"):
+        build_model(arguments, small_processor())
+
+
+def test_training_starts_from_no_weight_that_is_not_finite(folder: Path) -> None:
+    change(folder, spoil(float("nan")))
+    with pytest.raises(UsageError, match="not finite"):
+        build_model(ModelArguments(name_or_path=str(folder)), small_processor())
