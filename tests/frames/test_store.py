@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 from PIL import Image
 
 from prospect_hf.errors import DataError
-from prospect_hf.frames.store import ROWS_PER_BATCH, FrameStore, write_frames
+from prospect_hf.frames.store import END_MARK, ROWS_PER_BATCH, FrameStore, write_frames
 
 
 def jpeg(level: int, size: int = 16) -> bytes:
@@ -100,3 +101,68 @@ def write_strings(path: Path, column: str, values: list[str | None]) -> None:
     schema = pa.schema([(column, pa.string())])
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
         writer.write_batch(pa.record_batch([pa.array(values, pa.string())], schema=schema))
+
+
+# -- damaged files ----------------------------------------------------------------------------------------------------
+
+
+def offsets_place(path: Path) -> int:
+    """Where the first batch's offsets begin in the file: 0, then the length of the first frame."""
+    first = len(base64.b64encode(jpeg(0)))
+    place = path.read_bytes().find(np.array([0, first], "<i4").tobytes())
+    assert place > 0
+    return place
+
+
+@pytest.mark.parametrize("wrong", [-1, 2**31 - 1, 10**6, 3])
+def test_wrong_offsets_are_an_error_and_not_the_end_of_the_process(tmp_path: Path, wrong: int) -> None:
+    path = tmp_path / "v.arrow"
+    write_frames(path, [jpeg(0)] * 5)
+    content, place = bytearray(path.read_bytes()), offsets_place(path) + 8
+    content[place : place + 4] = np.array([wrong], "<i4").tobytes()
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"v\.arrow: not an Arrow stream of frames"):
+        FrameStore(path)
+
+
+def test_a_file_that_was_cut_between_two_batches_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "v.arrow"
+    write_frames(path, [jpeg(0)] * (3 * ROWS_PER_BATCH))
+    content = path.read_bytes()
+    assert content.endswith(END_MARK)
+    path.write_bytes(content.removesuffix(END_MARK))
+    with pytest.raises(DataError, match="has no end mark"):
+        FrameStore(path)
+    path.write_bytes(content)
+    assert len(FrameStore(path)) == 3 * ROWS_PER_BATCH
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.999])
+def test_a_file_that_was_cut_anywhere_is_refused(tmp_path: Path, share: float) -> None:
+    path = tmp_path / "v.arrow"
+    write_frames(path, [jpeg(0)] * (2 * ROWS_PER_BATCH))
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(DataError, match=r"v\.arrow: "):
+        FrameStore(path)
+
+
+def test_a_file_is_validated_again_when_it_has_changed(tmp_path: Path) -> None:
+    path = tmp_path / "v.arrow"
+    write_frames(path, [jpeg(0)] * 5)
+    FrameStore(path)
+    content, place = bytearray(path.read_bytes()), offsets_place(path) + 8
+    content[place : place + 4] = np.array([10**6], "<i4").tobytes()
+    path.write_bytes(content)
+    os.utime(path, ns=(1, 1))
+    with pytest.raises(DataError, match="not an Arrow stream"):
+        FrameStore(path)
+
+
+def test_a_column_of_another_type_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "v.arrow"
+    table = pa.table({"frame": [1, 2]})
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    with pytest.raises(DataError, match="the column 'frame' holds int64"):
+        FrameStore(path)
