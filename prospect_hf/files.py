@@ -11,6 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
+from prospect_hf.errors import UsageError
+
 
 def temporary_path(path: Path) -> Path:
     """A path beside ``path`` that no other writer uses: two processes that write one file must not share it."""
@@ -58,6 +62,28 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Hold the right to write to ``folder``: two runs in one folder would mix their results and weights.
+
+    The lock file lies beside the folder, so that it is never published with it. The system frees the lock of a process
+    that ends, however it ends.
+
+    Raises:
+        UsageError: another process holds it.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.parent / f".{folder.name}.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UsageError(f"another run is writing to {folder}: wait for it, or give another output_dir.") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def write_text(path: Path, text: str) -> None:

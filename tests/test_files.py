@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
-from prospect_hf.files import replacing, replacing_folder, temporary_path, write_json, write_text
+from prospect_hf.errors import UsageError
+from prospect_hf.files import replacing, replacing_folder, sole_writer, temporary_path, write_json, write_text
 
 
 def test_what_is_written_takes_the_place_of_the_old_file(tmp_path: Path) -> None:
@@ -78,3 +81,20 @@ def test_a_folder_whose_writing_fails_stays_as_it_was(tmp_path: Path) -> None:
         raise RuntimeError
     assert (folder / "file.txt").read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["state"]
+
+
+def test_a_process_that_is_killed_frees_its_folder(tmp_path: Path, repository: Path) -> None:
+    script = (
+        "import pathlib, sys; from prospect_hf.files import sole_writer\n"
+        f"with sole_writer(pathlib.Path({str(tmp_path / 'out')!r})): print('held', flush=True); sys.stdin.read()"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", script], cwd=repository, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+    with pytest.raises(UsageError, match="another run is writing"), sole_writer(tmp_path / "out"):
+        pass
+    holder.kill()
+    holder.wait()
+    with sole_writer(tmp_path / "out"):
+        assert not (tmp_path / "out").exists()  # nothing is put into the folder itself

@@ -13,14 +13,16 @@ import os
 import signal
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import import_module
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
 from prospect_hf import __version__
 from prospect_hf.errors import UsageError
+from prospect_hf.files import sole_writer
 from prospect_hf.jobs.commands import Command
 from prospect_hf.jobs.help import examples, settings_help
 from prospect_hf.settings import compose, parse
@@ -138,7 +140,15 @@ def _run(command: Command, parsed: Namespace) -> int:
                 inputs[name] = parse(_load(path), composed[name], name)
     job = _load(command.run)
     _quiet_libraries()
-    return int(job(**inputs) or 0)
+    with _lock(command, inputs):
+        return int(job(**inputs) or 0)
+
+
+def _lock(command: Command, inputs: Mapping[str, Any]) -> AbstractContextManager[None]:
+    """The lock on the folder that the job writes to; of several processes of one run, the first takes it."""
+    if command.writes is None or os.environ.get("RANK", "0") != "0":
+        return nullcontext()
+    return sole_writer(Path(str(inputs[command.writes].output_dir)))
 
 
 def _load(path: str) -> Any:

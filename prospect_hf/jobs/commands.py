@@ -25,6 +25,7 @@ class Command:
         groups: the dataclass of each settings group, ``module:Class``, in the order in which they are checked: those
             whose module imports transformers last.
         raw: groups that are handed on as a mapping, because the job completes them before they are parsed.
+        writes: the group whose ``output_dir`` the job writes to; one run at a time may do so.
         options: options that stand for a key, ``--clip`` -> ``simulate.clip``.
         arguments: adds positional arguments and options; for a command without settings.
         stopped: what a stopped run leaves, and how it is continued.
@@ -37,6 +38,7 @@ class Command:
     settings: str | None = None
     groups: Mapping[str, str] = field(default_factory=dict)
     raw: Sequence[str] = ()
+    writes: str | None = None
     options: Mapping[str, str] = field(default_factory=dict)
     arguments: Callable[[ArgumentParser], None] | None = None
     stopped: str = "stopped"
@@ -62,6 +64,7 @@ TRAIN = Command(
     ],
     run="prospect_hf.jobs.train:run",
     settings="train",
+    writes="training",
     groups={
         "data": DATA,
         "context": CONTEXT,
@@ -96,6 +99,7 @@ EVALUATE = Command(
     ],
     run="prospect_hf.jobs.evaluate:run",
     settings="evaluate",
+    writes="evaluate",
     groups={
         "evaluate": "prospect_hf.evaluation.arguments:EvaluateArguments",
         "data": DATA,
@@ -164,6 +168,7 @@ STREAM = Command(
     ],
     run="prospect_hf.jobs.stream:run",
     settings="stream",
+    writes="stream",
     groups={
         "stream": "prospect_hf.streaming.arguments:StreamArguments",
         "context": CONTEXT,

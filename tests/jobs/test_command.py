@@ -135,6 +135,29 @@ def test_a_console_without_utf_8_shows_codes(repository: Path) -> None:
     assert done.stdout.split() == [b"Turn", b"\\u2192", b"right", b"0"]
 
 
+def test_one_run_at_a_time_writes_to_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from prospect_hf.jobs.commands import STREAM
+
+    load = harness._load
+    arguments = ["stream.source=clip.mp4", "stream.plan=[one]", f"stream.output_dir={tmp_path / 'out'}"]
+    codes, running = [], []
+
+    def job(**given: Any) -> None:
+        running.append(True)
+        if len(running) == 1:  # the second run begins while the first is at work
+            codes.append(run_command(STREAM, arguments, "prospect stream"))
+        running.pop()
+
+    monkeypatch.setattr(harness, "_load", lambda path: job if "jobs" in path else load(path))
+    assert run_command(STREAM, arguments, "prospect stream") == 0 and codes == [2]
+    assert f"another run is writing to {tmp_path / 'out'}: wait for it" in capsys.readouterr().err
+    assert run_command(STREAM, arguments, "prospect stream") == 0  # the lock is free again
+    monkeypatch.setenv("RANK", "1")  # another process of the same run
+    assert run_command(STREAM, arguments, "prospect stream") == 0 and codes == [2, 2, 0]
+
+
 def test_the_job_gets_its_settings_as_dataclasses(monkeypatch: pytest.MonkeyPatch) -> None:
     from prospect_hf.jobs.commands import STREAM
 
