@@ -16,30 +16,37 @@ from prospect_hf.errors import DataError, UsageError
 
 def load_json(path: Path) -> Any:
     """The JSON value in ``path``. Raises ``UsageError`` for a missing file, ``DataError`` for invalid JSON."""
-    return _parse(_read(path), str(path))
+    return parse_json(_read(path), str(path))
 
 
-def load_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
-    """(line number from 1, value) of each non-empty line of ``path``; errors as in :func:`load_json`."""
-    for number, line in enumerate(_read(path).splitlines(), start=1):
+def json_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """(line number from 1, text) of each non-empty line of ``path``, to be parsed one by one.
+
+    Only a line feed ends a line: ``str.splitlines`` would cut texts at U+2028 and other characters that JSON allows.
+    Errors as in :func:`load_json`.
+    """
+    for number, line in enumerate(_read(path).split("\n"), start=1):
         if line.strip():
-            yield number, _parse(line, f"{path}: line {number}")
+            yield number, line
 
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")  # a byte order mark is no part of the text
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file.") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}).") from error
 
 
-def _parse(text: str, where: str) -> Any:
+def parse_json(text: str, where: str) -> Any:
+    """The JSON value in ``text``. Raises ``DataError`` for invalid JSON."""
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise DataError(f"{where}: invalid JSON ({error.msg} at line {error.lineno}, column {error.colno}).") from error
+    except ValueError as error:  # a number of more digits than Python reads
+        raise DataError(f"{where}: a number cannot be read ({str(error).split(';')[0]}).") from error
     except RecursionError:
         raise DataError(f"{where}: JSON nested too deeply.") from None
 
@@ -96,11 +103,15 @@ def get_number(record: dict[str, Any], key: str, where: str) -> float:
     value = get(record, key, where)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise DataError(f"{where}: '{key}' is {_kind(value)}; expected a number.")
-    if not math.isfinite(value):
+    try:
+        number = float(value)
+    except OverflowError:
+        raise DataError(f"{where}: '{key}' is a whole number of more than 308 digits.") from None
+    if not math.isfinite(number):
         raise DataError(f"{where}: '{key}' is {value}; expected a finite number.")
-    if value < 0:
+    if number < 0:
         raise DataError(f"{where}: '{key}' is {value}; it must not be negative.")
-    return float(value)
+    return number
 
 
 def get_index(record: dict[str, Any], key: str, where: str) -> int:

@@ -9,7 +9,16 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from prospect_hf.checked_json import as_dict, get_dict, get_index, get_list, get_number, get_text, load_json_lines
+from prospect_hf.checked_json import (
+    as_dict,
+    get_dict,
+    get_index,
+    get_list,
+    get_number,
+    get_text,
+    json_lines,
+    parse_json,
+)
 from prospect_hf.errors import DataError, UsageError
 from prospect_hf.frames.store import FrameStore
 from prospect_hf.labels.label_files import LabelFiles, parse_spans
@@ -57,10 +66,10 @@ def read_prepared(
     labels = LabelFiles(dst_root, source, FILE_SPLITS[split]) if dst_root is not None else None
     seen: dict[str, str] = {}
     for path in paths:
-        for number, value in load_json_lines(path):
+        for number, line in json_lines(path):
             origin = f"{path}: line {number}"
             try:
-                session = _session(as_dict(value, origin), source, origin, labels, report)
+                session = _session(as_dict(parse_json(line, origin), origin), source, origin, labels, report)
                 if session.session_id in seen:
                     raise DataError(
                         f"{origin}: the same clip as {seen[session.session_id]}; set pattern to match one file only."
