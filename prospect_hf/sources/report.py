@@ -44,6 +44,7 @@ class SessionsReport:
     unusable_segments: int = 0
     steps: int = 0
     labelled_steps: int = 0
+    _origins: dict[str, str] = field(default_factory=dict, repr=False)
 
     def refuse(self, origin: str, error: DataError) -> None:
         """Raise ``error``; with ``on_error="skip"``, list it in ``skipped``."""
@@ -52,7 +53,17 @@ class SessionsReport:
         self.skipped.append((origin, str(error)))
 
     def add(self, session: Session) -> None:
-        """Add ``session``, and count its turns after the last frame."""
+        """Add ``session`` and count its turns after the last frame.
+
+        Raises:
+            DataError: another session has its id; their rows could not be told apart.
+        """
+        if session.session_id in self._origins:
+            raise DataError(
+                f"{session.origin}: session id '{session.session_id}' belongs to {self._origins[session.session_id]} "
+                "too; give two records of one video different values of video_uid."
+            )
+        self._origins[session.session_id] = session.origin
         frames = turn_frames([turn.time for turn in session.turns], session.fps, session.first_frame)
         self.beyond_turns += sum(frame >= session.num_frames for frame in frames)
         self.unlabelled += session.events is None

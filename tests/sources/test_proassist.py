@@ -456,3 +456,13 @@ def test_a_training_record_whose_turns_and_spans_disagree_is_refused(tmp_path: P
 def test_all_conversations_of_a_real_record_share_their_states(shared_data: Path) -> None:
     one, two = read_sessions(shared_data / "proassist", "ego4d", "train", dst="align").sessions
     assert np.array_equal(build_timeline(one).states_after, build_timeline(two).states_after)
+
+
+def test_two_records_of_one_video_are_refused_and_not_joined(tmp_path: Path) -> None:
+    second = make_record("v1") | {"inferred_goal": "Make coffee"}
+    write_corpus(tmp_path, [make_record("v1"), second, make_record("v2")])
+    with pytest.raises(DataError, match=r"record 1 \(v1\).* belongs to .*record 0 \(v1\).* too; .*video_uid"):
+        read_sessions(tmp_path, "wtag", "train")
+    report = read_sessions(tmp_path, "wtag", "train", on_error="skip")
+    assert [session.session_id.split(".")[1] for session in report.sessions] == ["v1", "v1", "v2", "v2"]
+    assert len(report.skipped) == 2 and {session.goal for session in report.sessions} == {"Make tea"}
