@@ -207,11 +207,12 @@ class DSTSmolVLMProcessor(ProcessorMixin):
         """Pictures (PIL, or uint8 RGB arrays ``[height, width, 3]``) to ``[frames, 3, size, size]``, normalised.
 
         Raises:
-            ValueError: any other array; its range of values and its colour axis would have to be guessed.
+            ValueError: any other array, or a picture without a fixed range of values (``rgb_picture``); the range and
+                the colour axis would have to be guessed.
         """
         if not len(frames):
             return torch.zeros(0, 3, self.frame_size, self.frame_size)
-        arrays = [np.asarray(frame.convert("RGB") if isinstance(frame, Image.Image) else frame) for frame in frames]
+        arrays = [np.asarray(rgb_picture(frame) if isinstance(frame, Image.Image) else frame) for frame in frames]
         for index, array in enumerate(arrays):
             if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:
                 raise ValueError(
@@ -271,6 +272,22 @@ class DSTSmolVLMProcessor(ProcessorMixin):
                 "pixel_values": self.pixel_values(frames),
             }
         )
+
+
+def rgb_picture(picture: Image.Image) -> Image.Image:
+    """The picture in 8-bit RGB; 16-bit grey is scaled to 8 bits, where Pillow alone would cut it off at 255.
+
+    Raises:
+        ValueError: a picture of 32-bit whole or floating-point numbers, which have no fixed range.
+    """
+    if picture.mode.startswith("I;16"):
+        grey = (np.asarray(picture).astype(np.uint32) * 255 + 32_767) // 65_535
+        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+    if picture.mode in ("I", "F"):
+        raise ValueError(
+            f"a picture of mode {picture.mode} has no fixed range of values; convert it to 8 bits per channel"
+        )
+    return picture.convert("RGB")
 
 
 def one_line(text: str) -> str:

@@ -19,6 +19,7 @@ import torch
 from PIL import Image, ImageOps
 from safetensors import SafetensorError, safe_open
 
+from processing_dst_smolvlm import rgb_picture
 from prospect_hf.errors import DataError, UsageError
 from prospect_hf.frames.store import FrameStore
 from video_dst_smolvlm import TOLERANCE_S, sample_video, without_secrets
@@ -151,7 +152,7 @@ def folder_frames(folder: Path, fps: float, start_s: float = 0.0, end_s: float =
     for index in _stored(str(folder), 0, len(paths), fps, start_s, end_s):
         try:
             with Image.open(paths[index]) as picture:
-                frame = ImageOps.exif_transpose(picture).convert("RGB")
+                frame = rgb_picture(ImageOps.exif_transpose(picture))
         except (OSError, ValueError, Image.DecompressionBombError) as error:
             raise DataError(f"{paths[index]}: frame {index} is not a readable picture ({error}).") from error
         yield SourceFrame(index, index / fps, frame)

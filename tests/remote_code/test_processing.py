@@ -22,6 +22,7 @@ from processing_dst_smolvlm import (
     FrameItem,
     Stream,
     one_line,
+    rgb_picture,
     state_text,
 )
 
@@ -350,3 +351,27 @@ def test_save_and_load_round_trip(tmp_path: Path, processor: DSTSmolVLMProcessor
     assert torch.equal(processor.pixel_values(frames), loaded.pixel_values(frames))
     turns = [("user", "What now?")]
     assert chat(loaded, turns, True) == chat(processor, turns, True)
+
+
+RAMP = np.tile(np.linspace(0, 1, 64), (48, 1))
+
+
+def test_a_16_bit_picture_keeps_its_greys() -> None:
+    deep = Image.fromarray((RAMP * 65535).astype(np.uint16))
+    shallow = Image.fromarray((RAMP * 255).round().astype(np.uint8))
+    assert deep.mode == "I;16" and rgb_picture(deep).mode == "RGB"
+    difference = np.asarray(rgb_picture(deep)).astype(int) - np.asarray(rgb_picture(shallow)).astype(int)
+    assert np.abs(difference).max() <= 1
+    assert torch.allclose(small_processor().pixel_values([deep]), small_processor().pixel_values([shallow]), atol=0.02)
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_a_picture_without_a_fixed_range_is_refused(kind: type) -> None:
+    with pytest.raises(ValueError, match="has no fixed range of values; convert it to 8 bits"):
+        small_processor().pixel_values([Image.fromarray((RAMP * 255).astype(kind))])
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGBA", "CMYK", "YCbCr", "HSV", "RGBX"])
+def test_every_other_kind_of_picture_is_converted(mode: str) -> None:
+    picture = Image.fromarray((RAMP * 255).astype(np.uint8)).convert("RGB").convert("L" if mode == "LA" else "RGB")
+    assert rgb_picture(picture.convert(mode)).mode == "RGB"
