@@ -220,7 +220,7 @@ def test_missing_or_contradicting_state_labels_are_an_error(tmp_path: Path) -> N
 
 def test_sections_before_the_plan_are_no_steps() -> None:
     steps = parse_steps(
-        "Pins\n\nIngredients\n1 8-inch cake\nSteps\n1. Cut 1/2-\ninch off.\n2.  Wait.\n10. Eat 2.5 of it.", ""
+        "Pins\n\nIngredients\n1 8-inch cake\nSteps\n1. Cut 1/2-\ninch off.\n2.  Wait.\n3. Eat 2.5 of it.", ""
     )
     assert [step.text for step in steps] == ["Cut 1/2- inch off.", "Wait.", "Eat 2.5 of it."]
     assert [step.id for step in steps] == ["S1", "S2", "S3"]
@@ -466,3 +466,21 @@ def test_two_records_of_one_video_are_refused_and_not_joined(tmp_path: Path) -> 
     report = read_sessions(tmp_path, "wtag", "train", on_error="skip")
     assert [session.session_id.split(".")[1] for session in report.sessions] == ["v1", "v1", "v2", "v2"]
     assert len(report.skipped) == 2 and {session.goal for session in report.sessions} == {"Make tea"}
+
+
+def test_a_numbered_list_before_the_steps_is_no_plan() -> None:
+    knowledge = "Tea\n\nIngredients:\n1. Tea leaves\n2. Water\n\nSteps:\n1. Fill the\nkettle.\n2. Boil the water.\n"
+    assert [step.text for step in parse_steps(knowledge, "here")] == ["Fill the kettle.", "Boil the water."]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        ([1, 3, 2], "number 3 follows number 1"),
+        ([2, 3], "number 2 follows number 0"),
+        ([1, 2, 2], "number 2 follows number 2"),
+    ],
+)
+def test_a_plan_that_does_not_count_up_from_1_is_refused(numbers: list[int], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        parse_steps("\n".join(f"{number}. step" for number in numbers), "here")
