@@ -57,6 +57,8 @@ def check_input(
             )
         if not bool(item.frame.isfinite().all()):
             raise StreamError(f"{where}: features hold a value that is not finite.")
+    if item.user_text is not None:
+        check_text(item.user_text, f"{where}: the user's text")
     if not item.user_text or not one_line(item.user_text):
         return []
     turn = Stream()
@@ -68,6 +70,19 @@ def check_input(
             f"beside the plan a context of {max_tokens} has no room for it: shorten it."
         )
     return turn.input_ids
+
+
+def check_text(text: Any, what: str) -> None:
+    """Raise ``StreamError`` unless ``text`` is a text that a tokenizer can read; ``what`` names it in the message."""
+    if not isinstance(text, str):
+        raise StreamError(f"{what} is {type(text).__name__} {text!r}: give a str.")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise StreamError(
+            f"{what} holds half a character (U+{ord(text[error.start]):04X} at place {error.start}): the text was cut in "
+            "the middle of an emoji; remove it."
+        ) from None
 
 
 def encode_frames(
@@ -90,4 +105,4 @@ def encode_frames(
     return features
 
 
-__all__ = ["check_input", "encode_frames"]
+__all__ = ["check_input", "check_text", "encode_frames"]

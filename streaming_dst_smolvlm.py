@@ -20,7 +20,7 @@ try:
     from .context_dst_smolvlm import Context, ContextFull, StreamError
     from .decoding_dst_smolvlm import Decoding
     from .events_dst_smolvlm import ContextEvent, FrameFacts, StreamEvent, StreamInput, StreamRow, Task
-    from .inputs_dst_smolvlm import check_input, encode_frames
+    from .inputs_dst_smolvlm import check_input, check_text, encode_frames
     from .processing_dst_smolvlm import DSTSmolVLMProcessor, Stream, one_line
     from .room_dst_smolvlm import Cut, Restart, check_room, plan_room
     from .tracking_dst_smolvlm import StateTable, Tracking
@@ -30,7 +30,7 @@ except ImportError:  # imported as a top-level module of the installed package
     from context_dst_smolvlm import Context, ContextFull, StreamError
     from decoding_dst_smolvlm import Decoding
     from events_dst_smolvlm import ContextEvent, FrameFacts, StreamEvent, StreamInput, StreamRow, Task
-    from inputs_dst_smolvlm import check_input, encode_frames
+    from inputs_dst_smolvlm import check_input, check_text, encode_frames
     from processing_dst_smolvlm import DSTSmolVLMProcessor, Stream, one_line
     from room_dst_smolvlm import Cut, Restart, check_room, plan_room
     from tracking_dst_smolvlm import StateTable, Tracking
@@ -118,6 +118,11 @@ class StreamBatch:
     def _row(self, number: int, task: Task) -> StreamRow:
         if not task.plan:
             raise StreamError("The plan is empty: give at least one step.")
+        if isinstance(task.plan, str):
+            raise StreamError("The plan is one text: give a list with a text for each step.")
+        check_text(task.goal, "The goal")
+        for step, text in enumerate(task.plan, start=1):
+            check_text(text, f"Step {step} of the plan")
         states = [0] * len(task.plan) if task.states is None else list(task.states)
         if len(states) != len(task.plan):
             raise StreamError(f"{len(states)} states for {len(task.plan)} steps.")

@@ -87,6 +87,11 @@ def get_text(record: dict[str, Any], key: str, where: str) -> str:
         raise DataError(f"{where}: '{key}' is {_kind(value)}; expected text.")
     if not value.strip():
         raise DataError(f"{where}: '{key}' is empty text.")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        half = f"U+{ord(value[error.start]):04X} at place {error.start}"
+        raise DataError(f"{where}: '{key}' holds half a character ({half}), which no file can store.") from None
     return value
 
 

@@ -10,7 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prospect_hf.checked_json import get_index, get_number, json_lines, load_json, parse_json
+from prospect_hf.checked_json import (
+    get_index,
+    get_number,
+    get_optional_text,
+    get_text,
+    json_lines,
+    load_json,
+    parse_json,
+)
 from prospect_hf.errors import DataError
 
 texts = st.text(st.characters(exclude_categories=["Cs"]))
@@ -70,3 +78,10 @@ def test_a_number_that_is_none(value: Any, message: str) -> None:
     for read in (get_number, get_index):
         with pytest.raises(DataError, match=rf"^record: 'time' {message}"):
             read({"time": value}, "time", "record")
+
+
+def test_half_a_character_is_refused() -> None:
+    record = parse_json('{"content": "Fill it \\ud83d"}', "file")
+    for read in (get_text, get_optional_text):
+        with pytest.raises(DataError, match=r"^file: 'content' holds half a character \(U\+D83D at place 8\)"):
+            read(record, "content", "file")

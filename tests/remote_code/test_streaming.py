@@ -591,3 +591,27 @@ def test_the_models_own_door() -> None:
         list(stream.run(inputs_of(SESSIONS[0]))), list(stream_of(model).run(inputs_of(SESSIONS[0]))), 0.0
     )
     assert isinstance(stream, DSTStream) and FrameItem
+
+
+@pytest.mark.parametrize(
+    ("plan", "goal", "user_text", "message"),
+    [
+        (["a"], "g", "next? \ud83d", r"frame 0: the user's text holds half a character \(U\+D83D at place 6\)"),
+        (["a"], "g", 5, "frame 0: the user's text is int 5: give a str"),
+        (["a \ud83d"], "g", None, "Step 1 of the plan holds half a character"),
+        (["a", 2], "g", None, "Step 2 of the plan is int 2"),
+        ("attach the wheel", "g", None, "The plan is one text"),
+        (["a"], "caf\udce9", None, "The goal holds half a character"),
+        (["a"], None, None, "The goal is NoneType None"),
+    ],
+)
+def test_what_is_no_text_is_a_stream_error(plan: Any, goal: Any, user_text: Any, message: str) -> None:
+    with pytest.raises(StreamError, match=message):
+        DSTStream(talkative_model(), small_processor(), plan, goal).step(picture("v", 0), user_text)
+
+
+def test_a_stream_goes_on_after_a_text_that_is_refused() -> None:
+    stream, other = (DSTStream(talkative_model(), small_processor(), ["attach the wheel"]) for _ in range(2))
+    with pytest.raises(StreamError):
+        stream.step(picture("v", 0), "\ud83d")
+    assert stream.step(picture("v", 0)).p_speak == other.step(picture("v", 0)).p_speak
