@@ -79,9 +79,9 @@ def check_text(text: Any, what: str) -> None:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
+        half = f"U+{ord(text[error.start]):04X} at place {error.start}"
         raise StreamError(
-            f"{what} holds half a character (U+{ord(text[error.start]):04X} at place {error.start}): the text was cut in "
-            "the middle of an emoji; remove it."
+            f"{what} holds half a character ({half}): it was cut in the middle of an emoji; remove that place."
         ) from None
 
 
