@@ -145,7 +145,8 @@ def _open(name: str, told: str, live: bool, format: str | None, options: dict[st
     # "file:" keeps FFmpeg from reading a colon in a file's name as a protocol.
     source, timeout = (name, SILENCE_S) if live else (f"file:{name}", None)
     try:
-        container = av.open(source, format=format, options=options, timeout=timeout)
+        # Titles and places in other encodings than UTF-8 are of no use here, and no reason to refuse a video.
+        container = av.open(source, format=format, options=options, timeout=timeout, metadata_errors="replace")
     except av.error.FileNotFoundError:
         raise ValueError(f"{told}: no such video file or device; check the path.") from None
     except (av.error.InvalidDataError, av.error.EOFError) as error:

@@ -461,3 +461,18 @@ def test_urls(tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(video_dst_smolvlm, "SILENCE_S", 0.3)
     with pytest.raises(ValueError, match=r"stalled\.mp4: cannot be opened as a video \(no data for 0\.3 s\)"):
         next(sample_video(f"{server}/stalled.mp4"))
+
+
+def test_a_title_in_another_encoding_is_no_reason_to_refuse_a_video(tmp_path: Path) -> None:
+    path = tmp_path / "v.avi"
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "CafXXX"
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width = stream.height = 64
+        stream.pix_fmt = "yuv420p"
+        for number in range(20):
+            picture = np.full((64, 64, 3), 9 * number, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture)))
+        container.mux(stream.encode(None))
+    path.write_bytes(path.read_bytes().replace(b"CafXXX", "Caf\u00e9\u00e9\u00e9".encode("latin-1")))
+    assert len(list(sample_video(path, 2.0))) == 4
