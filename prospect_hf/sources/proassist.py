@@ -30,6 +30,10 @@ from prospect_hf.sources.knowledge import parse_steps
 from prospect_hf.sources.report import FILE_SPLITS, OnError, SessionsReport, start_report
 from prospect_hf.timeline import FRAME_TOLERANCE, frame_at, turn_frames
 
+# Labels of a video without a frame file may lie this many seconds beyond twice its stated end, but within a day.
+LENGTH_SLACK_S, LONGEST_S = 600.0, 86_400.0
+
+
 DST = Literal["files", "align", "none"]
 
 
@@ -128,6 +132,10 @@ class _Video:
             start = get_number(annotation, "video_start_time", where)
             self.first_frame = frame_at(start, FPS)
             self.part_end = math.ceil((start + get_number(annotation, "duration", where)) * FPS - FRAME_TOLERANCE)
+        duration = annotation.get("duration")
+        self.stated_end = (
+            None if duration is None else self.first_frame / FPS + get_number(annotation, "duration", where)
+        )
         store = folder / frames_file(source, self.uid)
         self.stored_frames = len(FrameStore(store)) if store.is_file() else None
 
@@ -137,6 +145,7 @@ class _Video:
         needed = max(frame_at(time, FPS) for time in [*times, *span_ends, 0.0])
         queued = turn_frames(times, FPS, self.first_frame)[-1] + 1
         if self.stored_frames is None:
+            self._check_length(needed / FPS, origin)
             return max(needed, queued, self.first_frame + 1)
         if needed > self.stored_frames:
             raise DataError(
@@ -146,6 +155,16 @@ class _Video:
         if self.part_end is None:
             return self.stored_frames
         return min(self.stored_frames, max(needed, queued, self.part_end))
+
+    def _check_length(self, seconds: float, origin: str) -> None:
+        """Refuse labels that lie far beyond the video's stated end: without a frame file they alone set its length."""
+        most = LONGEST_S if self.stated_end is None else min(LONGEST_S, 2 * self.stated_end + LENGTH_SLACK_S)
+        if seconds > most:
+            end = "no video is so long" if self.stated_end is None else f"the video ends at {self.stated_end:g} s"
+            raise DataError(
+                f"{origin}: a label is at {seconds:g} s, but {end}; give times in seconds of the video, not in "
+                "milliseconds or since 1970."
+            )
 
 
 def _spans(video: _Video, dst: DST, labels: LabelFiles | None, report: SessionsReport) -> tuple[Span, ...] | None:

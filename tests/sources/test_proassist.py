@@ -484,3 +484,25 @@ def test_a_numbered_list_before_the_steps_is_no_plan() -> None:
 def test_a_plan_that_does_not_count_up_from_1_is_refused(numbers: list[int], message: str) -> None:
     with pytest.raises(DataError, match=message):
         parse_steps("\n".join(f"{number}. step" for number in numbers), "here")
+
+
+@pytest.mark.parametrize(("factor", "stated"), [(1e3, True), (1e6, True), (1e6, False), (1.7e9, False)])
+def test_times_that_are_no_seconds_are_refused_before_rows_are_made(
+    tmp_path: Path, factor: float, stated: bool
+) -> None:
+    record = make_record()
+    for one in record["conversations"][0]["conversation"]:
+        one["time"] *= factor
+    if not stated:
+        del record["parsed_video_anns"]["duration"]
+    write_corpus(tmp_path, [record])
+    end = "the video ends at 40 s" if stated else "no video is so long"
+    with pytest.raises(DataError, match=rf"conversation 0: a label is at \S+ s, but {end}; give times in seconds"):
+        read_sessions(tmp_path, "wtag", "train")
+
+
+def test_labels_a_little_beyond_the_stated_end_are_taken(tmp_path: Path) -> None:
+    record = make_record()
+    record["conversations"][0]["conversation"][-1]["time"] = 300.0
+    write_corpus(tmp_path, [record])
+    assert read_sessions(tmp_path, "wtag", "train").sessions[0].num_frames >= 600
