@@ -22,6 +22,7 @@ Exit codes: 0 all checks hold, 1 one does not, 2 there is no such device.
 from __future__ import annotations
 
 import argparse
+import re
 import statistics
 import sys
 import time
@@ -425,6 +426,9 @@ def main() -> int:
     parser.add_argument("--device", default="cuda", help="where the model runs (cuda)")
     parser.add_argument("--tiny-only", action="store_true", help="leave out the 256M shape and the table")
     args = parser.parse_args()
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", args.device):
+        print(f"error: --device must be cpu, cuda or cuda:N, not {args.device!r}.", file=sys.stderr)
+        return 2
     cuda = args.device.startswith("cuda")
     if cuda and not torch.cuda.is_available():
         print("error: there is no CUDA device; give --device cpu --tiny-only", file=sys.stderr)
