@@ -53,7 +53,7 @@ MOMENTS = {
     "look": ("first stage 1/", 0.3),
     "encode": ("first stage 4/4", 0.2),
     "train": ("whole sessions ", 3.0),
-    "save": ("whole sessions ", 60.0),
+    "save": ("whole sessions ", 0.5),
     "results": (f"whole sessions {STEPS}/{STEPS}", 1.5),
 }
 
@@ -73,52 +73,38 @@ def start(folder: Path, log: Path) -> subprocess.Popen[bytes]:
         )
 
 
-def half_saved(output: Path) -> bool:
-    """Whether a checkpoint is half written."""
-    return any(not (folder / "checkpoint.json").is_file() for folder in output.glob("checkpoint-*"))
+def half_saved(output: Path) -> set[Path]:
+    """The checkpoint folders that are half written."""
+    return {folder for folder in output.glob("checkpoint-*") if not (folder / "checkpoint.json").is_file()}
 
 
 def kill_at(moment: str, folder: Path, log: Path, draw: random.Random) -> bool | None:
     """Start the job and kill it at a moment; None if it ended by itself before.
 
     Returns:
-        Whether a checkpoint was half written then.
+        Whether it left a checkpoint half written.
     """
     line, seconds = MOMENTS[moment]
     begin = log.stat().st_size if log.exists() else 0
-    job = start(folder, log)
     output = folder / "out"
-    while line and job.poll() is None and line.encode() not in log.read_bytes()[begin:]:
+    before = half_saved(output)
+    job = start(folder, log)
+    while job.poll() is None and line.encode() not in log.read_bytes()[begin:]:
         time.sleep(0.002)
-    if moment == "save":
-        known = {path for path in output.glob("checkpoint-*") if not (path / "checkpoint.json").is_file()}
-        end = time.monotonic() + draw.uniform(0, 0.5)
-        while job.poll() is None:
-            new = [
-                path
-                for path in output.glob("checkpoint-*")
-                if path not in known and not (path / "checkpoint.json").is_file()
-            ]
-            if new and time.monotonic() > end:
-                time.sleep(draw.uniform(0, 0.02))
-                break
-    else:
-        try:
-            job.wait(timeout=draw.uniform(0, seconds))
-        except subprocess.TimeoutExpired:
-            pass
-    ended = job.poll()
-    if ended is None:
-        os.killpg(job.pid, signal.SIGKILL)
-        job.wait()
-        return half_saved(output)
-    return None
+    end = time.monotonic() + draw.uniform(0, seconds)
+    while job.poll() is None and (time.monotonic() < end or (moment == "save" and not half_saved(output) - before)):
+        time.sleep(0.001)
+    if job.poll() is not None:
+        return None
+    time.sleep(draw.uniform(0, 0.01))
+    os.killpg(job.pid, signal.SIGKILL)
+    job.wait()
+    return bool(half_saved(output) - before)
 
 
 def trials(moment: str, kills: int, folder: Path, expected: dict[str, torch.Tensor], draw: random.Random) -> bool:
     """Kill jobs ``kills`` times at a moment, five times each; whether all went on and came to the same weights."""
-    done = half = jobs = equal = 0
-    early = 0
+    done = half = jobs = equal = early = 0
     while done < kills:
         place = folder / f"{moment}-{jobs}"
         place.mkdir()

@@ -148,23 +148,20 @@ def find_checkpoint(args: DSTTrainingArguments, run: Mapping[str, Any]) -> Inter
             raise UsageError(f"training.resume_from_checkpoint={wanted} cannot be used: {fault}.")
         return _interrupted(folder, args, run)
     output = Path(str(args.output_dir))
-    aside: list[str] = []
-    saved = False
+    aside: dict[str, list[str]] = {}
     for folder in checkpoints(output):
         fault = _fault(folder, run)
         if fault is None:
             if aside:
-                logger.warning("Left aside: %s; the run goes on from %s.", "; ".join(aside), folder.name)
+                logger.warning("Left aside: %s; the run goes on from %s.", _listed(aside), folder.name)
             return _interrupted(folder, args, run)
-        aside.append(f"{folder.name}: {fault}")
-        saved = saved or (folder / LIST).is_file()
-    if saved:
+        aside.setdefault(fault, []).append(folder.name)
+    if any((folder / LIST).is_file() for folder in checkpoints(output)):
         raise UsageError(
-            f"training.resume_from_checkpoint=true, but {output} holds no checkpoint to go on from "
-            f"({'; '.join(aside)}): give the settings and sessions of that run, or start anew in another "
-            "training.output_dir."
+            f"training.resume_from_checkpoint=true, but {output} holds no checkpoint to go on from ({_listed(aside)}): "
+            "give what that run had, or start anew in another training.output_dir."
         )
-    found = f"no whole checkpoint ({'; '.join(aside)})" if aside else "no checkpoint"
+    found = f"no whole checkpoint ({_listed(aside)})" if aside else "no checkpoint"
     logger.warning("%s holds %s: the run starts from its beginning.", output, found)
     return None
 
@@ -201,6 +198,11 @@ def _other_run(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
         if before["sessions"][split] != digest:
             return f"the {split} sessions in data.root, or their frames, are not those of the interrupted run"
     return None
+
+
+def _listed(aside: Mapping[str, list[str]]) -> str:
+    """``checkpoint-4: optimizer.pt is missing``, for each fault with its checkpoints."""
+    return "; ".join(f"{', '.join(names)}: {fault}" for fault, names in aside.items())
 
 
 def _differences(now: Mapping[str, Any], before: Mapping[str, Any]) -> str:
