@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 
 from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
@@ -17,6 +19,9 @@ from prospect_hf.data.features import FrameFeatures, encode_sessions
 from prospect_hf.data.glimpses import GlimpseDataset
 from prospect_hf.data.reader import FrameReader
 from prospect_hf.errors import UsageError
+from prospect_hf.files import write_json
+from prospect_hf.hub.published import public
+from prospect_hf.hub.weights import new_model_files
 from prospect_hf.training.arguments import DSTTrainingArguments
 from prospect_hf.training.splits import Splits
 from prospect_hf.training.trainer import DSTTrainer
@@ -168,6 +173,12 @@ def choose_thresholds(trainer: DSTTrainer) -> dict[str, Any]:
 
 
 def save(trainer: DSTTrainer, folder: Path) -> None:
-    """Save model, processor, remote code and the trainer's state."""
-    trainer.save_model(str(folder))
-    trainer.save_state()
+    """Save model, processor, remote code and the trainer's state, in place of an earlier model and its results."""
+    if not trainer.args.should_save:
+        trainer.save_model(str(folder))  # it writes nothing, but takes part where the weights are gathered
+        return
+    with new_model_files(folder) as temporary:
+        trainer.save_model(str(temporary))
+        trainer.state.save_to_json(str(temporary / TRAINER_STATE_NAME))
+        state = json.loads((temporary / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+        write_json(temporary / TRAINER_STATE_NAME, public(state, folder))

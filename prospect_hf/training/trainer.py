@@ -74,7 +74,8 @@ class DSTTrainer(Trainer):
         if self.args.train_sampling_strategy != "group_by_length":
             return super()._get_train_sampler(train_dataset)
         # The library would decode every frame to find the lengths, which are known here.
-        window = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        # A step's clips are of similar length, whatever the share of processes and accumulation in it.
+        window = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         return _ByLength(window, [clip.tokens for clip in clips.clips], self.args.seed)
 
     def _get_eval_sampler(self, eval_dataset: ClipDataset) -> Sampler[int]:
@@ -99,11 +100,26 @@ class DSTTrainer(Trainer):
     ) -> tuple[list[Any], torch.Tensor]:
         """The window's micro-batches, and each loss's number of labels in it (``[4]``, in the order of ``LOSSES``)."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if batches:
+            self._ignore_repeated(batches[-1])
         counts = torch.zeros(len(LOSSES), device=device)
         for batch in batches:
             counts += label_counts(batch).to(device)
         self._steps_in_totals += 1
         return batches, self.accelerator.reduce(counts, reduction="sum")
+
+    def _ignore_repeated(self, batch: dict[str, torch.Tensor]) -> None:
+        """Take the labels from the clips that only fill up the last batch of an epoch over several processes.
+
+        accelerate repeats the first clips there; a single process has a smaller batch in their place.
+        """
+        loading = self.accelerator.gradient_state
+        if self.args.world_size == 1 or not loading.end_of_dataloader or loading.remainder <= 0:
+            return
+        rows = len(batch["labels"])
+        first_repeated = max(loading.remainder - self.args.process_index * rows, 0)
+        for name in (*HEAD_LABELS, "labels"):
+            batch[name][first_repeated:] = IGNORE
 
     def compute_loss(
         self,
@@ -168,6 +184,7 @@ class DSTTrainer(Trainer):
         rows: list[dict[str, np.ndarray]] = []
         self.progress.begin_evaluation(len(dataloader), self.args, self.state)
         for inputs in dataloader:
+            self._ignore_repeated(inputs)
             inputs = self._prepare_inputs(inputs)
             with self.compute_loss_context_manager():
                 sums, outputs = self.loss_sums(model, inputs)
