@@ -20,7 +20,7 @@ from huggingface_hub.repocard_data import eval_results_to_model_index
 from prospect_hf.errors import UsageError
 from prospect_hf.files import write_text
 from prospect_hf.hub.front_matter import read_card, with_front_matter
-from prospect_hf.hub.weights import WEIGHTS_KEY, check_weights, weights_hash
+from prospect_hf.hub.weights import WEIGHTS_KEY, check_weights
 from prospect_hf.metrics.catalogue import FIGURES
 
 CARD_FIGURES = (
@@ -85,9 +85,12 @@ def write_entries(
         written.append(_write(output / "eval_results.yaml", eval_result_entries_to_yaml(benchmark)))
     if model_folder is not None:
         card, head, body = card_of(model_folder)
-        if runs[0]["stamp"][WEIGHTS_KEY] != weights_hash(model_folder):
-            raise UsageError(f"The weights in {model_folder} changed during the evaluation: evaluate again.")
-        head |= {"model-index": eval_results_to_model_index(name, card_entries(results["runs"], dataset_id))}
+        weights = runs[0]["stamp"].get(WEIGHTS_KEY)
+        check_weights(model_folder, weights, output / "results.json")
+        head |= {
+            WEIGHTS_KEY: weights,
+            "model-index": eval_results_to_model_index(name, card_entries(results["runs"], dataset_id)),
+        }
         write_text(card, with_front_matter(head, body))
         written.append(card)
         if benchmark:
@@ -100,6 +103,8 @@ def write_entries(
 def card_of(model_folder: Path) -> tuple[Path, dict[str, Any], str]:
     """The card of a model's folder: its file, front matter and text.
 
+    A card that somebody wrote, which names no weights, is taken as it is.
+
     Raises:
         UsageError: there is no card, or it is about other weights.
         DataError: its front matter cannot be read.
@@ -108,7 +113,8 @@ def card_of(model_folder: Path) -> tuple[Path, dict[str, Any], str]:
     if not card.is_file():
         raise UsageError(f"{card} is not there: evaluate.card=true adds the figures to an existing card.")
     head, body = read_card(card)
-    check_weights(model_folder, head.get(WEIGHTS_KEY), card)
+    if WEIGHTS_KEY in head:
+        check_weights(model_folder, head[WEIGHTS_KEY], card)
     return card, head, body
 
 

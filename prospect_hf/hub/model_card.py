@@ -7,11 +7,12 @@ Values of a run are data. The front matter is dumped from a dict, and every text
 from __future__ import annotations
 
 import json
+import os
 import re
 import unicodedata
 from collections.abc import Mapping
 from importlib.resources import files
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
@@ -87,8 +88,9 @@ def base_model(name_or_path: str | None) -> str | None:
     """The base model as the card names it: its id on the Hub, or the name of its folder."""
     if not name_or_path:
         return None
-    path = PurePath(name_or_path)
-    name = path.name if path.is_absolute() or name_or_path.startswith(".") else name_or_path
+    name = name_or_path
+    if name.startswith(".") or os.path.isabs(name):
+        name = Path(os.path.abspath(name)).name or name
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 

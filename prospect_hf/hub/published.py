@@ -8,13 +8,15 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path, PurePath, PureWindowsPath
 from typing import Any
 
-# A key that has one of these words has a secret for its value. Plurals stand alone: tokens_per_frame is no secret.
+# A key that has one of these words has a secret for its value; tokens are one behind TOKENS_OF alone.
 SECRET_WORDS = {"token", "key", "keys", "password", "passwords", "passwd", "passphrase", "pwd", "secret", "secrets"}
 SECRET_WORDS |= {"credential", "credentials", "auth", "authorization", "bearer", "cookie", "cookies"}
 SECRET_WORDS |= {"apikey", "hubtoken", "authtoken", "accesstoken", "accesskey", "secretkey", "privatekey"}
+TOKENS_OF = {"hub", "hf", "api", "auth", "access", "refresh", "bearer"}
 # Secrets that tell themselves: of the Hub, of GitHub, of language-model services, of AWS and of Slack.
 SECRET_VALUE = re.compile(
     r"(?<![A-Za-z0-9])(hf_[A-Za-z0-9]{6,}|gh[pousr]_[A-Za-z0-9]{16,}|github_pat_\w{16,}|sk-[\w-]{16,}"
@@ -22,9 +24,13 @@ SECRET_VALUE = re.compile(
 )
 URL_USER = re.compile(r"(?<=://)[^/\s?#]*@")
 # In a text of several settings or in the query of an address: token=abc, api_key: abc, "Bearer abc".
-SECRET_ASSIGNED = re.compile(r"""(?i)\b([\w-]*)(["']?\s*[=:]\s*["']?)([^\s&,;"'}]+)""")
+SECRET_ASSIGNED = re.compile(
+    r"""(?i)\b([\w-]*(?:token|key|pass|pwd|secret|credential|auth|cookie)[\w-]*)(["']?\s*[=:]\s*["']?)([^\s&,;"'}]+)"""
+)
 BEARER = re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/-]+=*")
-PATH_IN_TEXT = re.compile(r"""(?<![\w.~:/\\-])((?:file://)?/(?:[^\s/,;:"']+/)+[^\s/,;:"')\]}]*|[A-Za-z]:\\[^\s,;"']+)""")
+PATH_IN_TEXT = re.compile(
+    r"""(?<![\w.~:/\\-])((?:file://)?/(?:[^\s/,;:"']+/)+[^\s/,;:"')\]}]*|[A-Za-z]:\\[^\s,;"']+)"""
+)
 HOME = re.compile(r"~\w*[/\\]")
 REMOVED = "***"
 ELSEWHERE = ".../"
@@ -33,7 +39,11 @@ ELSEWHERE = ".../"
 def is_secret(name: str) -> bool:
     """Whether a key of this name holds a secret: ``hub_token``, ``apiKey``; not ``max_tokens``."""
     words = re.findall(r"[a-z0-9]+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower())
-    return any(word in SECRET_WORDS for word in words) or words[-1:] == ["tokens"]
+    return (
+        words == ["tokens"]
+        or any(word in SECRET_WORDS for word in words)
+        or any(after == "tokens" and word in TOKENS_OF for word, after in pairwise(words))
+    )
 
 
 def public(value: Any, folder: Path) -> Any:
@@ -68,14 +78,12 @@ def public_path(path: str | Path, folder: Path) -> str:
 
 
 def _public_text(text: str, folder: Path) -> str:
-    if os.path.isabs(text):
-        return public_path(text, folder)
-    if PureWindowsPath(text).is_absolute():
-        return ELSEWHERE + PureWindowsPath(text).name
-    if HOME.match(text):
-        return ELSEWHERE + Path(text).name
     text = URL_USER.sub("", text)
     text = BEARER.sub(lambda found: f"{found[1]} {REMOVED}", text)
     text = SECRET_ASSIGNED.sub(lambda found: found[1] + found[2] + REMOVED if is_secret(found[1]) else found[0], text)
     text = SECRET_VALUE.sub(REMOVED, text)
+    if os.path.isabs(text):
+        return public_path(text, folder)
+    if PureWindowsPath(text).is_absolute() or HOME.match(text):
+        return ELSEWHERE + PureWindowsPath(text).name
     return PATH_IN_TEXT.sub(lambda found: ELSEWHERE + PureWindowsPath(found[0]).name, text)

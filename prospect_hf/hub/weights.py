@@ -49,8 +49,8 @@ def check_weights(folder: Path, recorded: object, what: Path) -> None:
         raise UsageError(f"{what} does not name its weights ({WEIGHTS_KEY}): an earlier version wrote it; train again.")
     if recorded != weights_hash(folder):
         raise UsageError(
-            f"{what} is not about the weights beside it ({WEIGHTS_KEY} differs): another run wrote them or they were "
-            "changed; train again, or copy the whole folder again."
+            f"{what} is not about the weights in {folder} ({WEIGHTS_KEY} differs): another run wrote them or they "
+            "were changed; train or evaluate again, or copy the whole folder again."
         )
 
 
