@@ -33,7 +33,7 @@ TAGS = ["dialog-state-tracking", "egocentric-video", "proactive-assistant", "str
 # Directions of writing that a text could turn round for what follows it.
 BIDI_CONTROLS = ("LRE", "LRO", "RLE", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 # As entities, since not every reader of Markdown takes a backslash before them, least of all in a table.
-ENTITIES = {mark: f"&#{ord(mark)};" for mark in "\\`|<>&{}"}
+ENTITIES = str.maketrans({mark: f"&#{ord(mark)};" for mark in "\\`|<>&{}"})
 # An underscore within a word begins no emphasis.
 MARKS = re.compile(r"[*~#$\[\]]|(?<!\w)_|_(?!\w)")
 
@@ -100,7 +100,7 @@ def escaped(text: str) -> str:
     shown = "".join(mark for mark in shown if unicodedata.bidirectional(mark) not in BIDI_CONTROLS)
     shown = " ".join(shown.encode("utf-8", "backslashreplace").decode("utf-8").split())
     # Marks first: the entities contain a # of their own.
-    return MARKS.sub(lambda found: f"\0{found[0]}", shown).translate(str.maketrans(ENTITIES)).replace("\0", "\\")
+    return MARKS.sub(lambda found: f"\0{found[0]}", shown).translate(ENTITIES).replace("\0", "\\")
 
 
 def fenced_json(value: Any) -> str:

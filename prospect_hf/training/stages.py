@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +18,10 @@ from prospect_hf.data.features import FrameFeatures, encode_sessions
 from prospect_hf.data.glimpses import GlimpseDataset
 from prospect_hf.data.reader import FrameReader
 from prospect_hf.errors import UsageError
-from prospect_hf.files import write_json
-from prospect_hf.hub.published import public
 from prospect_hf.hub.weights import new_model_files
 from prospect_hf.training.arguments import DSTTrainingArguments
 from prospect_hf.training.splits import Splits
-from prospect_hf.training.trainer import DSTTrainer
+from prospect_hf.training.trainer import DSTTrainer, publish_state
 
 logger = logging.getLogger(__name__)
 
@@ -180,5 +177,4 @@ def save(trainer: DSTTrainer, folder: Path) -> None:
     with new_model_files(folder) as temporary:
         trainer.save_model(str(temporary))
         trainer.state.save_to_json(str(temporary / TRAINER_STATE_NAME))
-        state = json.loads((temporary / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
-        write_json(temporary / TRAINER_STATE_NAME, public(state, folder))
+        publish_state(temporary / TRAINER_STATE_NAME, folder)

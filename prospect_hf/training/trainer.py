@@ -7,6 +7,7 @@ numbers of a rare label.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,12 +20,14 @@ import transformers
 from torch import nn
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer import DEFAULT_PROGRESS_CALLBACK, TRAINING_ARGS_NAME
+from transformers.trainer import DEFAULT_PROGRESS_CALLBACK, TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from prospect_hf.data.clips import ClipDataset
 from prospect_hf.data.glimpses import GlimpseDataset
+from prospect_hf.files import write_json
+from prospect_hf.hub.published import public
 from prospect_hf.metrics.decisions import binary_metrics
 from prospect_hf.metrics.states import state_metrics
 from prospect_hf.sessions import IGNORE
@@ -58,6 +61,7 @@ class DSTTrainer(Trainer):
         self._loss_totals = torch.zeros(len(LOSSES), device=self.args.device)
         self._steps_in_totals = 0
         self.add_callback(_NewEpoch(self.train_dataset))
+        self.add_callback(_BestCheckpoint())
         self.remove_callback(PrinterCallback if self.args.disable_tqdm else DEFAULT_PROGRESS_CALLBACK)
         self.progress = StageProgress(stage)
         self.add_callback(self.progress)
@@ -92,6 +96,12 @@ class DSTTrainer(Trainer):
             super()._save(output_dir, state_dict)
         # A pickle that contains this machine's paths and that nothing reads: it must not be published with the model.
         (Path(output_dir or str(self.args.output_dir)) / TRAINING_ARGS_NAME).unlink(missing_ok=True)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        if self.args.should_save:
+            output = Path(str(self.args.output_dir))
+            publish_state(output / f"checkpoint-{self.state.global_step}" / TRAINER_STATE_NAME, output)
 
     # -- losses -------------------------------------------------------------------------------------------------
 
@@ -237,6 +247,22 @@ class _NewEpoch(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self.clips.set_epoch(int(state.epoch or 0))
+
+
+class _BestCheckpoint(TrainerCallback):
+    """Finds the best checkpoint again when a run goes on: its state on disk names it without its path."""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        best = Path(str(args.output_dir)) / f"checkpoint-{state.best_global_step}"
+        if state.best_global_step and best.is_dir():
+            state.best_model_checkpoint = str(best)
+
+
+def publish_state(path: Path, output: Path) -> None:
+    """Write the trainer's state at ``path`` again, without the place of ``output`` on this machine."""
+    write_json(path, public(json.loads(path.read_text(encoding="utf-8")), output))
 
 
 def label_counts(batch: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -429,7 +429,9 @@ def test_a_folder_that_cannot_be_written_is_one_line(
 def test_nothing_private_is_written(corpus: list[str], tmp_path: Path, in_process: None) -> None:
     """Neither a secret nor where the folders lie, in any file of the folder, checkpoints included."""
     secret, settings = "hf_9tZsecretsecret", ["training.save_strategy=steps", "training.look_steps=0"]
-    settings += [f"training.hub_token={secret}", f"training.output_dir={tmp_path / 'out'}", "training.max_steps=1"]
+    settings += ["training.save_steps=1", "training.eval_strategy=steps", "training.eval_steps=1"]
+    settings += ["training.load_best_model_at_end=true"]
+    settings += [f"training.hub_token={secret}", f"training.output_dir={tmp_path / 'out'}", "training.max_steps=2"]
     settings += [
         "training.accelerator_config={dispatch_batches:false}",
         f"training.run_name={tmp_path}/run of {secret}",
@@ -441,6 +443,8 @@ def test_nothing_private_is_written(corpus: list[str], tmp_path: Path, in_proces
     for path in files:
         content = path.read_bytes()
         assert not [text for text in (*folders, secret) if text.encode() in content], path
+    states = [json.loads(path.read_text()) for path in files if path.name == "trainer_state.json"]
+    assert len(states) == 3 and {state["best_model_checkpoint"] for state in states} <= {"checkpoint-1", "checkpoint-2"}
     given = json.loads((tmp_path / "out" / "results.json").read_text())["settings"]["training"]
     assert "hub_token" not in given and given["output_dir"] == "."
 
