@@ -229,6 +229,8 @@ def sentence(error: BaseException) -> tuple[str, int] | None:
         return text, 1
     if isinstance(error, OSError):
         return text, 1 if error.errno in MACHINE else 2
+    if isinstance(error, RuntimeError) and _raised_in(error).startswith("torch.distributed"):
+        return f"another process of this run has ended; its own message says why ({text})", 1
     if isinstance(error, (ValueError, ImportError, RuntimeError)) and _raised_in(error).startswith(ARGUMENT_CHECKS):
         return f"training: {text}", 2
     if isinstance(error, ImportError) and error.name is not None and not error.name.startswith("prospect_hf"):

@@ -178,6 +178,14 @@ def test_of_the_processes_of_one_run_the_first_takes_the_lock(tmp_path: Path, mo
             pass
 
 
+def test_a_process_whose_run_has_ended_says_so_in_one_line() -> None:
+    code = compile("raise RuntimeError('Connection closed by peer')", "distributed_c10d.py", "exec")
+    with pytest.raises(RuntimeError) as caught:
+        exec(code, {"__name__": "torch.distributed.distributed_c10d"})
+    found = sentence(caught.value)
+    assert found is not None and found[0].startswith("another process of this run has ended") and found[1] == 1
+
+
 def test_of_several_processes_the_first_prints(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
