@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import transformers
 import yaml
+from huggingface_hub import ModelCard
 from job_fixtures import SETTINGS, train
 from job_fixtures import evaluate as main
 from llm_fixtures import Reply, fake_server
@@ -35,6 +36,7 @@ from prospect_hf.evaluation.report.results import read_results
 from prospect_hf.evaluation.score import figures, source_frequencies
 from prospect_hf.evaluation.stamp import baseline_stamp, model_revision, prediction_code_fingerprint
 from prospect_hf.hub.evaluation_entries import hub_entries, model_index, write_entries
+from prospect_hf.hub.front_matter import read_card
 from prospect_hf.jobs.evaluate import write
 from prospect_hf.metrics.catalogue import FIGURES
 from prospect_hf.metrics.counts import plain
@@ -678,6 +680,30 @@ def test_figures_go_to_the_card_of_their_own_weights_alone(tmp_path: Path) -> No
     (model / "README.md").write_text("---\nlicense: mit\n---\n\nText.\n")
     with pytest.raises(UsageError, match=r"results\.json is not about the weights in "):
         write_entries(tmp_path, results, None, model)
+
+
+@pytest.mark.parametrize(
+    "name", ["a\n---\nlicense: mit", "yes", "1.0", "null", "a: b #", "{{ 7 * 7 }}", "a|b", "<b>`x`"]
+)
+def test_names_of_models_and_data_are_data_in_every_entry(tmp_path: Path, name: str) -> None:
+    results = make_results(2, 40)
+    for run in results["runs"]:
+        run["stamp"] |= {"model": name, "data": name, "split": name}
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "model.safetensors").write_bytes(WEIGHTS)
+    (model / "README.md").write_text("---\nlicense: mit\n---\n\nText.\n")
+    for _ in range(2):  # the second time, the entries of the first are replaced
+        write_entries(tmp_path, results, name, model)
+        head, body = read_card(model / "README.md")
+        assert body == "\nText.\n" and list(head) == ["license", "weights_sha256", "model-index"]
+        (index,) = head["model-index"]
+        assert index["name"] == name and {entry["dataset"]["type"] for entry in index["results"]} == {name}
+        assert ModelCard.load(model / "README.md").data.license == "mit"
+    (whole,) = yaml.safe_load((tmp_path / "model-index.yaml").read_text())["model-index"]
+    assert whole["name"] == name
+    entries = yaml.safe_load((model / ".eval_results" / "prospect.yaml").read_text())
+    assert {entry["dataset"]["id"] for entry in entries} == {name}
 
 
 def test_a_card_that_is_not_there_is_named(tmp_path: Path) -> None:
