@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -93,10 +92,10 @@ def load_trained(
 ) -> tuple[Model, DSTSmolVLMProcessor, list[Session]]:
     """The model and processor in a folder of ``scripts/train.py``, and the held-out sessions of its data."""
     # Imported after main() has disabled logging, since importing bitsandbytes logs an irrelevant warning.
-    from prospect_hf.data.arguments import DataArguments
     from prospect_hf.data.corpus import prepare_rows, split_sessions
+    from prospect_hf.evaluation.corpus import data_of
 
-    data = DataArguments(**json.loads((folder / "results.json").read_text())["settings"]["data"])
+    data = data_of(folder, {})
     model = Model.from_pretrained(folder).eval()
     processor = DSTSmolVLMProcessor.from_pretrained(folder)
     reader = FrameReader(Path(str(data.root)), data.frames, processor)

@@ -14,7 +14,7 @@ import signal
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
@@ -25,6 +25,7 @@ from prospect_hf.errors import UsageError
 from prospect_hf.files import sole_writer
 from prospect_hf.jobs.commands import Command
 from prospect_hf.jobs.help import examples, settings_help
+from prospect_hf.machine import first_process, processes
 from prospect_hf.settings import compose, parse
 
 # Where the classes of errors are defined that say in one sentence what cannot be used.
@@ -101,7 +102,25 @@ def run_command(command: Command, argv: Sequence[str], program: str) -> int:
         program: how the command is called, for help and messages.
     """
     _prepare_output()
+    with _output_of_one_process():
+        return _run_command(command, argv, program)
+
+
+@contextmanager
+def _output_of_one_process() -> Iterator[None]:
+    """Of the processes that ``torchrun`` started, the first prints; from the others come errors alone."""
+    if first_process():
+        yield
+        return
+    logging.getLogger().setLevel(logging.ERROR)
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+        yield
+
+
+def _run_command(command: Command, argv: Sequence[str], program: str) -> int:
     try:
+        if processes() > 1 and command.name != "train":
+            raise UsageError(f"{command.name} runs in one process: start it without torchrun.")
         with _sigterm_as_interrupt():
             try:
                 parsed = make_parser(command, program).parse_args(list(argv))
@@ -122,7 +141,7 @@ def run_command(command: Command, argv: Sequence[str], program: str) -> int:
         found = sentence(error)
         if found is None:
             raise
-        print(f"error: {found[0]}", file=sys.stderr)
+        print(f"error{'' if first_process() else ' of another process'}: {found[0]}", file=sys.stderr)
         return found[1]
 
 
@@ -146,7 +165,7 @@ def _run(command: Command, parsed: Namespace) -> int:
 
 def _lock(command: Command, inputs: Mapping[str, Any]) -> AbstractContextManager[None]:
     """The lock on the folder that the job writes to; of several processes of one run, the first takes it."""
-    if command.writes is None or os.environ.get("RANK", "0") != "0":
+    if command.writes is None or not first_process():
         return nullcontext()
     return sole_writer(Path(str(inputs[command.writes].output_dir)))
 
@@ -210,6 +229,8 @@ def sentence(error: BaseException) -> tuple[str, int] | None:
         return text, 1
     if isinstance(error, OSError):
         return text, 1 if error.errno in MACHINE else 2
+    if isinstance(error, RuntimeError) and _raised_in(error).startswith("torch.distributed"):
+        return f"another process of this run has ended; its own message says why ({text})", 1
     if isinstance(error, (ValueError, ImportError, RuntimeError)) and _raised_in(error).startswith(ARGUMENT_CHECKS):
         return f"training: {text}", 2
     if isinstance(error, ImportError) and error.name is not None and not error.name.startswith("prospect_hf"):

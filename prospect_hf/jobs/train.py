@@ -13,6 +13,7 @@ from prospect_hf.data.arguments import DataArguments
 from prospect_hf.data.features import FrameFeatures
 from prospect_hf.data.reader import FrameReader
 from prospect_hf.errors import UsageError
+from prospect_hf.machine import first_process
 from prospect_hf.training.arguments import DSTTrainingArguments, ModelArguments
 from prospect_hf.training.build import build_model, build_processor, freeze_vision
 from prospect_hf.training.result_tables import balance_table, result_table
@@ -35,7 +36,7 @@ def run(model: ModelArguments, data: DataArguments, training: DSTTrainingArgumen
     Args:
         model: which model is trained.
         data: what it learns from.
-        training: how it is trained.
+        training: how it is trained. Of several processes, the first prints, follows the held-out sessions and writes.
         context: what happens when the context is full, in the evaluation after training.
     """
     train(model, data, training, context)
@@ -55,7 +56,9 @@ def train(
     if args.look_steps and model_args.freeze_vision:
         raise UsageError("training.look_steps trains the vision tower and model.freeze_vision forbids it: unset one.")
     transformers.set_seed(args.seed)
-    splits = load_splits(data_args)
+    # The others wait for the first process, which writes the corpus and its rows where they are missing.
+    with args.main_process_first(desc="reading the sessions"):
+        splits = load_splits(data_args)
     print(balance_table(splits.balance))
 
     record = run_record(model_args, data_args, args, splits)
@@ -81,6 +84,8 @@ def train(
     output = Path(str(args.output_dir))
     # Before the free run: an error there must not lose the trained model.
     save(trainer, output)
+    if not first_process():
+        return results  # the rest needs one process, and no other has to wait for it
     results |= evaluate_freely(model, processor, frames, splits, context, progress=not args.disable_tqdm)
     results["seconds"] = time.perf_counter() - started
     write_results(output, model_args, data_args, args, context, results, splits.balance)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from transformers.trainer import TRAINER_STATE_NAME
+
 from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
 from processing_dst_smolvlm import DSTSmolVLMProcessor
 from prospect_hf.data.arguments import DataArguments
@@ -15,10 +17,11 @@ from prospect_hf.data.clips import ClipCollator, ClipDataset
 from prospect_hf.data.features import FrameFeatures, encode_sessions
 from prospect_hf.data.glimpses import GlimpseDataset
 from prospect_hf.data.reader import FrameReader
+from prospect_hf.hub.weights import new_model_files
 from prospect_hf.training.arguments import DSTTrainingArguments
 from prospect_hf.training.resume import Interrupted
 from prospect_hf.training.splits import Splits
-from prospect_hf.training.trainer import DSTTrainer
+from prospect_hf.training.trainer import DSTTrainer, publish_state
 
 logger = logging.getLogger(__name__)
 
@@ -155,6 +158,11 @@ def choose_thresholds(trainer: DSTTrainer) -> dict[str, Any]:
 
 
 def save(trainer: DSTTrainer, folder: Path) -> None:
-    """Save model, processor, remote code and the trainer's state."""
-    trainer.save_model(str(folder))
-    trainer.save_state()
+    """Save model, processor, remote code and the trainer's state, in place of an earlier model and its results."""
+    if not trainer.args.should_save:
+        trainer.save_model(str(folder))  # it writes nothing, but takes part where the weights are gathered
+        return
+    with new_model_files(folder) as temporary:
+        trainer.save_model(str(temporary))
+        trainer.state.save_to_json(str(temporary / TRAINER_STATE_NAME))
+        publish_state(temporary / TRAINER_STATE_NAME, folder)

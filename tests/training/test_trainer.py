@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ from prospect_hf.settings import parse
 from prospect_hf.training import trainer as trainer_module
 from prospect_hf.training.arguments import LOSSES, DSTTrainingArguments
 from prospect_hf.training.checkpoint_files import checkpoints, fault_in_files, fault_in_list
-from prospect_hf.training.trainer import DSTTrainer, head_metrics, label_counts
+from prospect_hf.training.trainer import DSTTrainer, _BestCheckpoint, head_metrics, label_counts
 
 # Labels fall as unevenly as they do: a silent session, one without state labels, a single frame, a busy one.
 SESSIONS = [
@@ -489,3 +490,13 @@ def test_clips_grouped_by_length_are_all_read_in_every_epoch(tmp_path: Path) -> 
         assert sorted(orders[-1]) == list(range(8))
         assert lengths[orders[-1][0]] == max(lengths)  # the longest first, so that memory runs out at once or never
     assert orders[0] == orders[2] != orders[1]
+
+
+def test_a_run_that_goes_on_finds_its_best_checkpoint(tmp_path: Path) -> None:
+    """Its state names the best checkpoint without the folder, which may have been moved meanwhile."""
+    args = SimpleNamespace(output_dir=str(tmp_path))
+    (tmp_path / "checkpoint-2").mkdir()
+    for best, found in ((None, None), (3, None), (2, str(tmp_path / "checkpoint-2"))):
+        state = SimpleNamespace(best_global_step=best, best_model_checkpoint=None)
+        _BestCheckpoint().on_train_begin(args, state, SimpleNamespace())
+        assert state.best_model_checkpoint == found

@@ -33,7 +33,7 @@ from prospect_hf.streaming.demo.app import build_app, launch
 launch(build_app(snapshot_download("{model_id}")), host="0.0.0.0", port=7860)
 '''
 README = """---
-title: {title}
+title: "{title}"
 sdk: gradio
 sdk_version: {gradio}
 python_version: "{python}"
