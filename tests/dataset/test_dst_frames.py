@@ -108,7 +108,7 @@ def test_the_real_records_and_rows_give_these_labels(shared_data: Path, tmp_path
     root = shared_data / "proassist"
     dialogs = load_dst_frames("all", root, cache_dir=tmp_path, dst="align")
     assert {split: label_balance(rows) for split, rows in dialogs.items()} == {
-        "train": balance(18591, 6, 5, (211, 18339, 41), (55, 18536, 0), (71241, 16248, 26920, 0)),
+        "train": balance(18591, 6, 5, (211, 18339, 41), (56, 18535, 0), (71282, 16162, 26965, 0)),
         "validation": balance(532, 1, 1, (17, 511, 4), (4, 528, 0), (2290, 244, 126, 0)),
     }
     prepared = load_dst_frames("all", root, cache_dir=tmp_path, dst="align", form="prepared")

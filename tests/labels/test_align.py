@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from prospect_hf.errors import DataError
-from prospect_hf.labels.align import _monotone, align, parse_segments, similarity
+from prospect_hf.labels.align import NO_MATCH, OUT_OF_ORDER, UNDOES, _monotone, align, matches, similarity
+from prospect_hf.labels.segments import BELOW_SEGMENT, NOT_AFTER_START, START_OR_DONE, parse_segments
 from prospect_hf.labels.spans import span_events
 from prospect_hf.sessions import Step
 from prospect_hf.sources.knowledge import parse_steps
@@ -46,7 +47,7 @@ def test_the_assignment_is_monotone_and_no_other_gains_more(gain: np.ndarray) ->
 
 
 def test_lines_that_are_no_segments_are_left_out() -> None:
-    segments, unusable = parse_segments(
+    segments, left_out = parse_segments(
         "- [0.5s] start\n"
         "[4.0s-6.0s] boil water (ERROR: the kettle is empty)\n"
         "[1.0s-2.5s] fill kettle\n"
@@ -62,7 +63,7 @@ def test_lines_that_are_no_segments_are_left_out() -> None:
         (4.0, 6.0, "boil water", True),
         (7.0, 9.5, "pour tea", False),
     ]
-    assert unusable == 1
+    assert left_out == {BELOW_SEGMENT: 3, START_OR_DONE: 1, NOT_AFTER_START: 1}
 
 
 def test_several_segments_make_one_span_and_a_step_without_one_has_none() -> None:

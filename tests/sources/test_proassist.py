@@ -166,14 +166,19 @@ def test_turns_that_only_queue_past_the_end_are_counted(tmp_path: Path) -> None:
     assert read_sessions(tmp_path, "wtag", "train").beyond_turns == 2
 
 
-def test_turns_are_put_in_order_of_time_and_counted(tmp_path: Path) -> None:
+def test_turns_whose_time_goes_back_keep_their_place_and_are_counted(tmp_path: Path) -> None:
     record = make_record()
     record["conversations"][0]["conversation"].reverse()
     write_corpus(tmp_path, [record])
     report = read_sessions(tmp_path, "wtag", "train")
-    assert report.reordered == 1
-    # At equal times the given order holds.
-    assert [turn.text for turn in report.sessions[0].turns] == ["Fill it.", "I want tea.", "Boil."]
+    assert report.turns_back == 1
+    session = report.sessions[0]
+    assert [turn.text for turn in session.turns] == ["Boil.", "Fill it.", "I want tea."]
+    assert {frame: turn.text for frame, turn in build_timeline(session).turns.items()} == {
+        18: "Boil.",
+        19: "Fill it.",
+        20: "I want tea.",
+    }
 
 
 def test_a_step_id_twice_is_a_step_opened_again_and_a_missing_end_never_completes(tmp_path: Path) -> None:
