@@ -152,5 +152,5 @@ def load_dst_frames(
     )
     builder.download_and_prepare(num_proc=num_proc)
     for line in report_lines(builder.report):
-        logger.info("%s", line)
+        logger.info("%s: %s", form, line)
     return builder.as_dataset()
