@@ -271,7 +271,8 @@ def test_what_was_left_out_is_logged_when_rows_are_built_and_when_they_are_cache
             load(corpus, dst="align", on_error="skip")
         lines = [message for message in caplog.messages if "wtag" in message]
         assert lines[0] == (
-            "dialogs: wtag, train: sessions read: 1; skipped records: 1; turns that go back in time and keep their place: 1; "
+            "dialogs: wtag, train: sessions read: 1; skipped records: 1; "
+            "turns that go back in time and keep their place: 1; "
             "plan steps without a label: 1; annotated segments without a step: 1 of 2 (matches no step: 1); "
             "annotation lines with a time that are no segment: 2 (a negative time: 1, below a segment: 1)."
         )

@@ -143,13 +143,7 @@ def aligned_steps(work: list[str], steps: tuple[Step, ...]) -> tuple[int | None,
     ],
 )
 def test_a_segment_that_fits_no_step_in_order_abstains(work: list[str], assigned: tuple[int | None, ...]) -> None:
-    found = aligned_steps(work, TOY)
-    # Of two segments in the wrong order, either may be the one that abstains, but neither takes the other's step.
-    assert found == assigned or sum(step is None for step in found) == sum(step is None for step in assigned)
-    for text, step in zip(work, found, strict=True):
-        assert step is None or set(text.replace("wheels", "wheel").split()) & {"wheel", "roof", "paint"} <= set(
-            TOY[step].text.lower().replace("wheels", "wheel").split()
-        )
+    assert aligned_steps(work, TOY) == assigned
 
 
 @given(st.permutations(range(5)), st.sampled_from(["Attach the {} to the body.", "Screw the {}.", "Use the {} now."]))
