@@ -136,7 +136,7 @@ def aligned_steps(work: list[str], steps: tuple[Step, ...]) -> tuple[int | None,
         (["attach roof", "attach wheels", "paint"], (None, 0, 2)),
         (["attach roof to body", "attach wheel to body", "paint body"], (None, 0, 2)),
         (["paint body", "attach roof to body", "attach wheel to body"], (None, None, 0)),
-        # Where two segments exclude each other and fit equally well, one of them abstains; neither takes the other's step.
+        # Of two segments that exclude each other and fit equally well, one abstains; neither takes the other's step.
         (["attach wheel", "paint body", "attach roof"], (0, 2, None)),
         (["attach wheel", "attach roof", "attach wheel", "paint"], (0, None, 0, 2)),
         (["attach wheel", "attach wheel", "attach roof"], (0, 0, 1)),
