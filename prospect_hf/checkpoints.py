@@ -35,6 +35,7 @@ def load_trained(folder: Path) -> tuple[DSTSmolVLMForConditionalGeneration, DSTS
         config = read_config(folder)
         if not isinstance(config, DSTSmolVLMConfig):
             raise UsageError(f"{folder} contains a {config.model_type} model; give the folder of a DST-SmolVLM2.")
+        check_weights(folder)
         model, info = DSTSmolVLMForConditionalGeneration.from_pretrained(
             folder, trust_remote_code=False, use_safetensors=True, output_loading_info=True
         )
@@ -62,22 +63,17 @@ def read_config(name: Path | str) -> PreTrainedConfig:
         UsageError: loading the model would read a pickle, another model's weights, or code from the Hub.
         OSError, ValueError: there is no configuration, or it cannot be read.
     """
-    folder = Path(name)
-    if folder.is_dir():
-        if (folder / "adapter_config.json").exists():
-            raise UsageError(
-                f"{name} holds an adapter (adapter_config.json), whose base model would be loaded from elsewhere; merge "
-                "the adapter into its model and save the whole model."
-            )
-        if (folder / "config.json").is_file() and not any(folder.glob("model*.safetensors")):
-            raise UsageError(
-                f"{name} has no weights in model.safetensors, the only kind that is loaded (.bin, .pt and .ckpt files "
-                "are pickles, which can run code); convert them to safetensors."
-            )
+    if (Path(name) / "adapter_config.json").exists():
+        raise UsageError(
+            f"{name} holds an adapter (adapter_config.json), whose base model would be loaded from elsewhere; merge "
+            "the adapter into its model and save the whole model."
+        )
     config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     values = config.to_dict()
     if values.get("transformers_weights") is not None:
-        raise UsageError(f"{name}: config.json has transformers_weights; remove it and name the file model.safetensors.")
+        raise UsageError(
+            f"{name}: config.json has transformers_weights; remove it and name the file model.safetensors."
+        )
     for part in (config, *(getattr(config, part) for part in config.sub_configs)):
         # transformers takes OWNER/NAME for a kernel on the Hub, and would run its code.
         if "/" in (part._attn_implementation or ""):
@@ -86,6 +82,16 @@ def read_config(name: Path | str) -> PreTrainedConfig:
                 "is not run; remove attn_implementation."
             )
     return config
+
+
+def check_weights(name: Path | str) -> None:
+    """Raise ``UsageError`` where a local folder has no weights in safetensors."""
+    folder = Path(name)
+    if folder.is_dir() and not any(folder.glob("model*.safetensors")):
+        raise UsageError(
+            f"{name} has no model.safetensors, the only weights that are loaded: .bin, .pt and .ckpt files are "
+            "pickles, which can run code; convert them."
+        )
 
 
 def cannot_load(name: Path | str, error: Exception) -> UsageError:
@@ -107,4 +113,4 @@ def check_finite(model: torch.nn.Module, folder: Path | str) -> None:
         )
 
 
-__all__ = ["cannot_load", "check_finite", "load_trained", "read_config"]
+__all__ = ["cannot_load", "check_finite", "check_weights", "load_trained", "read_config"]

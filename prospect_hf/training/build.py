@@ -11,7 +11,7 @@ from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImag
 from configuration_dst_smolvlm import DSTSmolVLMConfig
 from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
 from processing_dst_smolvlm import DSTSmolVLMProcessor
-from prospect_hf.checkpoints import cannot_load, check_finite, read_config
+from prospect_hf.checkpoints import cannot_load, check_finite, check_weights, read_config
 from prospect_hf.data.session_rows import SessionRows
 from prospect_hf.errors import UsageError
 from prospect_hf.training.arguments import ModelArguments
@@ -70,6 +70,7 @@ def build_model(
             raise UsageError(f"The model settings cannot be used: {error}") from error
     else:
         config, stock = load_config(model)
+        check_weights(str(model.name_or_path))
         try:
             built, info = DSTSmolVLMForConditionalGeneration.from_pretrained(
                 model.name_or_path,
