@@ -88,14 +88,13 @@ class DSTSmolVLMForConditionalGeneration(SmolVLMForConditionalGeneration):
         ``checkpoint-100`` of two runs, share the latter where their configuration files are equal, so the class of the
         first one is asked to load the second one as well, whatever code lies in it.
         """
-        config = kwargs.get("config")
-        by_auto_model = kwargs.get("trust_remote_code") and isinstance(config, PreTrainedConfig)
-        if by_auto_model and cls.__module__.startswith("transformers_modules."):
-            folder = os.fspath(pretrained_model_name_or_path)
-            if os.path.isdir(folder):
-                own = get_class_from_dynamic_module(config.auto_map["AutoModel"], folder)
-                if own is not cls:
-                    return own.from_pretrained(folder, *model_args, **kwargs)
+        config, folder = kwargs.get("config"), pretrained_model_name_or_path
+        remote = cls.__module__.startswith("transformers_modules.") and kwargs.get("trust_remote_code")
+        # AutoModel gives the configuration; who calls this class by name has chosen it.
+        if remote and isinstance(config, PreTrainedConfig) and os.path.isdir(folder):
+            own = get_class_from_dynamic_module(config.auto_map["AutoModel"], folder)
+            if own is not cls:
+                return own.from_pretrained(folder, *model_args, **kwargs)
         return super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
 
     # -- frames -------------------------------------------------------------------------------------------------
