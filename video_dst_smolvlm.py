@@ -30,6 +30,14 @@ except ImportError:
 TOLERANCE_S = 1e-6
 # Seconds that a URL or a camera may be silent before it counts as lost; a file on disk may take as long as it wants.
 SILENCE_S = 15.0
+# The only schemes of a URL that are opened, and the protocols that what lies there may use in turn: no files.
+SCHEMES = ("http", "https", "rtsp", "rtsps")
+NETWORK = "http,https,httpproxy,rtsp,rtsps,rtp,srtp,udp,tcp,tls,crypto,data"
+# Formats that name other files or hosts to be opened, or are scripts: a file on disk must be the video itself.
+LISTS = {
+    *("applehttp", "avisynth", "concat", "dash", "hls", "image2", "imf", "mlv", "rtsp", "sap", "sdp"),
+    *("vapoursynth", "vobsub", "webm_dash_manifest"),
+}
 # Threads that decode. Where the last pictures of a file are damaged, PyAV drops what its threads still hold without
 # telling: as many pictures at most.
 THREADS = 4
@@ -73,7 +81,8 @@ def sample_video(
     two pictures cannot be told from a whole one.
 
     Args:
-        path_or_url: a file, or a URL that FFmpeg opens, or a device's name with its ``format``.
+        path_or_url: a file, or a URL (http, https, rtsp, rtsps), or a device's name with its ``format``. Text from
+            strangers must be checked before: a file is any that the process may read, a URL any host that it reaches.
         fps: frames per second, above 0.
         format: FFmpeg's name of a device or file format, where it cannot be told from the file (``v4l2``).
         options: FFmpeg's options for this format.
@@ -142,8 +151,17 @@ def without_secrets(source: str) -> str:
 
 
 def _open(name: str, told: str, live: bool, format: str | None, options: dict[str, str] | None) -> Any:
-    # "file:" keeps FFmpeg from reading a colon in a file's name as a protocol.
-    source, timeout = (name, SILENCE_S) if live else (f"file:{name}", None)
+    if live:
+        if format is None:
+            if name.partition("://")[0].lower() not in SCHEMES:
+                raise ValueError(f"{told}: only {', '.join(SCHEMES)} addresses are opened; give one, or a file's path.")
+            options = {"protocol_whitelist": NETWORK, **(options or {})}
+        source, timeout = name, SILENCE_S
+    else:
+        # "file:" keeps FFmpeg from reading a colon in a file's name as a protocol.
+        source, timeout = f"file:{name}", None
+        formats = ",".join(sorted(av.formats_available.difference(LISTS)))
+        options = {"protocol_whitelist": "file", "format_whitelist": formats, **(options or {})}
     try:
         # Titles and places in other encodings than UTF-8 are of no use here, and no reason to refuse a video.
         container = av.open(source, format=format, options=options, timeout=timeout, metadata_errors="replace")
@@ -152,7 +170,11 @@ def _open(name: str, told: str, live: bool, format: str | None, options: dict[st
     except (av.error.InvalidDataError, av.error.EOFError) as error:
         raise ValueError(f"{told}: not a video, or cut off before its header; check or copy the file again.") from error
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise ValueError(f"{told}: cannot be opened as a video ({_reason(error)}).") from error
+        # FFmpeg's answer to a format that is not on its list.
+        hint = ""
+        if isinstance(error, av.error.ArgumentError) and not live:
+            hint = "; playlists and other lists of files are not opened: give the video itself"
+        raise ValueError(f"{told}: cannot be opened as a video ({_reason(error)}){hint}.") from error
     # FFmpeg takes any text for the drawings of a terminal; a cover picture of a song is no video either.
     if container.format.name == "tty" or not _moving(container):
         container.close()

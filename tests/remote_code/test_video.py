@@ -205,6 +205,61 @@ def test_what_is_no_video(tmp_path: Path) -> None:
         next(sample_video("x", format="no-such-format"))
 
 
+def test_a_file_that_names_other_files_is_refused(tmp_path: Path) -> None:
+    """A playlist that somebody uploads must not show another file of this machine."""
+    secret = write_clip(tmp_path / "secret.ts", range(4), Fraction(1, 10))
+    assert len(list(sample_video(secret))) == 1
+    hls = "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{}\n#EXT-X-ENDLIST\n"
+    lists = {
+        "upload.mp4": "ffconcat version 1.0\nfile secret.ts\n",
+        "list.ffconcat": f"ffconcat version 1.0\nfile {secret}\n",
+        "near.m3u8": hls.format("secret.ts"),
+        "far.m3u8": hls.format(secret),
+        "there.m3u8": hls.format("http://127.0.0.1:9/x.ts"),
+        "call.sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n",
+    }
+    for name, text in lists.items():
+        (tmp_path / name).write_text(text)
+        with pytest.raises(ValueError, match="lists of files are not opened: give the video itself"):
+            list(sample_video(tmp_path / name))
+    for number in range(2):
+        numbered(number).save(tmp_path / f"{number}.png")
+    with pytest.raises(ValueError, match="lists of files are not opened"):
+        list(sample_video(tmp_path / "%d.png"))
+
+
+def test_only_addresses_of_the_network_are_opened(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "clip.ts", range(4), Fraction(1, 10))
+    wrappers = ("file://", "cache:file://", "concat:file://", "subfile,,start,0,end,0,,:file://", "async:file://")
+    for source in (*(f"{wrapper}{clip}" for wrapper in wrappers), "tcp://127.0.0.1:9", "pipe://0", "data://a/b,c"):
+        with pytest.raises(ValueError, match="only http, https, rtsp, rtsps addresses are opened"):
+            list(sample_video(source))
+
+
+def test_what_lies_at_an_address_names_no_file_of_this_machine(tmp_path: Path) -> None:
+    """A playlist on a server: its pictures come from servers, never from this disk."""
+    clip = write_clip(tmp_path / "clip.ts", range(4), Fraction(1, 10))
+    (tmp_path / "site").mkdir()
+    shutil.copy(clip, tmp_path / "site")
+    hls = "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{}\n#EXT-X-ENDLIST\n"
+    (tmp_path / "site" / "good.m3u8").write_text(hls.format("clip.ts"))
+    (tmp_path / "site" / "bad.m3u8").write_text(hls.format(f"file://{clip}"))
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *given: object) -> None:
+            super().__init__(*given, directory=str(tmp_path / "site"))
+
+        def log_message(self, *_: object) -> None: ...
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        assert len(list(sample_video(f"{address}/good.m3u8"))) == 1
+        with pytest.raises(ValueError, match=r"bad\.m3u8: "):
+            list(sample_video(f"{address}/bad.m3u8"))
+        server.shutdown()
+
+
 def test_a_cover_picture_is_no_video(tmp_path: Path) -> None:
     with av.open(str(tmp_path / "song.m4a"), "w", format="mp4") as container:
         stream = container.add_stream("mjpeg", rate=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -22,6 +23,7 @@ pytest.importorskip("av", reason="PyAV is not installed (extra stream)")
 
 import browser
 from browser import open_browser
+from hostile_fixtures import change_json, poison
 from model_fixtures import picture, small_processor
 from PIL import Image
 from stream_fixtures import talkative_model
@@ -58,6 +60,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     talkative_model().save_pretrained(path)
     small_processor().save_pretrained(path)
     return path
+
+
+def test_the_demo_runs_no_code_of_its_folder(folder: Path, tmp_path: Path) -> None:
+    hostile = Path(shutil.copytree(folder, tmp_path / "model"))
+    poison(hostile, tmp_path / "it ran")
+    assert type(demo.Demo(str(hostile)).model) is type(talkative_model())
+    change_json(hostile / "config.json", model_type="evil")
+    with pytest.raises(UsageError, match="code of its own, which never happens"):
+        demo.Demo(str(hostile))
+    assert not (tmp_path / "it ran").exists()
 
 
 @pytest.fixture
