@@ -7,10 +7,8 @@ holds the arguments that it was made from, so that a corpus of the same argument
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -25,6 +23,7 @@ from prospect_hf.simulator.flavours import FLAVOURS
 from prospect_hf.simulator.render import encode_jpeg, render
 from prospect_hf.simulator.scene import FPS, GENERATOR_VERSION, Episode, SceneConfig, seconds
 from prospect_hf.simulator.script import simulate
+from prospect_hf.workers import worker_pool
 
 SPLITS = ("train", "val", "test")
 MARKER = "simulator.json"
@@ -178,8 +177,7 @@ def _written(jobs: Sequence[_Job], write: partial[_Written]) -> Iterator[Iterato
     if workers == 1 or len(jobs) < POOL_PAYS_FROM:
         yield map(write, jobs)
         return
-    # Spawned, not forked: the caller may hold threads (torch, arrow) that a fork would leave half-copied.
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with worker_pool(workers) as pool:
         yield pool.map(write, jobs, chunksize=4)
 
 
