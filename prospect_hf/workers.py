@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+from contextlib import contextmanager, suppress
 from multiprocessing import active_children, get_context, parent_process
 from typing import Any
+
+FORGET_S = 5.0  # seconds that are waited for the pool's thread
 
 
 @contextmanager
@@ -30,11 +33,27 @@ def worker_pool(
                 pool.submit(int)  # a process is started for each task while none is idle
         yield pool
     except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for worker in active_children():
-            worker.terminate()
+        try:
+            _forget_what_waits(pool)
+        finally:
+            for worker in active_children():
+                worker.terminate()
         raise
     pool.shutdown()
+
+
+def _forget_what_waits(pool: ProcessPoolExecutor) -> None:
+    """Cancel the tasks that have not begun.
+
+    The pool's own thread does so. It must have done it before the workers end: a pool that loses its workers sets an
+    error on every task that it still knows, and of one that its caller has cancelled this prints a traceback.
+    """
+    with suppress(BrokenExecutor):
+        last = pool.submit(int)
+        pool.shutdown(wait=False, cancel_futures=True)
+        until = time.monotonic() + FORGET_S
+        while not (last.running() or last.done()) and time.monotonic() < until:
+            time.sleep(0.01)
 
 
 def _begin(begin: Callable[..., object] | None, given: tuple[Any, ...]) -> None:

@@ -7,16 +7,20 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing import active_children
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from prospect_hf import workers
 from prospect_hf.workers import worker_pool
 
 PARENT = """
 import os, signal, time
 from prospect_hf.jobs import command
 from prospect_hf.jobs.commands import Command
+from prospect_hf import workers
 from prospect_hf.workers import worker_pool
 
 def sleep(seconds):
@@ -73,3 +77,22 @@ def test_a_worker_gets_no_ctrl_c_even_while_it_starts() -> None:
     with worker_pool(1) as pool:
         assert signal.SIGINT in pool.submit(blocked).result(60)
         assert signal.SIGINT not in blocked()
+
+
+def test_a_pool_that_is_left_forgets_what_waits_before_its_workers_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else its thread may print a traceback, if a worker ends while it sends a result."""
+    known: list[int] = []
+
+    def ending() -> list[Any]:
+        known.append(len(manager.pending_work_items))
+        return active_children()
+
+    monkeypatch.setattr(workers, "active_children", ending)
+    with pytest.raises(KeyboardInterrupt), worker_pool(2) as pool:
+        waiting = [pool.submit(time.sleep, 0.001) for _ in range(5000)]
+        waiting[0].result()
+        manager = pool._executor_manager_thread
+        for task in waiting:
+            task.cancel()
+        raise KeyboardInterrupt
+    assert len(known) == 1 and known[0] <= 4

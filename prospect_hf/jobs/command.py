@@ -55,7 +55,7 @@ ARGUMENT_CHECKS = (
 )
 # Of the machine and not of what was asked for.
 MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
-NOISY = ("httpx", "httpx2", "datasets", "hydra", "openai", "sentence_transformers", "absl")
+NOISY = ("httpx", "httpx2", "datasets", "hydra", "openai", "sentence_transformers", "absl", "torch")
 
 
 class OneSentenceParser(ArgumentParser):
