@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from prospect_hf.errors import UsageError
-from prospect_hf.files import write_json
+from prospect_hf.files import sole_writer, write_json
 from prospect_hf.frames.store import write_frames
 from prospect_hf.progress import Progress
 from prospect_hf.simulator.flavours import FLAVOURS
@@ -79,9 +79,36 @@ def write_corpus(
     The same arguments give the same bytes, whatever the number of processors. Recording i of a split does not depend
     on how many follow it, and all views of a recording lie in its split.
 
-    Raises ``UsageError`` for unknown sources or splits, counts below 1, and a folder that holds a corpus of another
-    origin, which would be overwritten.
+    Raises ``UsageError`` for unknown sources or splits, counts below 1, a folder that another process is writing, and
+    one that holds a corpus of another origin, which would be overwritten.
     """
+    with sole_writer(root):
+        return _write_corpus(root, sources, recordings, seed, scene, views, progress)
+
+
+def ensure_corpus(
+    root: Path, sources: Sequence[str], recordings: Mapping[str, int], seed: int, scene: SceneConfig
+) -> None:
+    """Write the corpus of these arguments unless it is there; of several processes, one writes and the others wait.
+
+    Raises ``UsageError`` like ``write_corpus``.
+    """
+    if corpus_is_current(root, sources, recordings, seed, scene):
+        return
+    with sole_writer(root, wait=True):
+        if not corpus_is_current(root, sources, recordings, seed, scene):
+            _write_corpus(root, sources, recordings, seed, scene, views=1, progress=True)
+
+
+def _write_corpus(
+    root: Path,
+    sources: Sequence[str],
+    recordings: Mapping[str, int],
+    seed: int,
+    scene: SceneConfig,
+    views: int,
+    progress: bool,
+) -> CorpusReport:
     recipe = _recipe(sources, recordings, seed, scene, views)
     _check_folder(root, sources)
     write_json(root / MARKER, {**recipe, "finished": False})
