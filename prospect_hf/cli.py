@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from prospect_hf import __version__
-from prospect_hf.jobs.command import run_command
 from prospect_hf.jobs.commands import COMMANDS, Command
 from prospect_hf.settings import choices_of
 from prospect_hf.settings_schema import read_settings
@@ -33,6 +32,11 @@ def main(argv: Sequence[str] | None = None, program: str | None = None) -> int:
         program, given = f"{program or 'prospect evaluate'} {given[1]}", given[1:]
     name = given[0] if given else ""
     if name in COMMANDS:
+        try:
+            from prospect_hf.jobs.command import run_command  # here, so that Ctrl-C during the import is no traceback
+        except KeyboardInterrupt:
+            print("stopped", file=sys.stderr)
+            return 1
         return run_command(COMMANDS[name], given[1:], program or f"prospect {name}")
     if name in ("-V", "--version"):
         print(f"prospect-hf {__version__}")

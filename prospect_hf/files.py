@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from prospect_hf.errors import UsageError
+
+PARTIAL = re.compile(r"\.\d+-[0-9a-f]{8}\.partial$")
+STALE_S = 3600  # longer than any write takes between two of its steps
 
 
 def temporary_path(path: Path) -> Path:
@@ -36,6 +41,9 @@ def replacing(path: Path) -> Iterator[Path]:
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk is told without a name
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -64,23 +72,39 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def remove_stale(folder: Path) -> None:
+    """Remove what killed processes were writing below ``folder``: temporary files and folders that nobody has touched
+    for ``STALE_S`` seconds."""
+    for path in folder.rglob("*.partial"):
+        with suppress(FileNotFoundError):  # renamed or removed at this moment
+            if PARTIAL.search(path.name) and time.time() - path.stat().st_mtime > STALE_S:
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink()
+
+
 @contextmanager
-def sole_writer(folder: Path) -> Iterator[None]:
+def sole_writer(folder: Path, wait: bool = False) -> Iterator[None]:
     """Hold the right to write to ``folder``: two runs in one folder would mix their results and weights.
 
     The lock file lies beside the folder, so that it is never published with it. The system frees the lock of a process
-    that ends, however it ends.
+    that ends, however it ends. What a killed process was writing is removed.
+
+    Args:
+        wait: until another process that holds it is done.
 
     Raises:
-        UsageError: another process holds it.
+        UsageError: another process holds it, without ``wait``.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.parent / f".{folder.name}.lock", timeout=0)
+    lock = FileLock(folder.parent / f".{folder.name}.lock", timeout=-1 if wait else 0)
     try:
         lock.acquire()
     except Timeout:
         raise UsageError(f"another run is writing to {folder}: wait for it, or give another output_dir.") from None
     try:
+        remove_stale(folder)
         yield
     finally:
         lock.release()

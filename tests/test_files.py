@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -98,3 +99,37 @@ def test_a_process_that_is_killed_frees_its_folder(tmp_path: Path, repository: P
     holder.wait()
     with sole_writer(tmp_path / "out"):
         assert not (tmp_path / "out").exists()  # nothing is put into the folder itself
+
+
+def test_what_killed_processes_were_writing_is_removed_by_the_next_writer(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    stale, fresh, mine = (
+        folder / "a" / temporary_path(Path("x")).name,
+        temporary_path(folder / "y"),
+        folder / "z.partial",
+    )
+    stale_folder = temporary_path(folder / "state")
+    for path in (stale, fresh, mine, stale_folder / "file"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("half")
+    for path in (stale, mine, stale_folder):
+        os.utime(path, (0, 0))
+    with sole_writer(folder):
+        pass
+    assert sorted(path.name for path in folder.rglob("*")) == sorted(["a", fresh.name, "z.partial"])
+
+
+def test_a_writer_may_wait_for_the_other(tmp_path: Path) -> None:
+    order: list[str] = []
+
+    def second() -> None:
+        with sole_writer(tmp_path / "out", wait=True):
+            order.append("second")
+
+    with sole_writer(tmp_path / "out"):
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join(0.3)
+        order.append("first")
+    thread.join(10)
+    assert order == ["first", "second"]

@@ -15,8 +15,9 @@ from prospect_hf.data.session_rows import SessionRows, iter_sessions
 from prospect_hf.dataset.dst_frames import load_dst_frames
 from prospect_hf.dataset.input_files import Form
 from prospect_hf.errors import UsageError
+from prospect_hf.files import remove_stale
 from prospect_hf.settings import parse
-from prospect_hf.simulator.corpus import corpus_is_current, write_corpus
+from prospect_hf.simulator.corpus import ensure_corpus
 from prospect_hf.simulator.scene import SceneConfig
 
 logger = logging.getLogger(__name__)
@@ -38,11 +39,11 @@ def prepare_rows(data: DataArguments) -> list[LoadedRows]:
         DataError: a record is invalid, or no usable record is left.
     """
     root = Path(str(data.root))
+    remove_stale(Path(data.cache_dir))
     if data.name == "simulated":
         ranges = {name: tuple(value) if isinstance(value, list) else value for name, value in data.scene.items()}
         scene = parse(SceneConfig, ranges, "data.scene")
-        if not corpus_is_current(root, data.sources, data.recordings, data.seed, scene):
-            write_corpus(root, data.sources, data.recordings, data.seed, scene)
+        ensure_corpus(root, data.sources, data.recordings, data.seed, scene)
     elif not (root / "processed_data").is_dir():
         raise UsageError(f"data.root={root} has no subfolder processed_data; set data.root to ProAssist's root folder.")
     settings: dict[str, Any] = {

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 
 import torch
@@ -28,6 +24,7 @@ from prospect_hf.evaluation.free_running import chunks, follow_batch
 from prospect_hf.evaluation.predictions import Prediction, PredictionStore
 from prospect_hf.evaluation.teacher_forced import teacher_forced
 from prospect_hf.progress import Progress
+from prospect_hf.workers import worker_pool
 from tracking_dst_smolvlm import Tracking
 
 
@@ -82,23 +79,15 @@ class Run:
 def workers(model_folder: Path, processes: int) -> Iterator[ProcessPoolExecutor | None]:
     """A pool of processes that each load the model; None for one process, which then evaluates in this process.
 
-    The processes share the cores evenly. If the block raises, the workers are terminated.
+    The processes share the cores evenly. If the block raises, the workers are terminated: a batch may take hours, and
+    finished sessions are already on disk.
     """
     if processes == 1:
         yield None
         return
     threads = max(torch.get_num_threads() // processes, 1)
-    pool = ProcessPoolExecutor(
-        processes, mp_context=get_context("spawn"), initializer=_begin, initargs=(model_folder, threads)
-    )
-    try:
+    with worker_pool(processes, _begin, model_folder, threads) as pool:
         yield pool
-    except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for worker in active_children():  # a running batch may take hours, and finished sessions are already on disk
-            worker.terminate()
-        raise
-    pool.shutdown()
 
 
 def predict_missing(
@@ -152,19 +141,9 @@ _loaded: list[tuple[DSTSmolVLMForConditionalGeneration, DSTSmolVLMProcessor]] = 
 
 
 def _begin(model_folder: Path, threads: int) -> None:
-    # Without this, a worker would continue after its parent was killed.
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent alone handles it
     torch.set_num_threads(threads)
     transformers.logging.disable_progress_bar()
     _loaded.append(load_trained(model_folder))
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 def _work(run: Run, sessions: list[SessionRows]) -> int:

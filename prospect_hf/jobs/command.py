@@ -6,7 +6,6 @@ be used. An error that no rule below knows is a fault of this package and keeps 
 
 from __future__ import annotations
 
-import errno
 import io
 import logging
 import os
@@ -25,6 +24,7 @@ from prospect_hf.errors import UsageError
 from prospect_hf.files import sole_writer
 from prospect_hf.jobs.commands import Command
 from prospect_hf.jobs.help import examples, settings_help
+from prospect_hf.jobs.system_errors import system_sentence
 from prospect_hf.machine import first_process, processes
 from prospect_hf.settings import compose, parse
 
@@ -54,9 +54,7 @@ ARGUMENT_CHECKS = (
     "torch.utils.data",
     "torch.optim",
 )
-# Of the machine and not of what was asked for.
-MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
-NOISY = ("httpx", "httpx2", "datasets", "hydra", "openai", "sentence_transformers", "absl")
+NOISY = ("httpx", "httpx2", "datasets", "hydra", "openai", "sentence_transformers", "absl", "torch")
 
 
 class OneSentenceParser(ArgumentParser):
@@ -176,6 +174,13 @@ def _load(path: str) -> Any:
 
 
 def _prepare_output() -> None:
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if vars(sys)[name] is None:  # closed: the next file that is opened would get its number, and its output
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            if nowhere != number:
+                os.dup2(nowhere, number)
+                os.close(nowhere)
+            setattr(sys, name, os.fdopen(number, "w", encoding="utf-8", closefd=False))
     for output in (sys.stdout, sys.stderr):
         if isinstance(output, io.TextIOWrapper):
             # A console that cannot show a character shows its code: no run ends because of an arrow in a plan.
@@ -221,6 +226,9 @@ def sentence(error: BaseException) -> tuple[str, int] | None:
     top = module.partition(".")[0]
     if module in REFUSALS or top in REFUSALS:
         return text, 2
+    of_system = system_sentence(error)
+    if of_system is not None:
+        return of_system
     if top in LIBRARIES:
         return f"{LIBRARIES[top]}: {text}", 2
     if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
@@ -228,7 +236,7 @@ def sentence(error: BaseException) -> tuple[str, int] | None:
     if isinstance(error, FloatingPointError):  # the trainer's: a loss that is not finite
         return text, 1
     if isinstance(error, OSError):
-        return text, 1 if error.errno in MACHINE else 2
+        return text, 2
     if isinstance(error, RuntimeError) and _raised_in(error).startswith("torch.distributed"):
         return f"another process of this run has ended; its own message says why ({text})", 1
     if isinstance(error, (ValueError, ImportError, RuntimeError)) and _raised_in(error).startswith(ARGUMENT_CHECKS):

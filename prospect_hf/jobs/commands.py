@@ -184,6 +184,16 @@ def _demo(parser: ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to serve at (default: this machine only)")
     parser.add_argument("--port", type=int, default=7860, help="port to serve at (default: 7860)")
     parser.add_argument("--space", type=Path, metavar="FOLDER", help="write the files of a Space and serve nothing")
+    parser.add_argument(
+        "--streams", type=int, default=8, metavar="N", help="visitors who follow a video at the same time (default: 8)"
+    )
+    parser.add_argument("--minutes", type=float, default=30, help="the longest that a stream may run (default: 30)")
+    parser.add_argument(
+        "--video-minutes", type=float, default=60, metavar="MINUTES", help="of a video that are followed (default: 60)"
+    )
+    parser.add_argument(
+        "--upload-mb", type=int, default=500, metavar="MB", help="the largest upload, in megabytes (default: 500)"
+    )
 
 
 DEMO = Command(

@@ -7,10 +7,8 @@ holds the arguments that it was made from, so that a corpus of the same argument
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -18,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from prospect_hf.errors import UsageError
-from prospect_hf.files import write_json
+from prospect_hf.files import sole_writer, write_json
 from prospect_hf.frames.store import write_frames
 from prospect_hf.progress import Progress
 from prospect_hf.simulator.flavours import FLAVOURS
 from prospect_hf.simulator.render import encode_jpeg, render
 from prospect_hf.simulator.scene import FPS, GENERATOR_VERSION, Episode, SceneConfig, seconds
 from prospect_hf.simulator.script import simulate
+from prospect_hf.workers import worker_pool
 
 SPLITS = ("train", "val", "test")
 MARKER = "simulator.json"
@@ -80,9 +79,36 @@ def write_corpus(
     The same arguments give the same bytes, whatever the number of processors. Recording i of a split does not depend
     on how many follow it, and all views of a recording lie in its split.
 
-    Raises ``UsageError`` for unknown sources or splits, counts below 1, and a folder that holds a corpus of another
-    origin, which would be overwritten.
+    Raises ``UsageError`` for unknown sources or splits, counts below 1, a folder that another process is writing, and
+    one that holds a corpus of another origin, which would be overwritten.
     """
+    with sole_writer(root):
+        return _write_corpus(root, sources, recordings, seed, scene, views, progress)
+
+
+def ensure_corpus(
+    root: Path, sources: Sequence[str], recordings: Mapping[str, int], seed: int, scene: SceneConfig
+) -> None:
+    """Write the corpus of these arguments unless it is there; of several processes, one writes and the others wait.
+
+    Raises ``UsageError`` like ``write_corpus``.
+    """
+    if corpus_is_current(root, sources, recordings, seed, scene):
+        return
+    with sole_writer(root, wait=True):
+        if not corpus_is_current(root, sources, recordings, seed, scene):
+            _write_corpus(root, sources, recordings, seed, scene, views=1, progress=True)
+
+
+def _write_corpus(
+    root: Path,
+    sources: Sequence[str],
+    recordings: Mapping[str, int],
+    seed: int,
+    scene: SceneConfig,
+    views: int,
+    progress: bool,
+) -> CorpusReport:
     recipe = _recipe(sources, recordings, seed, scene, views)
     _check_folder(root, sources)
     write_json(root / MARKER, {**recipe, "finished": False})
@@ -178,8 +204,7 @@ def _written(jobs: Sequence[_Job], write: partial[_Written]) -> Iterator[Iterato
     if workers == 1 or len(jobs) < POOL_PAYS_FROM:
         yield map(write, jobs)
         return
-    # Spawned, not forked: the caller may hold threads (torch, arrow) that a fork would leave half-copied.
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with worker_pool(workers) as pool:
         yield pool.map(write, jobs, chunksize=4)
 
 

@@ -1,12 +1,7 @@
-"""Missing predictions: only those are made, a worker that dies is a sentence, workers do not outlive their parent."""
+"""Missing predictions: only those are made, a worker that dies is a sentence."""
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -71,48 +66,3 @@ def test_a_worker_that_was_killed_is_a_sentence(tmp_path: Path) -> None:
 def test_one_process_needs_no_other(tmp_path: Path) -> None:
     with workers(tmp_path, 1) as pool:
         assert pool is None
-
-
-CHILD = """
-import sys
-from pathlib import Path
-from prospect_hf.evaluation import runs
-
-def begin(folder, threads):
-    runs.threading.Thread(target=runs._end_with_parent, daemon=True).start()
-
-runs._begin = begin
-
-def sleep(seconds):
-    import os, time
-    print(os.getpid(), flush=True)
-    time.sleep(seconds)
-
-if __name__ == "__main__":
-    with runs.workers(Path("."), 2) as pool:
-        list(pool.map(sleep, [60, 60]))
-"""
-
-
-def alive(process: int) -> bool:
-    status = Path(f"/proc/{process}/status")
-    return status.exists() and "zombie" not in status.read_text()
-
-
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="looks at processes as Linux lists them")
-@pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGINT])
-def test_workers_do_not_outlive_their_parent(tmp_path: Path, kind: signal.Signals, repository: Path) -> None:
-    (tmp_path / "child.py").write_text(CHILD)
-    environment = {**os.environ, "PYTHONPATH": str(repository), "OMP_NUM_THREADS": "1"}
-    parent = subprocess.Popen(
-        [sys.executable, "child.py"], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    )
-    assert parent.stdout is not None
-    pids = [int(parent.stdout.readline()) for _ in range(2)]
-    assert all(alive(pid) for pid in pids)
-    parent.send_signal(kind)
-    parent.wait(30)
-    until = time.monotonic() + 30
-    while any(alive(pid) for pid in pids) and time.monotonic() < until:
-        time.sleep(0.1)
-    assert not any(alive(pid) for pid in pids)

@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import math
+import threading
 from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy.typing as npt
 import pytest
 
 from prospect_hf.errors import UsageError
+from prospect_hf.files import sole_writer
 from prospect_hf.frames.store import FrameStore
 from prospect_hf.simulator import (
     FLAVOURS,
@@ -26,6 +28,7 @@ from prospect_hf.simulator import (
     simulate,
     write_corpus,
 )
+from prospect_hf.simulator.corpus import ensure_corpus
 from prospect_hf.simulator.flavours import COLOURS, SHAPES
 from prospect_hf.simulator.scene import UNITS, Point, seconds
 
@@ -348,3 +351,20 @@ def test_unknown_names_and_empty_splits_are_refused(tmp_path: Path) -> None:
     for sources, recordings in ((["youcook"], {"train": 1}), (["wtag"], {"train": 0}), (["wtag"], {"dev": 1})):
         with pytest.raises(UsageError):
             write_corpus(tmp_path, sources, recordings, 7, SceneConfig(), progress=False)
+
+
+def test_two_corpora_are_not_mixed_in_one_folder(tmp_path: Path) -> None:
+    """While one is written another is refused; who needs a corpus waits for it, and writes it where it is another."""
+    root = tmp_path / "corpus"
+    waiting = threading.Thread(target=ensure_corpus, args=(root, ["wtag"], {"test": 1}, 0, SceneConfig()))
+    with sole_writer(root):
+        with pytest.raises(UsageError, match="another run is writing to .*corpus"):
+            write_corpus(root, ["wtag"], {"test": 1}, 1, SceneConfig(), progress=False)
+        waiting.start()
+        waiting.join(0.5)
+        assert waiting.is_alive() and not root.exists()
+    waiting.join(30)
+    assert corpus_is_current(root, ["wtag"], {"test": 1}, 0, SceneConfig())
+    written = (root / "simulator.json").stat().st_mtime_ns
+    ensure_corpus(root, ["wtag"], {"test": 1}, 0, SceneConfig())
+    assert (root / "simulator.json").stat().st_mtime_ns == written

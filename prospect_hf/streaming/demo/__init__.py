@@ -1,5 +1,11 @@
 """The demo in a browser; it needs gradio (extra ``demo``)."""
 
-from prospect_hf.streaming.demo.app import build_app, launch, write_space
+import os
 
-__all__ = ["build_app", "launch", "write_space"]
+from prospect_hf.extras import missing
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
+try:
+    import gradio as gradio
+except ImportError as error:
+    raise missing("The demo", "gradio", "demo") from error

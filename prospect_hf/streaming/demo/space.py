@@ -13,6 +13,7 @@ import modeling_dst_smolvlm
 import prospect_hf
 from prospect_hf.errors import UsageError
 from prospect_hf.files import write_text
+from prospect_hf.streaming.demo.limits import Limits
 
 PYTHON = "3.11"
 # What a Space runs on, for requirements that not every machine has.
@@ -29,8 +30,11 @@ APP = '''"""The demo of {model_id}."""
 from huggingface_hub import snapshot_download
 
 from prospect_hf.streaming.demo.app import build_app, launch
+from prospect_hf.streaming.demo.limits import Limits
 
-launch(build_app(snapshot_download("{model_id}")), host="0.0.0.0", port=7860)
+# What one visitor may take.
+limits = {limits}
+launch(build_app(snapshot_download("{model_id}"), limits), host="0.0.0.0", port=7860)
 '''
 README = """---
 title: "{title}"
@@ -48,8 +52,13 @@ to speak and which steps have moved.
 """
 
 
-def write_space(folder: Path, model_id: str) -> list[Path]:
+def write_space(folder: Path, model_id: str, limits: Limits | None = None) -> list[Path]:
     """Write a Space that shows the model ``model_id`` of the Hub: its files and the code of this package.
+
+    Args:
+        folder: where the files are written.
+        model_id: ``OWNER/NAME``.
+        limits: what one visitor may take; by default those of ``Limits``.
 
     Returns:
         The paths of its files and folders.
@@ -61,7 +70,7 @@ def write_space(folder: Path, model_id: str) -> list[Path]:
         raise UsageError(f"{model_id!r} is no model of the Hub: give OWNER/NAME.")
     title = model_id.split("/")[1]
     texts = {
-        "app.py": APP.format(model_id=model_id),
+        "app.py": APP.format(model_id=model_id, limits=limits or Limits()),
         "requirements.txt": "".join(f"{line}\n" for line in requirements("demo")),
         "README.md": README.format(model_id=model_id, title=title, gradio=version("gradio"), python=PYTHON),
     }

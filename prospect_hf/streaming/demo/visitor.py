@@ -10,10 +10,9 @@ import shutil
 import tempfile
 import threading
 import time
-import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from context_dst_smolvlm import StreamError
 from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
 from processing_dst_smolvlm import DSTSmolVLMProcessor, one_line
 from prospect_hf.errors import DataError, UsageError
+from prospect_hf.streaming.demo.limits import Limits
 from prospect_hf.streaming.frame_sources import SourceFrame, video_frames
 from prospect_hf.streaming.pace import LivePace
 from prospect_hf.streaming.thumbnails import ThumbnailStrip
@@ -34,6 +34,31 @@ CAMERA_S = 30.0  # seconds without a picture after which a camera counts as lost
 SHOW_EVERY_S = 0.15  # seconds between two views of a running stream
 WORDS_SHOWN = 100  # utterances on the page; the trace has all of them
 FPS_OVER = 40  # the speed is measured over this many frames
+END_S = 10.0  # seconds within which a stream ends that is replaced by the next one
+PLACE_S = 3.0  # seconds that a new stream waits for the place of one whose visitor has just left
+
+
+@dataclass
+class Shared:
+    """What all visitors share.
+
+    Args:
+        model, processor: from the same folder.
+        name: the model's, written to the trace.
+        folder: where visitors' folders are made.
+        limits: what one visitor may take.
+        lock: held while the model computes.
+    """
+
+    model: DSTSmolVLMForConditionalGeneration
+    processor: DSTSmolVLMProcessor
+    name: str
+    folder: Path
+    limits: Limits = field(default_factory=Limits)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.places = threading.Semaphore(self.limits.streams)
 
 
 @dataclass(frozen=True)
@@ -98,23 +123,21 @@ class Visitor:
     """One open page: at most one running stream, its pending questions and the newest picture of the camera.
 
     Args:
-        model, processor: from the same folder.
-        model_name: written to the trace.
-        lock: held while the model computes; shared by all visitors.
+        shared: what all visitors share.
+
+    Attributes:
+        seen: reading of the clock, in seconds, when the page was last known to be open.
+        files: the visitor's files outside ``folder``: uploads, and copies that the page offers.
     """
 
-    def __init__(
-        self,
-        model: DSTSmolVLMForConditionalGeneration,
-        processor: DSTSmolVLMProcessor,
-        model_name: str,
-        lock: threading.Lock,
-    ) -> None:
-        self.model, self.processor, self.model_name, self.lock = model, processor, model_name, lock
-        self.folder = Path(tempfile.mkdtemp(prefix="prospect_hf_demo_"))
-        weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
+    def __init__(self, shared: Shared) -> None:
+        self.shared = shared
+        self.folder: Path | None = None
+        self.files: set[Path] = set()
+        self.seen = time.monotonic()
         self.stopping = False
         self._busy = threading.Lock()
+        self._running: Generator[Shown, None, None] | None = None
         self._questions: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._changed = threading.Condition()  # guards the two below and `stopping`
         self._picture: tuple[float, Image.Image] | None = None
@@ -130,6 +153,23 @@ class Visitor:
         with self._changed:
             self.stopping = True
             self._changed.notify_all()
+
+    def end(self, most_s: float = END_S) -> bool:
+        """End the stream, also one that nobody asks for its next view; whether it has ended within ``most_s``."""
+        deadline = time.monotonic() + most_s
+        while self.running and time.monotonic() < deadline:
+            self.stop()
+            running = self._running
+            if running is not None:
+                with suppress(ValueError):  # it is at work on a frame, and ends after it
+                    running.close()
+            time.sleep(0.02)
+        return not self.running
+
+    def remove_folder(self) -> None:
+        """Remove what the visitor's streams wrote."""
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def ask(self, question: str) -> None:
         """Add a user text to the next frame.
@@ -151,37 +191,50 @@ class Visitor:
             self._changed.notify_all()
 
     def follow(self, asked: Settings) -> Iterator[Shown]:
-        """Follow the video or the camera.
+        """Follow the video or the camera; a stream of this page that is still running is ended first.
 
         Yields:
             The same object each time, with its current content; the last time with ``files``.
 
         Raises:
-            UsageError, StreamError: the settings cannot be used, or a stream is running. Later errors go to
+            UsageError, StreamError: the settings cannot be used, or all places are taken. Later errors go to
                 ``message``, and the trace keeps the frames that were processed before.
         """
-        if not self._busy.acquire(blocking=False):
-            raise UsageError("This page follows a video already: stop it first.")
-        try:
+        ended = self.end()
+        with ExitStack() as held:
+            if not ended or not self._busy.acquire(blocking=False):
+                raise UsageError("The stream before this one has not ended yet: press Start again in a moment.")
+            held.callback(self._busy.release)
+            places, streams = self.shared.places, self.shared.limits.streams
+            if not places.acquire(timeout=PLACE_S):
+                raise UsageError(f"All {streams} places are taken: try again in a few minutes.")
+            held.callback(places.release)
             with self._changed:
                 self.stopping, self._picture, self._dropped = False, None, 0
             while not self._questions.empty():
                 self._questions.get()
-            yield from self._follow(asked)
-        finally:
-            self._busy.release()
+            self._running = self._holding(held, asked)
+            yield from self._running
 
-    def _follow(self, asked: Settings) -> Iterator[Shown]:
+    def _holding(self, held: ExitStack, asked: Settings) -> Generator[Shown, None, None]:
+        """The views of a stream; ``held`` is given back when it ends or is closed, whoever closes it."""
+        with held:
+            yield from self._follow(asked)
+
+    def _follow(self, asked: Settings) -> Generator[Shown, None, None]:
         plan = [one_line(line) for line in asked.plan.splitlines() if one_line(line)]
         if not plan:
             raise UsageError("The plan is empty: write at least one step.")
         if not asked.camera and asked.video is None:
             raise UsageError("There is no video yet: choose a file.")
         name = "camera" if asked.video is None or asked.camera else Path(asked.video).name
-        with self.lock:
+        shared, limits = self.shared, self.shared.limits
+        if self.folder is None:
+            self.folder = Path(tempfile.mkdtemp(prefix="visitor_", dir=shared.folder))
+        with shared.lock:
             stream = DSTStream(
-                self.model,
-                self.processor,
+                shared.model,
+                shared.processor,
                 plan,
                 one_line(asked.goal),
                 context=asked.strategy,
@@ -192,16 +245,17 @@ class Visitor:
         shown.message = "Waiting for the camera's first picture." if asked.camera else f"Opening {name}."
         yield shown
         shown.message = f"Following {name}."
-        header = trace_header(stream, name, self.model_name)
+        header = trace_header(stream, name, shared.name)
         strip, path = ThumbnailStrip(), self.folder / "trace.jsonl"
         failure: ValueError | None = None
+        limit = ""
         last_view = began = time.perf_counter()
         with ExitStack() as stack:
             trace = stack.enter_context(TraceWriter(path, header))
             frames: Iterable[SourceFrame] = self._camera()
             pace: LivePace | None = None
             if not asked.camera:
-                frames = stored = video_frames(str(asked.video), self.model.config.fps)
+                frames = stored = video_frames(str(asked.video), shared.model.config.fps)
                 if asked.realtime:
                     frames = pace = stack.enter_context(LivePace(stored, realtime=True))
             try:
@@ -211,7 +265,11 @@ class Visitor:
                     assert isinstance(frame.frame, Image.Image)
                     strip.add(event.frame, frame.frame)
                     shown.picture, shown.dropped = frame.frame, self._dropped if pace is None else pace.dropped
-                    if self.stopping:
+                    if time.perf_counter() - began > 60 * limits.minutes:
+                        limit = f"a stream may run for {limits.minutes:g} minutes here"
+                    elif not asked.camera and frame.time > 60 * limits.video_minutes:
+                        limit = f"{limits.video_minutes:g} minutes of a video are followed here"
+                    if self.stopping or limit:
                         break
                     if time.perf_counter() - last_view > SHOW_EVERY_S:
                         yield shown
@@ -223,6 +281,8 @@ class Visitor:
             shown.failed, shown.message = True, str(failure).replace(str(asked.video), name)
         elif self.stopping:
             shown.message = f"Stopped after {shown.frames} frames."
+        elif limit:
+            shown.message = f"Ended after {shown.frames} frames: {limit}."
         else:
             shown.message = f"Followed to the end: {shown.frames} frames in {seconds:.1f} s."
         if shown.frames:
@@ -236,7 +296,7 @@ class Visitor:
         asked = []
         while not self._questions.empty():
             asked.append(self._questions.get())
-        with self.lock:
+        with self.shared.lock:
             try:
                 event = stream.step(frame.frame, " ".join(asked) or None, frame.time)
             except StreamError as error:
