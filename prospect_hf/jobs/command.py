@@ -198,10 +198,9 @@ def _sigterm_as_interrupt() -> Iterator[None]:
 def sentence(error: BaseException) -> tuple[str, int] | None:
     """The sentence that is printed for an error, and the exit code; None for a fault of this package."""
     text = " ".join(str(error).split()) or type(error).__name__
-    module = type(error).__module__
-    top = module.partition(".")[0]
-    if module in REFUSALS or top in REFUSALS:
+    if any(kind.__module__ in REFUSALS for kind in type(error).__mro__):
         return text, 2
+    top = type(error).__module__.partition(".")[0]
     if top in LIBRARIES:
         return f"{LIBRARIES[top]}: {text}", 2
     if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
