@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import sys
+import warnings
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -26,6 +27,7 @@ from prospect_hf.files import sole_writer
 from prospect_hf.jobs.commands import Command
 from prospect_hf.jobs.help import examples, settings_help
 from prospect_hf.settings import compose, parse
+from prospect_hf.terminal import VisibleFormatter, complain, format_warning, visible
 
 # Where the classes of errors are defined that say in one sentence what cannot be used.
 REFUSALS = ("prospect_hf.errors", "context_dst_smolvlm", "events_dst_smolvlm")
@@ -122,7 +124,7 @@ def run_command(command: Command, argv: Sequence[str], program: str) -> int:
         found = sentence(error)
         if found is None:
             raise
-        print(f"error: {found[0]}", file=sys.stderr)
+        complain(f"error: {found[0]}")
         return found[1]
 
 
@@ -161,7 +163,10 @@ def _prepare_output() -> None:
         if isinstance(output, io.TextIOWrapper):
             # A console that cannot show a character shows its code: no run ends because of an arrow in a plan.
             output.reconfigure(errors="backslashreplace")
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(VisibleFormatter("%(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    warnings.formatwarning = format_warning
     for name in NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)
     # It warns on import, on some processors, that a kernel of the Hub is not there; nothing here uses that kernel.
@@ -197,7 +202,7 @@ def _sigterm_as_interrupt() -> Iterator[None]:
 
 def sentence(error: BaseException) -> tuple[str, int] | None:
     """The sentence that is printed for an error, and the exit code; None for a fault of this package."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = visible(str(error)) or type(error).__name__
     if any(kind.__module__ in REFUSALS for kind in type(error).__mro__):
         return text, 2
     top = type(error).__module__.partition(".")[0]

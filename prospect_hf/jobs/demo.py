@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from prospect_hf.streaming.demo.app import build_app, launch, write_space
+from prospect_hf.terminal import say
 
 
 def run(model: str, host: str, port: int, space: Path | None) -> None:
@@ -18,4 +19,4 @@ def run(model: str, host: str, port: int, space: Path | None) -> None:
     if space is None:
         launch(build_app(model), host, port)
     else:
-        print(*write_space(space, model), sep="\n")
+        say("\n".join(map(str, write_space(space, model))))

@@ -31,6 +31,7 @@ from prospect_hf.hub.evaluation_entries import write_entries
 from prospect_hf.llm.arguments import LLMArguments
 from prospect_hf.llm.client import LLMClient
 from prospect_hf.metrics.encoders import SentenceEncoder
+from prospect_hf.terminal import say
 from tracking_dst_smolvlm import Tracking
 
 logger = logging.getLogger(__name__)
@@ -94,9 +95,9 @@ def run(
     if client is not None:
         results |= judge_streams(client, evaluate, made, scored, corpus)
         written = write(output, results)
-    print(overview_table(written["runs"]))
+    say(overview_table(written["runs"]))
     entries = write_entries(output, written, evaluate.dataset_id, model_folder if evaluate.card else None)
-    print(f"\n{', '.join(map(str, [output / 'results.json', output / 'report.html', *entries]))}")
+    say(f"\n{', '.join(map(str, [output / 'results.json', output / 'report.html', *entries]))}")
 
 
 def score_runs(

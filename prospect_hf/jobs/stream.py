@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
@@ -32,6 +31,7 @@ from prospect_hf.streaming.subtitles import annotate_video, write_srt
 from prospect_hf.streaming.thumbnails import ThumbnailStrip
 from prospect_hf.streaming.timeline_page import write_page
 from prospect_hf.streaming.trace import TraceWriter, join_events, new_trace_path, read_stream, trace_header
+from prospect_hf.terminal import complain, say
 from prospect_hf.timeline import frame_at
 from streaming_dst_smolvlm import DSTStream
 from tracking_dst_smolvlm import Tracking
@@ -83,7 +83,7 @@ def run(stream: StreamArguments, context: Context, tracking: Tracking, decoding:
     view = LiveView(task.plan, task.goal, batch.speaking_threshold, batch.dst_update_threshold, view=stream.view)
     path = new_trace_path(output, first)
     if not first and path.name != "trace.jsonl":
-        print(f"{output} holds traces of earlier streams, which are kept; this one is {path.name}")
+        say(f"{output} holds traces of earlier streams, which are kept; this one is {path.name}")
     earlier = earlier_trace(output, first) if first else None
     header = trace_header(following, task.source, stream.model, task.reference, earlier)
     strip = ThumbnailStrip()
@@ -98,7 +98,7 @@ def run(stream: StreamArguments, context: Context, tracking: Tracking, decoding:
     lost = f", {outcome.dropped} dropped" if stream.live else ""
     speed = outcome.frames / outcome.seconds
     try:
-        print(f"{outcome.frames} frames, {speed:.1f} a second{lost}: {', '.join(map(str, [path, *written]))}")
+        say(f"{outcome.frames} frames, {speed:.1f} a second{lost}: {', '.join(map(str, [path, *written]))}")
     except OSError as error:  # the console is gone
         failure = failure or error
     return report_failure(failure, first + outcome.frames, output)
@@ -121,7 +121,7 @@ def earlier_trace(output: Path, first: int) -> str | None:
     try:
         join_events(read_stream(output / name).events, [{"frame": first}], output / name)
     except DataError as error:
-        print(f"the trace begins with frame {first}: {error}", file=sys.stderr)
+        complain(f"the trace begins with frame {first}: {error}")
         return None
     return name
 
@@ -193,7 +193,7 @@ def snapshot(following: DSTStream, output: Path, trace: Path) -> None:
     try:
         save(following, output, trace)
     except OSError as error:
-        print(f"no snapshot after frame {following.batch.rows[0].frame}: {error}", file=sys.stderr)
+        complain(f"no snapshot after frame {following.batch.rows[0].frame}: {error}")
 
 
 def write_all(
@@ -210,7 +210,7 @@ def write_all(
             path = write()
         except Exception as error:
             if failure is not None:
-                print(f"{trace.stem}: no {name}: {error}", file=sys.stderr)
+                complain(f"{trace.stem}: no {name}: {error}")
             failure = failure or error
         else:
             written += [path] if path is not None else []
@@ -229,7 +229,7 @@ def report_nothing(
     if ended and earlier is not None:
         path = output / earlier
         written, failure = write_all(outputs_of(path, args, task, ThumbnailStrip()), path, None)
-        print(f"{task.source} has ended: {', '.join(map(str, [path, *written]))}")
+        say(f"{task.source} has ended: {', '.join(map(str, [path, *written]))}")
         if failure is not None:
             raise failure
         return 0
@@ -251,9 +251,9 @@ def report_failure(failure: BaseException | None, frame: int, output: Path) -> i
     if failure is None:
         return 0
     if isinstance(failure, KeyboardInterrupt):
-        print(f"stopped before frame {frame}; stream.restore=true continues {output}", file=sys.stderr)
+        complain(f"stopped before frame {frame}; stream.restore=true continues {output}")
     elif isinstance(failure, (DataError, StreamError)):
-        print(f"error: {' '.join(str(failure).split())}", file=sys.stderr)
+        complain(f"error: {failure}")
     else:
         raise failure
     return 1
@@ -286,7 +286,7 @@ def begin(
 
 def outputs_of(
     trace_path: Path, args: StreamArguments, job: FollowedTask, strip: ThumbnailStrip
-) -> dict[str, Callable[[], Path]]:
+) -> dict[str, Callable[[], Path | None]]:
     """What writes timeline page, subtitles and, if asked for, annotated video of a stream from its first frame on."""
     trace = read_stream(trace_path)
 
@@ -306,7 +306,10 @@ def outputs_of(
         annotate_video(path, trace, pictures(shown, job.source))
         return path
 
-    return {"page": page, "subtitles": subtitles} | ({"video": video} if args.annotate else {})
+    outputs: dict[str, Callable[[], Path | None]] = {"page": page, "subtitles": subtitles}
+    if args.annotate:
+        outputs["video"] = video
+    return outputs
 
 
 def pictures(frames: Iterable[SourceFrame], source: str) -> Iterator[Image.Image]:

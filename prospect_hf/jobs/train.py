@@ -13,6 +13,7 @@ from prospect_hf.data.arguments import DataArguments
 from prospect_hf.data.features import FrameFeatures
 from prospect_hf.data.reader import FrameReader
 from prospect_hf.errors import UsageError
+from prospect_hf.terminal import say
 from prospect_hf.training.arguments import DSTTrainingArguments, ModelArguments
 from prospect_hf.training.build import build_model, build_processor, freeze_vision
 from prospect_hf.training.result_tables import balance_table, result_table
@@ -56,7 +57,7 @@ def train(
         raise UsageError("training.look_steps trains the vision tower and model.freeze_vision forbids it: unset one.")
     transformers.set_seed(args.seed)
     splits = load_splits(data_args)
-    print(balance_table(splits.balance))
+    say(balance_table(splits.balance))
 
     checkpoint = last_checkpoint(args)
     processor = build_processor(model_args, splits.train)
@@ -82,6 +83,6 @@ def train(
     results |= evaluate_freely(model, processor, frames, splits, context, progress=not args.disable_tqdm)
     results["seconds"] = time.perf_counter() - started
     write_results(output, model_args, data_args, args, context, results, splits.balance)
-    print(result_table(results))
-    print(f"\nModel, processor, remote code, card and results.json: {output}")
+    say(result_table(results))
+    say(f"\nModel, processor, remote code, card and results.json: {output}")
     return results
