@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from prospect_hf.terminal import visible
+
 
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Rows of cells as aligned text: a header row first; the first column is left-aligned, the others right.
@@ -17,8 +19,3 @@ def table(rows: Sequence[Sequence[str]]) -> str:
         for cells in (list(enumerate(zip(row, widths, strict=True))) for row in rows)
     ]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
-
-
-def visible(text: str) -> str:
-    """``text`` on one line, with the code of each character that cannot be printed."""
-    return "".join(mark if mark.isprintable() else repr(mark)[1:-1] for mark in text)

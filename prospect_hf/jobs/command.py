@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import sys
+import warnings
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
@@ -27,6 +28,7 @@ from prospect_hf.jobs.help import examples, settings_help
 from prospect_hf.jobs.system_errors import system_sentence
 from prospect_hf.machine import first_process, processes
 from prospect_hf.settings import compose, parse
+from prospect_hf.terminal import VisibleFormatter, complain, format_warning, visible
 
 # Where the classes of errors are defined that say in one sentence what cannot be used.
 REFUSALS = ("prospect_hf.errors", "context_dst_smolvlm", "events_dst_smolvlm")
@@ -139,7 +141,7 @@ def _run_command(command: Command, argv: Sequence[str], program: str) -> int:
         found = sentence(error)
         if found is None:
             raise
-        print(f"error{'' if first_process() else ' of another process'}: {found[0]}", file=sys.stderr)
+        complain(f"error{'' if first_process() else ' of another process'}: {found[0]}")
         return found[1]
 
 
@@ -185,7 +187,10 @@ def _prepare_output() -> None:
         if isinstance(output, io.TextIOWrapper):
             # A console that cannot show a character shows its code: no run ends because of an arrow in a plan.
             output.reconfigure(errors="backslashreplace")
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(VisibleFormatter("%(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    warnings.formatwarning = format_warning
     for name in NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)
     # It warns on import, on some processors, that a kernel of the Hub is not there; nothing here uses that kernel.
@@ -221,14 +226,13 @@ def _sigterm_as_interrupt() -> Iterator[None]:
 
 def sentence(error: BaseException) -> tuple[str, int] | None:
     """The sentence that is printed for an error, and the exit code; None for a fault of this package."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    module = type(error).__module__
-    top = module.partition(".")[0]
-    if module in REFUSALS or top in REFUSALS:
+    text = visible(str(error)) or type(error).__name__
+    if any(kind.__module__ in REFUSALS for kind in type(error).__mro__):
         return text, 2
     of_system = system_sentence(error)
     if of_system is not None:
         return of_system
+    top = type(error).__module__.partition(".")[0]
     if top in LIBRARIES:
         return f"{LIBRARIES[top]}: {text}", 2
     if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):

@@ -33,6 +33,7 @@ from prospect_hf.hub.weights import WEIGHTS_KEY
 from prospect_hf.llm.arguments import LLMArguments
 from prospect_hf.llm.client import LLMClient
 from prospect_hf.metrics.encoders import SentenceEncoder
+from prospect_hf.terminal import say
 from tracking_dst_smolvlm import Tracking
 
 logger = logging.getLogger(__name__)
@@ -107,9 +108,9 @@ def run(
     if client is not None:
         results |= judge_streams(client, evaluate, made, scored, corpus)
         written = write(output, results)
-    print(overview_table(written["runs"]))
+    say(overview_table(written["runs"]))
     entries = write_entries(output, written, evaluate.dataset_id, model_folder if evaluate.card else None)
-    print(f"\n{', '.join(map(str, [output / 'results.json', output / 'report.html', *entries]))}")
+    say(f"\n{', '.join(map(str, [output / 'results.json', output / 'report.html', *entries]))}")
 
 
 def score_runs(

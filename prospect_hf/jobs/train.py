@@ -14,6 +14,7 @@ from prospect_hf.data.features import FrameFeatures
 from prospect_hf.data.reader import FrameReader
 from prospect_hf.errors import UsageError
 from prospect_hf.machine import first_process
+from prospect_hf.terminal import say
 from prospect_hf.training.arguments import DSTTrainingArguments, ModelArguments
 from prospect_hf.training.build import build_model, build_processor, freeze_vision
 from prospect_hf.training.result_tables import balance_table, result_table
@@ -59,7 +60,7 @@ def train(
     # The others wait for the first process, which writes the corpus and its rows where they are missing.
     with args.main_process_first(desc="reading the sessions"):
         splits = load_splits(data_args)
-    print(balance_table(splits.balance))
+    say(balance_table(splits.balance))
 
     record = run_record(model_args, data_args, args, splits)
     interrupted = find_checkpoint(args, record)
@@ -89,6 +90,6 @@ def train(
     results |= evaluate_freely(model, processor, frames, splits, context, progress=not args.disable_tqdm)
     results["seconds"] = time.perf_counter() - started
     write_results(output, model_args, data_args, args, context, results, splits.balance)
-    print(result_table(results))
-    print(f"\nModel, processor, remote code, card and results.json: {output}")
+    say(result_table(results))
+    say(f"\nModel, processor, remote code, card and results.json: {output}")
     return results

@@ -27,6 +27,10 @@ from video_dst_smolvlm import TOLERANCE_S, sample_video, without_secrets
 URLS = ("rtsp://", "rtsps://", "http://", "https://")
 
 
+class OutOfRange(DataError):
+    """A source has no frame in the part that was asked for."""
+
+
 @dataclass(frozen=True, eq=False)
 class SourceFrame:
     """One frame of a stream.
@@ -225,7 +229,7 @@ def _indices(first: int, count: int | None, fps: float, start_s: float, end_s: f
     return range(max(first, begin), end if count is None else min(end, first + count))
 
 
-def _out_of_range(name: str, first: int, count: int, fps: float, start_s: float, end_s: float) -> DataError:
+def _out_of_range(name: str, first: int, count: int, fps: float, start_s: float, end_s: float) -> OutOfRange:
     until = (first + count) / fps
     held = f"{first / fps:g} s to {until:g} s at {fps:g} fps" if count else "no frame at all"
-    return DataError(f"{name}: no frame from {start_s:g} s to {end_s:g} s; it holds {held}.")
+    return OutOfRange(f"{name}: no frame from {start_s:g} s to {end_s:g} s; it holds {held}.")

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prospect_hf.metrics.catalogue import FIGURES
-from prospect_hf.tables import table, visible
+from prospect_hf.tables import table
+from prospect_hf.terminal import visible
 
 MAIN = (
     "joint_state_accuracy",
