@@ -17,6 +17,7 @@ from prospect_hf.code_fingerprint import code_fingerprint
 from prospect_hf.evaluation.arguments import EvaluateArguments
 from prospect_hf.evaluation.corpus import Corpus
 from prospect_hf.metrics.encoders import SentenceEncoder
+from prospect_hf.words import TOKENIZATION
 
 # The code of this package that determines a prediction, in addition to the model's code.
 PREDICTION_CODE = (
@@ -82,6 +83,7 @@ def common_stamp(
         "tracking": None,
         "decoding": None,
         "encoder": None if encoder is None else encoder.identity,
+        "tokenization": TOKENIZATION,
         "prospect_hf": __version__,
         "code": prediction_code_fingerprint(),
         "torch": torch.__version__,

@@ -36,7 +36,9 @@ from tracking_dst_smolvlm import Tracking
 logger = logging.getLogger(__name__)
 
 # Keys of a stamp that predictions do not depend on.
-NOT_IN_PREDICTIONS = ("model", "data", "data_fingerprint", "split", "sources", "sessions", "limit", "encoder", "draws")
+NOT_IN_PREDICTIONS = (
+    "model", "data", "data_fingerprint", "split", "sources", "sessions", "limit", "encoder", "tokenization", "draws",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
