@@ -19,6 +19,7 @@ from prospect_hf.evaluation.corpus import Corpus
 from prospect_hf.hub.weights import WEIGHTS_KEY, weights_hash
 from prospect_hf.machine import machine
 from prospect_hf.metrics.encoders import SentenceEncoder
+from prospect_hf.words import TOKENIZATION
 
 # The code of this package that determines a prediction, in addition to the model's code.
 PREDICTION_CODE = (
@@ -85,6 +86,7 @@ def common_stamp(
         "tracking": None,
         "decoding": None,
         "encoder": None if encoder is None else encoder.identity,
+        "tokenization": TOKENIZATION,
         "prospect_hf": __version__,
         "code": prediction_code_fingerprint(),
         "machine": machine(),

@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 # Keys of a stamp that predictions do not depend on.
 NOT_IN_PREDICTIONS = ("model", "data", "data_fingerprint", "split", "sources", "sessions", "limit", "encoder", "draws",
-                      "machine", WEIGHTS_KEY)  # fmt: skip  # model_revision covers the weights
+                      "tokenization", "machine", WEIGHTS_KEY)  # fmt: skip  # model_revision covers the weights
 
 
 # Files of the output folder that are made of results.json.
