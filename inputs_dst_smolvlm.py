@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -125,7 +126,9 @@ def check_task(task: Any) -> list[int]:
         StreamError: no plan, texts that cannot be used, or invalid states or seed.
     """
     plan, states = task.plan, task.states
-    if isinstance(plan, (str, bytes)) or not isinstance(plan, Sequence):
+    if isinstance(plan, str):
+        raise StreamError("The plan is one text: give a list with a text for each step.")
+    if isinstance(plan, bytes) or not isinstance(plan, Sequence):
         raise StreamError(f"The plan is {type(plan).__name__}: give a list with a text for each step.")
     if not plan:
         raise StreamError("The plan is empty: give at least one step.")
@@ -156,7 +159,7 @@ def check_settings(**given: Any) -> None:
 def check_text(text: Any, what: str) -> None:
     """Raise ``StreamError`` unless ``text`` is a text that a tokenizer can read; ``what`` names it in the message."""
     if not isinstance(text, str):
-        raise StreamError(f"{what} is {type(text).__name__}: give a str.")
+        raise StreamError(f"{what} is {type(text).__name__} {reprlib.repr(text)}: give a str.")
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -190,4 +193,13 @@ def encode_frames(
     return features
 
 
-__all__ = ["check_input", "check_settings", "check_task", "check_text", "encode_frames", "frames_of", "listed", "number_of"]
+__all__ = [
+    "check_input",
+    "check_settings",
+    "check_task",
+    "check_text",
+    "encode_frames",
+    "frames_of",
+    "listed",
+    "number_of",
+]

@@ -18,6 +18,10 @@ NOT_STARTED, IN_PROGRESS, COMPLETED = 0, 1, 2
 IGNORE = -100
 FPS = 2.0
 
+# A session names files, of its frames and predictions: file systems allow 255 bytes, endings included.
+NAME_BYTES = 200
+# More frames or states than any video has: 48 hours at 2 frames a second are 345,600 frames.
+MOST_FRAMES, MOST_STATES = 1_000_000, 200_000_000
 # A file name: not empty, without a path separator, and neither "." nor "..".
 _NAME = re.compile(r"(?!\.+$)[^/\\\0]+")
 _VIEW = re.compile(r"__view\d+$")
@@ -104,6 +108,7 @@ class Session:
                 raise DataError(
                     f"{self.origin}: {key} is {name!r}; it must be a valid file name, without path separators."
                 )
+            check_length(name, f"{self.origin}: {key}")
         if not self.steps:
             raise DataError(f"{self.origin}: steps is empty; a session needs a plan of at least one step.")
         if not (math.isfinite(self.fps) and self.fps > 0):
@@ -112,6 +117,12 @@ class Session:
             raise DataError(
                 f"{self.origin}: the session covers no frame: it starts at frame {self.first_frame} and "
                 f"num_frames is {self.num_frames}."
+            )
+        frames = self.num_frames - self.first_frame
+        if frames > MOST_FRAMES or frames * len(self.steps) > MOST_STATES:
+            raise DataError(
+                f"{self.origin}: the session covers {frames} frames with {len(self.steps)} steps, which no video has; "
+                "give times in seconds, and indices of frames."
             )
         self._check_turns()
         if self.events is not None:
@@ -160,6 +171,13 @@ class Session:
                             "spans of one step must not overlap."
                         )
                     open_since = event.time
+
+
+def check_length(name: str, where: str) -> None:
+    """Raise ``DataError`` where ``name`` is too long for the name of a file."""
+    length = len(name.encode("utf-8", "replace"))
+    if length > NAME_BYTES:
+        raise DataError(f"{where} {name[:20]!r}... has {length} bytes; it names files, which allow {NAME_BYTES}.")
 
 
 def check_time(time: float, where: str) -> None:

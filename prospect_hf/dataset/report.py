@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import datasets
 
+from prospect_hf.checked_json import as_dict, load_json
 from prospect_hf.errors import UsageError
 from prospect_hf.sources.report import SessionsReport
 
@@ -33,11 +33,10 @@ def summary(report: SessionsReport) -> dict[str, Any]:
 
 
 def load_report(path: Path) -> dict[str, Any]:
-    """Load a ``report.json``. Raises ``UsageError`` where it does not exist."""
+    """Load a ``report.json``. Raises ``UsageError`` where it does not exist, ``DataError`` where it is damaged."""
     if not path.is_file():
         raise UsageError(f"{path}: no such report; build the rows first, or check cache_dir.")
-    loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return loaded
+    return as_dict(load_json(path), str(path))
 
 
 def read_report(rows: datasets.Dataset | datasets.DatasetDict) -> dict[str, Any]:

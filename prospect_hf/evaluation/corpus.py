@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import re
 from collections import Counter
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from processing_dst_smolvlm import DSTSmolVLMProcessor
+from prospect_hf.checked_json import as_dict, get_dict, load_json
 from prospect_hf.data.arguments import DataArguments
 from prospect_hf.data.corpus import prepare_rows, split_sessions
 from prospect_hf.data.reader import FrameReader
@@ -68,8 +68,9 @@ def data_of(model: Path, given: Mapping[str, Any]) -> DataArguments:
         raise UsageError(f"evaluate.model={model}: no such folder; give the folder of a trained model.")
     path = model / "results.json"
     try:
-        trained = dict(json.loads(path.read_text(encoding="utf-8"))["settings"]["data"])
-    except (OSError, KeyError, TypeError, ValueError) as error:
+        settings = get_dict(as_dict(load_json(path), str(path)), "settings", str(path))
+        trained = get_dict(settings, "data", f"{path}: settings")
+    except (OSError, ValueError) as error:
         raise UsageError(
             f"{path} does not record the training data ({error}); set data=proassist data.root=FOLDER."
         ) from error

@@ -25,7 +25,7 @@ from prospect_hf.frames.store import FrameStore
 from prospect_hf.labels.align import align
 from prospect_hf.labels.label_files import LabelFiles, parse_spans, segment_text, step_index
 from prospect_hf.labels.spans import Span, span_events
-from prospect_hf.sessions import FPS, DSTEvent, Session, Step, Turn, frames_file, recording_id
+from prospect_hf.sessions import FPS, DSTEvent, Session, Step, Turn, check_length, frames_file, recording_id
 from prospect_hf.sources.knowledge import parse_steps
 from prospect_hf.sources.report import FILE_SPLITS, OnError, SessionsReport, start_report
 from prospect_hf.timeline import FRAME_TOLERANCE, frame_at, turn_frames
@@ -115,6 +115,7 @@ class _Video:
 
     def __init__(self, record: dict[str, Any], folder: Path, source: str, origin: str) -> None:
         self.uid = get_text(record, "video_uid", origin)
+        check_length(self.uid, f"{origin}: 'video_uid'")
         self.origin = f"{origin} ({self.uid})"
         self.record = record
         self.source = source

@@ -1,4 +1,4 @@
-"""Damaged corpora: dialogs, prepared rows, label files, training records, plans, frame files and the simulator's mark."""
+"""Damaged corpora: dialogs, prepared rows, label files, training records, plans, frame files, the simulator's mark."""
 
 from __future__ import annotations
 

@@ -111,8 +111,19 @@ def results() -> Target:
 
 
 def results_of_trainings() -> Target:
-    base = {"settings": {"data": {"name": "simulated", "root": "/nowhere", "sources": ["wtag"], "seed": 0,
-            "recordings": {"train": 1, "val": 1, "test": 1}, "scene": {"steps": [3, 4]}, "max_seq_len": 400}}}  # fmt: skip
+    base = {
+        "settings": {
+            "data": {
+                "name": "simulated",
+                "root": "/nowhere",
+                "sources": ["wtag"],
+                "seed": 0,
+                "recordings": {"train": 1, "val": 1, "test": 1},
+                "scene": {"steps": [3, 4]},
+                "max_seq_len": 9,
+            }
+        }
+    }
 
     def target(rng: random.Random, folder: Path) -> None:
         (folder / "results.json").write_bytes(damaged_json(base, rng, 0.3))
@@ -141,7 +152,7 @@ def traces() -> Target:
 
 
 def answers() -> Target:
-    answer = {"reason": "Good.", **{name: 4 for name in list(SCHEMA["properties"])[1:]}}
+    answer = {"reason": "Good.", **dict.fromkeys(list(SCHEMA["properties"])[1:], 4)}
     body = {
         "choices": [{"message": {"content": json.dumps(answer), "refusal": None}, "finish_reason": "stop"}],
         "usage": {"prompt_tokens": 10, "completion_tokens": 5},
@@ -161,7 +172,9 @@ def answers() -> Target:
         path = folder / "answer.json"
         path.write_bytes(damaged_json({"name": "x", "model": "y", "answer": answer}, rng))
         after = rng.choice([None, "", "3", "1e9", "9" * 5000, "-1", "nan", "Fri, 27 Nov", "\x00", "٣"])
-        assert isinstance(http_error("x", rng.choice([0, 404, 408, 429, 503, 999]), after, "K"), (ValueError, TransientError))
+        assert isinstance(
+            http_error("x", rng.choice([0, 404, 408, 429, 503, 999]), after, "K"), (ValueError, TransientError)
+        )
         if rng.random() < 0.5:
             answer_in(text, SCHEMA, rng.choice([None, "secretsecret"]))
         else:

@@ -70,7 +70,10 @@ def pictures() -> Target:
     def target(rng: random.Random, folder: Path) -> None:
         suffix, data = rng.choice(stored)
         if rng.random() < 0.04:
-            suffix, data = ".png", bomb(*rng.choice([(0, 5), (1, 1), (70_000, 70_000), (2**31 - 1, 9), (20_000, 6_000)]))
+            suffix, data = (
+                ".png",
+                bomb(*rng.choice([(0, 5), (1, 1), (70_000, 70_000), (2**31 - 1, 9), (20_000, 6_000)])),
+            )
         else:
             data = mutate_bytes(data, rng, 4) if rng.random() < 0.95 else data
         (folder / f"0{rng.choice([suffix, suffix, '.png', '.jpg'])}").write_bytes(data)
@@ -84,7 +87,7 @@ def videos() -> Target:
     stored = []
     with tempfile.TemporaryDirectory() as place:
         for suffix, codec in ((".mp4", "libx264"), (".mkv", "libx264"), (".avi", "mpeg4"), (".gif", "gif"),
-                              (".webm", "libvpx"), (".ts", "mpeg2video"), (".mov", "mjpeg"), (".flv", "flv")):  # fmt: skip
+                              (".webm", "libvpx"), (".ts", "mpeg2video"), (".mov", "mjpeg")):  # fmt: skip
             path = Path(place) / f"v{suffix}"
             try:
                 write_clip(path, range(12), Fraction(1, 10), codec=codec, rate=10)

@@ -20,8 +20,20 @@ from prospect_hf.streaming.arguments import StreamArguments
 from prospect_hf.streaming.followed_task import video_task
 
 PIECES = ("=", ".", "[", "]", "{", "}", ",", ":", "'", '"', " ", "~", "+", "${x}", "${oc.env:HOME}", "!!python/x", "&a",
-          "*a", "<<", "|", "\\", "#", "@", "\t", "null", "1e3", "0x1f", "1_000", "2026-11-27", "1:30", "???", "- x")  # fmt: skip
-VALUES = ("[1,2]", "[a,b", "{a:1}", "{train:1,val:0,test:-1}", "[[1],[2]]", "'x'", '"x', "[3,5]", "[5,3]", "true", "none")
+          "*a", "<<", "|", "\\", "#", "@", "\t", "null", "1e3", "0x1f", "1_000", "2026-11-27", "1:30")  # fmt: skip
+VALUES = (
+    "[1,2]",
+    "[a,b",
+    "{a:1}",
+    "{train:1,val:0,test:-1}",
+    "[[1],[2]]",
+    "'x'",
+    '"x',
+    "[3,5]",
+    "[5,3]",
+    "true",
+    "none",
+)
 
 
 def settings() -> Target:

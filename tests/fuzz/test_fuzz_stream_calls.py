@@ -1,4 +1,4 @@
-"""Calls of a stream with values of other types: a ``StreamError``, and the stream goes on as if it had not been made."""
+"""Calls of a stream with values of other types: a ``StreamError``, and the stream goes on as if undisturbed."""
 
 from __future__ import annotations
 
@@ -89,23 +89,41 @@ def calls() -> Target:
             if kind < 3:
                 disturbed.step(*arguments)
             elif kind == 3:
-                for _ in disturbed.run(rng.choice([lambda: 3, lambda: None, lambda: odd_value(rng), Strange,
-                                                   lambda: [odd_frame(rng)], lambda: StreamInput(picture("v", 1))])()):
+                for _ in disturbed.run(
+                    rng.choice(
+                        [
+                            lambda: 3,
+                            lambda: None,
+                            lambda: odd_value(rng),
+                            Strange,
+                            lambda: [odd_frame(rng)],
+                            lambda: StreamInput(picture("v", 1)),
+                        ]
+                    )()
+                ):
                     made += 1  # fmt: skip
             elif kind == 4:
                 batch = disturbed.batch
                 odd = [lambda: odd_value(rng), lambda: [odd_frame(rng)], lambda: np.zeros(3), lambda: torch.zeros(1)]
-                batch.step(rng.choice(odd)(), rng.choice([None, "x", b"x", [odd_text(rng)]]), rng.choice([None, 3, [odd_time(rng)]]))
+                batch.step(
+                    rng.choice(odd)(),
+                    rng.choice([None, "x", b"x", [odd_text(rng)]]),
+                    rng.choice([None, 3, [odd_time(rng)]]),
+                )
             else:
-                list(disturbed.batch.run(rng.choice([lambda: 3, lambda: [[odd_frame(rng)]], lambda: [None], lambda: [[], []]])()))
+                list(
+                    disturbed.batch.run(
+                        rng.choice([lambda: 3, lambda: [[odd_frame(rng)]], lambda: [None], lambda: [[], []]])()
+                    )
+                )
         except StreamError as error:
             if disturbed.batch.rows[0].frame > calm.batch.rows[0].frame:
                 return  # frames that were fine came before the odd one
             assert str(error).strip(), "an empty message"
         else:
             return
-        for frame in range(frame, frame + 2):
-            shown = picture("v", frame), "two" if frame % 2 else None
+        for later in range(frame, frame + 2):
+            shown = picture("v", later), "two" if later % 2 else None
             assert_same_events([disturbed.step(*shown)], [calm.step(*shown)], 0.0)
         raise StreamError("refused, and the stream went on")
 
@@ -121,8 +139,8 @@ def beginnings() -> Target:
 
         good: dict[str, Any] = {"plan": PLAN, "goal": "wheel", "states": [0, 0, 0], "decoding": FIVE}
         odd: dict[str, Callable[[], Any]] = {
-            "plan": lambda: rng.choice([odd_value(rng), [odd_text(rng)], "x", [odd_value(rng)], np.array(PLAN), {"a": 1},
-                                        ["x"] * 2000, (n for n in PLAN), ["x" * 5000], [""], [" "]]),
+            "plan": lambda: rng.choice([odd_value(rng), [odd_text(rng)], "x", [odd_value(rng)], np.array(PLAN),
+                                        {"a": 1}, ["x"] * 2000, (n for n in PLAN), ["x" * 5000], [""], [" "]]),
             "goal": lambda: rng.choice([odd_text(rng), odd_value(rng), "x " * 9000]),
             "states": lambda: rng.choice([odd_value(rng), [odd_value(rng)] * 3, "012", np.array([0, 1, 2]),
                                           torch.tensor([0, 1, 2]), [0.0, 1.0, 2.0], [True, False, 0], [0, 1, 9],
@@ -162,7 +180,10 @@ def beginnings() -> Target:
     return target
 
 
-TARGETS: dict[str, tuple[Callable[[], Target], int]] = {"calls of a stream": (calls, 120), "beginnings": (beginnings, 120)}
+TARGETS: dict[str, tuple[Callable[[], Target], int]] = {
+    "calls of a stream": (calls, 120),
+    "beginnings": (beginnings, 120),
+}
 
 
 @pytest.mark.parametrize("name", TARGETS)

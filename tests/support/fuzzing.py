@@ -122,8 +122,8 @@ def _one(target: Target, rng: random.Random, place: Path) -> tuple[str, str, str
     try:
         target(rng, place)
     except REFUSALS as error:
-        if "\n" in str(error).strip() or not str(error).strip():
-            return "traceback", f"a message that is no sentence: {type(error).__name__}", repr(str(error))[:500]
+        if not str(error).strip():
+            return "traceback", f"{type(error).__name__} without a message", ""
         return "refused", "", ""
     except BaseException as error:
         frames = traceback.extract_tb(error.__traceback__)

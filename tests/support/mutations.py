@@ -37,7 +37,9 @@ def odd_value(rng: random.Random) -> Any:
         for _ in range(rng.choice([2, 5, 300])):
             nested = rng.choice([[nested], {"a": nested}])
         return nested
-    return copy.deepcopy(rng.choice([None, None, [], {}, [None], [[]], [1, 2], {"a": 1}, ["x"], [0.5, -1], [[0, 1, 2]]]))
+    return copy.deepcopy(
+        rng.choice([None, None, [], {}, [None], [[]], [1, 2], {"a": 1}, ["x"], [0.5, -1], [[0, 1, 2]]])
+    )
 
 
 def _places(value: Any, found: list[tuple[Any, Any]]) -> None:
@@ -53,7 +55,9 @@ def _change(old: Any, rng: random.Random) -> Any:
         if isinstance(old, bool):
             return rng.choice([not old, int(old), str(old)])
         if isinstance(old, (int, float)):
-            return rng.choice([-old, old + 1, old - 1, old * 1000, old / 2, str(old), [old], float(old)])
+            return rng.choice(
+                [-old, old + 1, old - 1, old * 1000, old * 0.5 if abs(old) < 2**63 else 0, str(old), [old]]
+            )
         if isinstance(old, str):
             return rng.choice([old + old, old[:-1], old + rng.choice(ODD_TEXTS), old.upper(), [old], list(old[:9])])
         if isinstance(old, list):
