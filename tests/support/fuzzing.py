@@ -20,6 +20,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
+
 from context_dst_smolvlm import StreamError
 from prospect_hf.errors import DataError, UsageError
 
@@ -103,6 +105,7 @@ def _watch(child: int, read: int, number: int, found: Survey, limit_s: float) ->
 
 
 def _work(name: str, target: Target, numbers: range, folder: Path, write: int) -> None:
+    torch.set_num_threads(1)  # threads do not survive a fork: a pass that waits for them would never end
     if "FUZZ_INPUT" not in os.environ:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 1)
