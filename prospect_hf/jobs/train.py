@@ -17,11 +17,11 @@ from prospect_hf.training.arguments import DSTTrainingArguments, ModelArguments
 from prospect_hf.training.build import build_model, build_processor, freeze_vision
 from prospect_hf.training.result_tables import balance_table, result_table
 from prospect_hf.training.results import evaluate_freely, write_results
+from prospect_hf.training.resume import find_checkpoint, run_record
 from prospect_hf.training.splits import load_splits
 from prospect_hf.training.stages import (
     choose_thresholds,
     encode_frames,
-    last_checkpoint,
     learn_to_look,
     pack_clips,
     save,
@@ -58,15 +58,17 @@ def train(
     splits = load_splits(data_args)
     print(balance_table(splits.balance))
 
-    checkpoint = last_checkpoint(args)
-    processor = build_processor(model_args, splits.train)
+    record = run_record(model_args, data_args, args, splits)
+    interrupted = find_checkpoint(args, record)
+    checkpoint = interrupted.folder if interrupted else None
+    processor = build_processor(model_args, splits.train, checkpoint)
     model = build_model(model_args, processor, checkpoint).to(args.device)
     reader = FrameReader(Path(str(data_args.root)), data_args.frames, processor)
     # Before anything is trained: a stream that is too long is then found within seconds.
     clips = pack_clips(splits, processor, reader, data_args, args.seed)
 
     results: dict[str, Any] = {}
-    if args.look_steps and checkpoint is None:
+    if args.look_steps and interrupted is None:
         results |= learn_to_look(model, processor, reader, splits, args)
     frames: FrameReader | FrameFeatures = reader
     if args.look_steps or model_args.freeze_vision:
@@ -74,7 +76,7 @@ def train(
         frames = encode_frames(model, reader, splits, data_args, args)
         clips.read_from(frames)
 
-    trainer, trained = train_on_sessions(model, processor, clips, args, checkpoint)
+    trainer, trained = train_on_sessions(model, processor, clips, args, record, interrupted)
     results |= trained | choose_thresholds(trainer)
     output = Path(str(args.output_dir))
     # Before the free run: an error there must not lose the trained model.

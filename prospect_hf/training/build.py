@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 
 from transformers import AutoTokenizer, SmolVLMConfig
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
@@ -28,8 +29,18 @@ HEADS = (
 )
 
 
-def build_processor(model: ModelArguments, sessions: Iterable[SessionRows]) -> DSTSmolVLMProcessor:
-    """The checkpoint's processor; for the small model a new one, with a tokenizer trained on the sessions' texts."""
+def build_processor(
+    model: ModelArguments, sessions: Iterable[SessionRows], checkpoint: Path | None = None
+) -> DSTSmolVLMProcessor:
+    """The checkpoint's processor; for the small model a new one, with a tokenizer trained on the sessions' texts.
+
+    Args:
+        model: the model's settings.
+        sessions: of the training split.
+        checkpoint: folder of an interrupted run, in place of ``model.name_or_path``.
+    """
+    if checkpoint is not None:
+        return DSTSmolVLMProcessor.from_pretrained(checkpoint)
     if model.name_or_path is None:
         return tiny_processor(session_texts(sessions), model)
     config, _ = load_config(model)
@@ -49,7 +60,7 @@ def build_processor(model: ModelArguments, sessions: Iterable[SessionRows]) -> D
 
 
 def build_model(
-    model: ModelArguments, processor: DSTSmolVLMProcessor, checkpoint: str | None = None
+    model: ModelArguments, processor: DSTSmolVLMProcessor, checkpoint: Path | None = None
 ) -> DSTSmolVLMForConditionalGeneration:
     """The model to train: the small one with fresh weights, or a checkpoint (a stock SmolVLM2 gets fresh heads).
 
@@ -62,7 +73,7 @@ def build_model(
         UsageError: the sizes do not fit together, or the checkpoint cannot be used.
     """
     if checkpoint is not None:
-        model = replace(model, name_or_path=checkpoint)
+        model = replace(model, name_or_path=str(checkpoint))
     if model.name_or_path is None:
         try:
             built = tiny_model(processor, model)

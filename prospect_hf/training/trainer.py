@@ -8,7 +8,7 @@ numbers of a rare label.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from prospect_hf.metrics.decisions import binary_metrics
 from prospect_hf.metrics.states import state_metrics
 from prospect_hf.sessions import IGNORE
 from prospect_hf.training.arguments import LOSSES, DSTTrainingArguments
+from prospect_hf.training.checkpoint_files import remove, remove_old, write_list
 from prospect_hf.training.losses import focal_loss, masked_cross_entropy
 from prospect_hf.training.optimizer import muon_optimizer
 from prospect_hf.training.progress import StageProgress
@@ -45,16 +46,20 @@ class DSTTrainer(Trainer):
     Args:
         *args, **kwargs: of ``transformers.Trainer``.
         stage: name of what is trained, for the progress bar.
+        run: what each checkpoint says about the run that wrote it (``prospect_hf.training.resume.run_record``).
     """
 
     args: DSTTrainingArguments
     control: TrainerControl
     optimizer: torch.optim.Optimizer | None
 
-    def __init__(self, *args: Any, stage: str = "training", **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, stage: str = "training", run: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         # compute_loss divides by the counts of the whole window: the library must not divide by the number of batches.
         self.loss_is_scaled_for_ga = True
+        self.run = dict(run or {})
         self._loss_totals = torch.zeros(len(LOSSES), device=self.args.device)
         self._steps_in_totals = 0
         self.add_callback(_NewEpoch(self.train_dataset))
@@ -91,6 +96,32 @@ class DSTTrainer(Trainer):
             super()._save(output_dir, state_dict)
         # A pickle that contains this machine's paths and that nothing reads: it must not be published with the model.
         (Path(output_dir or str(self.args.output_dir)) / TRAINING_ARGS_NAME).unlink(missing_ok=True)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """As the library, and then a list of the files, so that a checkpoint cut off by a kill is known as half."""
+        output, limit = Path(str(self.args.output_dir)), self.args.save_total_limit
+        folder = output / f"checkpoint-{self.state.global_step}"
+        if self.args.should_save and folder.exists():
+            remove(folder)  # of an earlier run, or half: its files must not mix with the new ones
+        self.accelerator.wait_for_everyone()
+        # The library would remove older checkpoints before the new one is whole.
+        self.args.save_total_limit = None
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            write_list(folder, self.run)
+            best = self.state.best_model_checkpoint
+            remove_old(output, limit, {folder} if best is None else {folder, Path(best)})
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """As the library, which would train one more step from a checkpoint at the run's last step."""
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(*args, **kwargs)
 
     # -- losses -------------------------------------------------------------------------------------------------
 

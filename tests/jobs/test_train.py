@@ -215,7 +215,11 @@ def test_the_folder_reloads_with_its_thresholds(finished: tuple[Path, subprocess
 
 
 def test_the_same_settings_give_the_same_weights(
-    finished: tuple[Path, subprocess.CompletedProcess[str]], corpus: list[str], tmp_path: Path, in_process: None
+    finished: tuple[Path, subprocess.CompletedProcess[str]],
+    corpus: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    in_process: None,
 ) -> None:
     """A second run, on the corpus that is there, in another process; it is also told to save and then to go on."""
     from safetensors.torch import load_file
@@ -231,6 +235,14 @@ def test_the_same_settings_give_the_same_weights(
     assert main([*arguments, "training.save_steps=2", "training.resume_from_checkpoint=true"]) == 0
     for name, weight in load_file(tmp_path / "model.safetensors").items():
         assert torch.equal(weight, whole[name]), name
+    results = json.loads((tmp_path / "results.json").read_text())["results"]
+    assert results["earlier_parts"] == [{"until_step": 2, "training.max_steps": 3, "training.num_train_epochs": 3.0}]
+    assert "trained from step 2 to 3 steps in" in capsys.readouterr().out
+    # Nothing that is not this run's is taken.
+    again = [*arguments, "training.resume_from_checkpoint=true"]
+    assert "training.seed is 1 and the interrupted run has 0" in refused(capsys, *again, "training.seed=1")
+    other = [f"data.root={tmp_path / 'other'}", "data.seed=5"]
+    assert "data.seed is 5 and the interrupted run has 0" in refused(capsys, *again, *other)
 
 
 def stock_folder(folder: Path) -> Path:
@@ -326,7 +338,6 @@ def test_the_script_says_what_is_wrong_in_one_line(repository: Path, tmp_path: P
         ("model.hidden_size=33", r"model\.hidden_size=33 must be a multiple of model\.heads=2"),
         ("model.heads=0", r"model\.heads must be 1 or more"),
         ("model.name_or_path=/nowhere/at/all", r"model\.name_or_path=/nowhere/at/all cannot be loaded"),
-        ("training.resume_from_checkpoint=true", r"holds no checkpoint"),
         ("training.resume_from_checkpoint=/nowhere", r"resume_from_checkpoint=/nowhere: no such folder"),
         (
             "model.freeze_vision=true",

@@ -31,6 +31,7 @@ from prospect_hf.errors import UsageError
 from prospect_hf.sessions import IGNORE
 from prospect_hf.settings import parse
 from prospect_hf.training.arguments import LOSSES, DSTTrainingArguments
+from prospect_hf.training.checkpoint_files import checkpoints, fault_in_files, fault_in_list
 from prospect_hf.training.trainer import DSTTrainer, head_metrics, label_counts
 
 # Labels fall as unevenly as they do: a silent session, one without state labels, a single frame, a busy one.
@@ -302,6 +303,43 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path: Path, logging_steps: i
         assert again[name] == pytest.approx(last[name], abs=1e-6), name
     for log in train_logs(resumed):
         assert log["loss"] == pytest.approx(sum(log[f"{name}_loss"] for name in LOSSES), rel=1e-4)
+
+
+def test_a_run_that_was_killed_after_its_last_step_trains_no_further_step(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"max_steps": 5, "per_device_train_batch_size": 2, "save_strategy": "steps"}
+    whole = trainer_of(tmp_path, save_steps=5, **settings)
+    whole.train()
+    resumed = trainer_of(tmp_path, model=new_model(seed=9), save_steps=5, **settings)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-5"))
+    assert resumed.state.global_step == 5
+    after = weights_of(resumed)
+    assert all(torch.equal(weight, after[name]) for name, weight in weights_of(whole).items())
+
+
+@pytest.mark.parametrize("cut_off_in", ["_save", "_save_optimizer_and_scheduler", "_save_rng_state"])
+def test_a_save_that_is_cut_off_leaves_a_half_checkpoint_and_the_last_whole_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut_off_in: str
+) -> None:
+    settings: dict[str, Any] = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "save_total_limit": 1}
+    trainer = trainer_of(tmp_path, **settings)
+    save = getattr(trainer, cut_off_in)
+
+    def cut_off(*args: Any, **kwargs: Any) -> None:
+        save(*args, **kwargs)
+        if trainer.state.global_step == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer, cut_off_in, cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    assert fault_in_list(tmp_path / "checkpoint-2") is None and fault_in_files(tmp_path / "checkpoint-2") is None
+    assert "saving it was interrupted" in str(fault_in_list(tmp_path / "checkpoint-4"))
+    # Saved again, it is whole, holds no file of the half one, and takes the place of the older one.
+    (tmp_path / "checkpoint-4" / "stale.safetensors").write_bytes(b"")
+    trainer_of(tmp_path, **settings).train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert checkpoints(tmp_path) == [tmp_path / "checkpoint-4"]
+    assert fault_in_list(tmp_path / "checkpoint-4") is None and fault_in_files(tmp_path / "checkpoint-4") is None
+    assert not (tmp_path / "checkpoint-4" / "stale.safetensors").exists()
 
 
 def test_text_dropout_does_change_a_run(tmp_path: Path) -> None:
