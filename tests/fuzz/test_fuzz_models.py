@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import random
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fuzzing import Target, assert_no_fault, survey
@@ -65,6 +67,17 @@ def saved_streams() -> Target:
     return target
 
 
+SIZES = (0, -1, -2, 1, 3, 10**4, 10**7, 10**12, 10**30, 2.0, "2", None, True)
+
+
+def odd_sizes(config: Any, rng: random.Random) -> None:
+    """Put another number in place of a few whole numbers of a configuration."""
+    parts = [config, config["text_config"], config["vision_config"]]
+    places = [(part, key) for part in parts for key, value in part.items() if type(value) in (int, float)]
+    for part, key in rng.sample(places, rng.choice([1, 1, 2])):
+        part[key] = rng.choice(SIZES)
+
+
 def damaged_model_folder(rng: random.Random, folder: Path, whole: dict[str, bytes], shards: dict[str, bytes]) -> None:
     if rng.random() < 0.12:
         write_files(folder, shards)
@@ -78,6 +91,11 @@ def damaged_model_folder(rng: random.Random, folder: Path, whole: dict[str, byte
         if rng.random() < 0.03:
             (folder / named).unlink()
             return
+    if named == "config.json" and rng.random() < 0.5:
+        config = json.loads((folder / named).read_bytes())
+        odd_sizes(config, rng)
+        (folder / named).write_text(json.dumps(config))
+        return
     damage_file(folder / named, rng)
 
 
