@@ -1,7 +1,8 @@
 """Sentence encoders for comparing utterances by meaning, with a cache of the embeddings on disk.
 
-Embeddings are cached by the text's hash in ``<cache_dir>/encoders/<encoder>.safetensors``; the file's name contains a
-hash of the encoder's weights. The ProAssist paper uses ``sentence-transformers/all-mpnet-base-v2``.
+Embeddings are cached by the text's hash in ``<cache_dir>/embeddings/<encoder>.safetensors``; the file's name contains a
+hash of the encoder's weights, and the file is sealed: its content hash is checked when it is read. The ProAssist paper
+uses ``sentence-transformers/all-mpnet-base-v2``.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from prospect_hf.content_hash import UNSEALED, check_seal, seal
 from prospect_hf.errors import DataError, UsageError
 from prospect_hf.extras import missing
 from prospect_hf.files import replacing
@@ -51,7 +53,7 @@ class SentenceEncoder:
         check_parts(self.folder)
         self.batch_size = batch_size
         self.identity = f"{_short(name)} @ {_weights_hash(self.folder)}"
-        self.path = cache_dir / "encoders" / f"{self.identity.replace(' @ ', '-')}.safetensors"
+        self.path = cache_dir / "embeddings" / f"{self.identity.replace(' @ ', '-')}.safetensors"
         self._vectors = self._load()
 
     def __call__(self, texts: Iterable[str], progress: bool = False) -> dict[str, NDArray[np.float32]]:
@@ -106,6 +108,7 @@ class SentenceEncoder:
     def _load(self) -> dict[bytes, NDArray[np.float32]]:
         if not self.path.is_file():
             return {}
+        check_seal(self.path, "remove it, then the texts are encoded again")
         try:
             cached = load_file(self.path)
             return {key.tobytes(): vector for key, vector in zip(cached["hashes"], cached["vectors"], strict=True)}
@@ -115,7 +118,9 @@ class SentenceEncoder:
     def _save(self) -> None:
         hashes = np.frombuffer(b"".join(self._vectors), np.uint8).reshape(-1, 32)
         with replacing(self.path) as temporary:
-            save_file({"hashes": hashes.copy(), "vectors": np.stack(list(self._vectors.values()))}, temporary)
+            tensors = {"hashes": hashes.copy(), "vectors": np.stack(list(self._vectors.values()))}
+            save_file(tensors, temporary, dict(UNSEALED))
+            seal(temporary)
 
 
 def encoder_folder(name: str) -> Path:

@@ -25,6 +25,7 @@ from events_dst_smolvlm import FrameFacts
 from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
 from processing_dst_smolvlm import DSTSmolVLMProcessor
 from prospect_hf.checked_json import as_dict, load_json
+from prospect_hf.content_hash import file_hash
 from prospect_hf.errors import DataError, UsageError
 from prospect_hf.files import replacing_folder, write_json
 from streaming_dst_smolvlm import DSTStream
@@ -143,11 +144,7 @@ def restore_stream(
 
 def _content(facts: dict[str, Any], tensors: Path) -> str:
     """A hash of both files: of the facts, whatever their layout, and of the tensors' bytes."""
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    with tensors.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    return hashlib.sha256(f"{json.dumps(facts, sort_keys=True)} {file_hash(tensors)}".encode()).hexdigest()
 
 
 def fingerprint(model: DSTSmolVLMForConditionalGeneration) -> str:
