@@ -175,6 +175,9 @@ def check_processor(processor: DSTSmolVLMProcessor, config: DSTSmolVLMConfig, fo
     size = config.vision_config.image_size
     with reading(folder):
         largest = max(tokenizer.get_vocab().values())
+        # Before a picture is resized: a size of a million pixels would take all memory.
+        if processor.frame_size != size:
+            raise ValueError(f"its processor makes pictures of {processor.frame_size} pixels, its model reads {size}")
         # One picture that has the model's size and one that is resized: they take different ways.
         pixels = [processor.pixel_values([np.full((side, side, 3), 128, np.uint8)]) for side in (size, size + 8)]
     if largest >= vocabulary or tokenizer.pad_token_id is None or processor.image_id != config.image_token_id:

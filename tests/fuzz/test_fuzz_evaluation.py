@@ -18,6 +18,7 @@ from report_fixtures import make_results
 from trace_fixtures import make_trace
 
 from prospect_hf.data.features import encode_sessions
+from prospect_hf.evaluation.baselines import oracle, silent
 from prospect_hf.evaluation.corpus import data_of
 from prospect_hf.evaluation.judge.judge import SCHEMA
 from prospect_hf.evaluation.predictions import ForcedTexts, Prediction, PredictionStore
@@ -91,8 +92,15 @@ def features() -> Target:
 
 
 def results() -> Target:
-    whole = make_results(2, 12)
-    whole["runs"] = whole["runs"][:3] + whole["runs"][-1:]
+    sessions = [make_session(seed, 12, 3) for seed in range(2)]
+    prints = {session.session_id: "0f" for session in sessions}
+    shown = make_results(2, 12)
+    stamps = {run["name"]: run["stamp"] for run in shown["runs"]}
+    runs = []
+    for name, predict in (("stream, none", oracle), ("stream, drop_all", silent), ("baseline, silent", silent)):
+        scored = [score_session(session, predict(session), 2.0, (0.5, 0.5)) for session in sessions]
+        runs.append(run_result(name, stamps[name], ScoredRun(scored, 2.0), prints, draws=20))
+    whole = {**shown, "runs": runs}
 
     def target(rng: random.Random, folder: Path) -> None:
         (folder / "b").mkdir()
