@@ -6,12 +6,19 @@ Remote code of the Hub: it imports transformers and nothing of the training pack
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
 from transformers import SmolVLMConfig
 
 TOKENS_PER_FRAME = (1, 4, 9, 16, "full")
+MOST_FPS = 1000
+# Sizes of both parts of the model, and of each alone; no model comes near the largest.
+SIZES = ("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers")
+TEXT_SIZES = ("vocab_size", "max_position_embeddings", "num_key_value_heads", "head_dim")
+VISION_SIZES = ("image_size", "patch_size", "num_channels")
+LARGEST_SIZE = 10**9
 
 AUTO_MAP = {
     "AutoConfig": "configuration_dst_smolvlm.DSTSmolVLMConfig",
@@ -61,21 +68,41 @@ class DSTSmolVLMConfig(SmolVLMConfig):
 
     def check(self) -> None:
         """Raise ``ValueError`` for a value outside its range; the model calls this when it is built."""
-        if self.tokens_per_frame not in TOKENS_PER_FRAME:
+        self._check_sizes()
+        if type(self.tokens_per_frame) not in (int, str) or self.tokens_per_frame not in TOKENS_PER_FRAME:
             raise ValueError(f"tokens_per_frame must be one of {TOKENS_PER_FRAME}, not {self.tokens_per_frame!r}.")
         if self.num_dst_states != 3:
             raise ValueError(f"num_dst_states must be 3, not {self.num_dst_states}: the labels have three states.")
         thresholds = {"speaking_threshold": self.speaking_threshold, "dst_update_threshold": self.dst_update_threshold}
         for name, value in thresholds.items():
-            if not 0.0 <= value <= 1.0:
+            if type(value) not in (int, float) or not 0.0 <= value <= 1.0:
                 raise ValueError(f"{name} must lie in [0, 1], not {value}.")
-        if not self.fps > 0:
-            raise ValueError(f"fps must be positive, not {self.fps}.")
+        if type(self.fps) not in (int, float) or not 0 < self.fps <= MOST_FPS:
+            raise ValueError(f"fps must be positive and at most {MOST_FPS}, not {self.fps}.")
         if self.stream_tokens > self.grid_side**2:
             raise ValueError(
                 f"tokens_per_frame={self.tokens_per_frame} is more than the {self.grid_side} x {self.grid_side} "
                 "vision tokens that image_size, patch_size and scale_factor leave."
             )
+
+    def _check_sizes(self) -> None:
+        """Refuse sizes that no model has: 0 or negative heads pass the checks of shapes and fail in the first pass."""
+        text, vision = self.text_config, self.vision_config
+        sizes = {f"text_config.{name}": getattr(text, name) for name in (*SIZES, *TEXT_SIZES)}
+        sizes |= {f"vision_config.{name}": getattr(vision, name) for name in (*SIZES, *VISION_SIZES)}
+        for name, value in {**sizes, "scale_factor": self.scale_factor}.items():
+            if type(value) is not int or not 1 <= value <= LARGEST_SIZE:
+                raise ValueError(f"{name} must be a whole number from 1 to {LARGEST_SIZE}, not {value!r}.")
+        if vision.num_channels != 3:
+            raise ValueError(f"vision_config.num_channels must be 3 (red, green, blue), not {vision.num_channels}.")
+        numbers = {
+            "text_config.rms_norm_eps": text.rms_norm_eps,
+            "vision_config.layer_norm_eps": vision.layer_norm_eps,
+            "text_config.rope_parameters.rope_theta": text.rope_parameters["rope_theta"],
+        }
+        for name, value in numbers.items():
+            if type(value) not in (int, float) or not 0 < value < math.inf:
+                raise ValueError(f"{name} must be a positive number, not {value!r}.")
 
     @property
     def grid_side(self) -> int:

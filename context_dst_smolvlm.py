@@ -35,7 +35,7 @@ class Context:
         summary_tokens: for summarize_and_drop, the longest summary in tokens.
 
     Raises:
-        ValueError: a value outside its range.
+        StreamError: a value of another type or outside its range.
     """
 
     strategy: str = "summarize_with_dst"
@@ -44,12 +44,14 @@ class Context:
     summary_tokens: int = 256
 
     def __post_init__(self) -> None:
-        if self.strategy not in STRATEGIES:
-            raise ValueError(f"context strategy must be one of {', '.join(STRATEGIES)}, not {self.strategy!r}.")
+        if not isinstance(self.strategy, str) or self.strategy not in STRATEGIES:
+            raise StreamError(f"context strategy must be one of {', '.join(STRATEGIES)}, not {self.strategy!r}.")
         for name in ("max_tokens", "keep_tokens", "summary_tokens"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"context {name} must be 1 or more, not {value}.")
+            if value is None and name == "max_tokens":
+                continue
+            if type(value) is not int or value < 1:
+                raise StreamError(f"context {name} must be a whole number of 1 or more, not {value!r}.")
 
     def limit(self, model_limit: int) -> int:
         """Tokens of the context on a model that can hold ``model_limit``.

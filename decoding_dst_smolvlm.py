@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
+# A generator takes 64 bits; half of them are left for the numbers that are added to a seed.
+LARGEST_SEED = 2**62
+
 
 @dataclass(frozen=True)
 class Decoding:
@@ -25,7 +28,7 @@ class Decoding:
         seed: of the sampling.
 
     Raises:
-        ValueError: a value outside its range.
+        ValueError: a value of another type or outside its range.
     """
 
     max_new_tokens: int = 40
@@ -35,14 +38,16 @@ class Decoding:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens must be 1 or more, not {self.max_new_tokens}.")
-        if not self.temperature >= 0:
-            raise ValueError(f"temperature must be 0 or more, not {self.temperature}.")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p must lie in (0, 1], not {self.top_p}.")
-        if self.no_repeat_ngram_size < 0:
-            raise ValueError(f"no_repeat_ngram_size must be 0 or more, not {self.no_repeat_ngram_size}.")
+        for name, least in (("max_new_tokens", 1), ("no_repeat_ngram_size", 0), ("seed", -LARGEST_SEED)):
+            value = getattr(self, name)
+            if type(value) is not int or not least <= value <= LARGEST_SEED:
+                asked = "of 62 bits" if name == "seed" else f"of {least} or more"
+                raise ValueError(f"{name} must be a whole number {asked}, not {value!r}.")
+        # A softmax at a higher temperature is flat: 1000 is beyond any use and far from an overflow.
+        if type(self.temperature) not in (int, float) or not 0 <= self.temperature <= 1000:
+            raise ValueError(f"temperature must lie in [0, 1000], not {self.temperature!r}.")
+        if type(self.top_p) not in (int, float) or not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must lie in (0, 1], not {self.top_p!r}.")
 
     def pick(
         self, logits: torch.Tensor, written: Sequence[int], banned: Sequence[int], generator: torch.Generator | None

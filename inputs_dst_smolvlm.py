@@ -6,17 +6,21 @@ Remote code of the Hub: it imports torch and transformers and nothing of the tra
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import numbers
+import reprlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 try:
     from .context_dst_smolvlm import StreamError
+    from .decoding_dst_smolvlm import LARGEST_SEED
     from .events_dst_smolvlm import StreamInput, StreamRow
     from .processing_dst_smolvlm import DSTSmolVLMProcessor, Stream, one_line
 except ImportError:  # imported as a top-level module of the installed package
     from context_dst_smolvlm import StreamError
+    from decoding_dst_smolvlm import LARGEST_SEED
     from events_dst_smolvlm import StreamInput, StreamRow
     from processing_dst_smolvlm import DSTSmolVLMProcessor, Stream, one_line
 
@@ -45,18 +49,13 @@ def check_input(
             f"stream {row.number} broke off in the middle of frame {row.frame}; start a new stream, or restore a saved "
             "one."
         )
-    if item.time is not None and not (math.isfinite(item.time) and item.time > row.time):
-        raise StreamError(
-            f"{where}: time is {item.time} s after {row.time} s; the frames of a stream come in order of time."
-        )
+    if item.time is not None:
+        order = "the frames of a stream come in order of time"
+        seconds = number_of(item.time, f"{where}: time", order)
+        if not seconds > row.time:
+            raise StreamError(f"{where}: time is {seconds} s after {row.time} s; {order}.")
     if torch.is_tensor(item.frame):
-        expected = [processor.tokens_per_frame, hidden]
-        if list(item.frame.shape) != expected or not item.frame.is_floating_point():
-            raise StreamError(
-                f"{where}: features are {item.frame.dtype} {list(item.frame.shape)}; this model takes {expected}."
-            )
-        if not bool(item.frame.isfinite().all()):
-            raise StreamError(f"{where}: features hold a value that is not finite.")
+        _check_features(item.frame, [processor.tokens_per_frame, hidden], where)
     if item.user_text is not None:
         check_text(item.user_text, f"{where}: the user's text")
     if not item.user_text or not one_line(item.user_text):
@@ -72,10 +71,95 @@ def check_input(
     return turn.input_ids
 
 
+def _check_features(features: torch.Tensor, expected: list[int], where: str) -> None:
+    wide = features.is_floating_point() and features.dtype.itemsize > 1  # 8-bit floats know no arithmetic
+    if list(features.shape) != expected or not wide or features.layout != torch.strided or features.is_meta:
+        kind = f"{features.layout} " if features.layout != torch.strided else "empty " if features.is_meta else ""
+        raise StreamError(
+            f"{where}: features are {kind}{features.dtype} {list(features.shape)}; this model takes a dense tensor "
+            f"{expected} of float32, float16 or bfloat16."
+        )
+    # The sum of squares, as a norm in the model computes it: values near the largest number end as NaN there.
+    if not bool(features.float().square().sum().isfinite()):
+        raise StreamError(f"{where}: features hold a value that is not finite, or too large to compute with.")
+
+
+def number_of(value: Any, what: str, advice: str = "give a finite number") -> float:
+    """``value`` as a finite float; ``what`` names it in messages.
+
+    Raises:
+        StreamError: it is no number of Python or numpy, or not finite.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise StreamError(f"{what} is {type(value).__name__}: give a number.")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise StreamError(f"{what} is {number}; {advice}.")
+    return number
+
+
+def listed(values: Any, what: str) -> list[Any]:
+    """``values`` as a list. Raises ``StreamError`` where they are one text or nothing that can be listed."""
+    try:
+        if not isinstance(values, (str, bytes, Mapping)):
+            return list(values)
+    except TypeError:
+        pass
+    raise StreamError(f"{what} are {type(values).__name__}: give a list, with an entry for each stream.")
+
+
+def frames_of(source: Any) -> Iterator[Any]:
+    """The frames of a source, one by one. Raises ``StreamError`` where it cannot be iterated."""
+    try:
+        return iter(source)
+    except TypeError:
+        raise StreamError(f"The frames are {type(source).__name__}: give a list or a generator of frames.") from None
+
+
+def check_task(task: Any) -> list[int]:
+    """Check what a stream is about, and return its states before the first frame.
+
+    Raises:
+        StreamError: no plan, texts that cannot be used, or invalid states or seed.
+    """
+    plan, states = task.plan, task.states
+    if isinstance(plan, str):
+        raise StreamError("The plan is one text: give a list with a text for each step.")
+    if isinstance(plan, bytes) or not isinstance(plan, Sequence):
+        raise StreamError(f"The plan is {type(plan).__name__}: give a list with a text for each step.")
+    if not plan:
+        raise StreamError("The plan is empty: give at least one step.")
+    check_text(task.goal, "The goal")
+    for step, text in enumerate(plan, start=1):
+        check_text(text, f"Step {step} of the plan")
+    if task.seed is not None and (type(task.seed) is not int or abs(task.seed) > LARGEST_SEED):
+        raise StreamError(f"The seed must be a whole number of 62 bits, not {task.seed!r}.")
+    if states is None:
+        return [0] * len(plan)
+    given = listed(states, "The states of the plan")
+    if len(given) != len(plan):
+        raise StreamError(f"{len(given)} states for {len(plan)} steps.")
+    # numpy's whole numbers become Python's, which JSON can hold.
+    return [s if isinstance(s, bool) or not isinstance(s, numbers.Integral) else int(s) for s in given]
+
+
+def check_settings(**given: Any) -> None:
+    """Raise ``StreamError`` unless each value is of the class of its name: ``context``, ``tracking``, ``decoding``.
+
+    Classes are compared by name: a checkpoint brings its own copy of this code, whose classes are others.
+    """
+    for name, value in given.items():
+        if type(value).__name__ != name.capitalize():
+            raise StreamError(f"{name} is {type(value).__name__}: give a {name.capitalize()}.")
+
+
 def check_text(text: Any, what: str) -> None:
     """Raise ``StreamError`` unless ``text`` is a text that a tokenizer can read; ``what`` names it in the message."""
     if not isinstance(text, str):
-        raise StreamError(f"{what} is {type(text).__name__} {text!r}: give a str.")
+        raise StreamError(f"{what} is {type(text).__name__} {reprlib.repr(text)}: give a str.")
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -94,7 +178,11 @@ def encode_frames(
         StreamError: a picture that cannot be used.
     """
     pictures = {number: frame for number, frame in frames.items() if not torch.is_tensor(frame)}
-    features: dict[int, torch.Tensor] = {number: frame for number, frame in frames.items() if torch.is_tensor(frame)}
+    features: dict[int, torch.Tensor] = {
+        number: frame.to(model.device, model.dtype) for number, frame in frames.items() if torch.is_tensor(frame)
+    }
+    if any(not bool(feature.isfinite().all()) for feature in features.values()):
+        raise StreamError(f"The features hold a value that {model.dtype} cannot hold.")
     if pictures:
         try:
             # One by one: pictures of several sizes do not stack.
@@ -105,4 +193,13 @@ def encode_frames(
     return features
 
 
-__all__ = ["check_input", "check_text", "encode_frames"]
+__all__ = [
+    "check_input",
+    "check_settings",
+    "check_task",
+    "check_text",
+    "encode_frames",
+    "frames_of",
+    "listed",
+    "number_of",
+]

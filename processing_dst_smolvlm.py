@@ -212,6 +212,12 @@ class DSTSmolVLMProcessor(ProcessorMixin):
         """
         if not len(frames):
             return torch.zeros(0, 3, self.frame_size, self.frame_size)
+        for index, frame in enumerate(frames):
+            if not isinstance(frame, (Image.Image, np.ndarray)):
+                raise ValueError(
+                    f"frame {index} is {type(frame).__name__}; give a PIL picture or a uint8 RGB array "
+                    "[height, width, 3]."
+                )
         arrays = [np.asarray(rgb_picture(frame) if isinstance(frame, Image.Image) else frame) for frame in frames]
         for index, array in enumerate(arrays):
             if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:
@@ -278,8 +284,15 @@ def rgb_picture(picture: Image.Image) -> Image.Image:
     """The picture in 8-bit RGB; 16-bit grey is scaled to 8 bits, where Pillow alone would cut it off at 255.
 
     Raises:
-        ValueError: a picture of 32-bit whole or floating-point numbers, which have no fixed range.
+        ValueError: a picture of 32-bit whole or floating-point numbers, which have no fixed range; or one that cannot
+            be decoded.
     """
+    try:
+        picture.load()  # a picture in a file is decoded only now
+    except MemoryError:
+        raise
+    except Exception as error:  # each of Pillow's decoders raises errors of its own, SyntaxError among them
+        raise ValueError(f"the picture cannot be decoded ({error})") from error
     if picture.mode.startswith("I;16"):
         grey = (np.asarray(picture).astype(np.uint32) * 255 + 32_767) // 65_535
         return Image.fromarray(grey.astype(np.uint8)).convert("RGB")

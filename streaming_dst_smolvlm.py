@@ -20,7 +20,7 @@ try:
     from .context_dst_smolvlm import Context, ContextFull, StreamError
     from .decoding_dst_smolvlm import Decoding
     from .events_dst_smolvlm import ContextEvent, FrameFacts, StreamEvent, StreamInput, StreamRow, Task
-    from .inputs_dst_smolvlm import check_input, check_text, encode_frames
+    from .inputs_dst_smolvlm import check_input, check_settings, check_task, encode_frames, frames_of, listed
     from .processing_dst_smolvlm import DSTSmolVLMProcessor, Stream, one_line
     from .room_dst_smolvlm import Cut, Restart, check_room, plan_room
     from .tracking_dst_smolvlm import StateTable, Tracking
@@ -30,7 +30,7 @@ except ImportError:  # imported as a top-level module of the installed package
     from context_dst_smolvlm import Context, ContextFull, StreamError
     from decoding_dst_smolvlm import Decoding
     from events_dst_smolvlm import ContextEvent, FrameFacts, StreamEvent, StreamInput, StreamRow, Task
-    from inputs_dst_smolvlm import check_input, check_text, encode_frames
+    from inputs_dst_smolvlm import check_input, check_settings, check_task, encode_frames, frames_of, listed
     from processing_dst_smolvlm import DSTSmolVLMProcessor, Stream, one_line
     from room_dst_smolvlm import Cut, Restart, check_room, plan_room
     from tracking_dst_smolvlm import StateTable, Tracking
@@ -73,6 +73,7 @@ class StreamBatch:
         speaking_threshold: float | None = None,
         dst_update_threshold: float | None = None,
     ) -> None:
+        tasks = listed(tasks, "The tasks")
         if not tasks:
             raise StreamError("There are no tasks: give one for each stream.")
         if model.training:
@@ -91,8 +92,12 @@ class StreamBatch:
         self.model, self.processor = model, processor
         self.device, self.dtype = model.device, model.dtype  # looked up once: each look-up walks all parameters
         self.context = Context(context) if isinstance(context, str) else context
+        self.decoding = Decoding() if decoding is None else decoding
+        self.tracking = Tracking() if tracking is None else tracking
+        check_settings(context=self.context, decoding=self.decoding, tracking=self.tracking)
+        if on_text is not None and not callable(on_text):
+            raise StreamError(f"on_text is {type(on_text).__name__}: give a function.")
         self.max_tokens = self.context.limit(text_config.max_position_embeddings)
-        self.decoding, self.tracking = decoding or Decoding(), tracking or Tracking()
         self.cache = StreamCache(len(tasks), text_config.num_hidden_layers)
         self.turns = Turns(
             processor,
@@ -116,16 +121,8 @@ class StreamBatch:
             check_room(len(prompt.input_ids), row.coming([]), self.max_tokens)
 
     def _row(self, number: int, task: Task) -> StreamRow:
-        if not task.plan:
-            raise StreamError("The plan is empty: give at least one step.")
-        if isinstance(task.plan, str):
-            raise StreamError("The plan is one text: give a list with a text for each step.")
-        check_text(task.goal, "The goal")
-        for step, text in enumerate(task.plan, start=1):
-            check_text(text, f"Step {step} of the plan")
-        states = [0] * len(task.plan) if task.states is None else list(task.states)
-        if len(states) != len(task.plan):
-            raise StreamError(f"{len(states)} states for {len(task.plan)} steps.")
+        check_settings(task=task)
+        states = check_task(task)
         try:
             table = StateTable(states, self.tracking)
         except ValueError as error:
@@ -342,7 +339,9 @@ class StreamBatch:
             StreamError: an input that cannot be used, or no room; no stream has taken a frame then.
         """
         count = len(self.rows)
-        texts, seconds = user_texts or [None] * count, times or [None] * count
+        frames = listed(frames, "The frames")
+        texts = [None] * count if user_texts is None else listed(user_texts, "The user's texts")
+        seconds = [None] * count if times is None else listed(times, "The times")
         if not len(frames) == len(texts) == len(seconds) == count:
             raise StreamError(f"{count} streams take {count} frames, user texts and times, None where there is none.")
         self._push(
@@ -363,9 +362,10 @@ class StreamBatch:
         Yields:
             (stream, event), each stream's in order.
         """
+        sources = listed(sources, "The sources")
         if len(sources) != len(self.rows):
             raise StreamError(f"{len(sources)} sources for {len(self.rows)} streams: one each.")
-        open_sources = {number: iter(source) for number, source in enumerate(sources)}
+        open_sources = {number: frames_of(source) for number, source in enumerate(sources)}
         while True:
             inputs = {}
             for number in [number for number in open_sources if not self.rows[number].phase]:
@@ -468,7 +468,7 @@ class DSTStream:
 
     def run(self, frames: Iterable[Any]) -> Iterator[StreamEvent]:
         """Follow ``frames`` (or ``StreamInput``) to their end."""
-        for item in frames:
+        for item in frames_of(frames):
             given = item if isinstance(item, StreamInput) else StreamInput(item)
             yield self.step(given.frame, given.user_text, given.time)
 

@@ -21,7 +21,7 @@ LEGAL_MOVES = {
         {(NOT_STARTED, IN_PROGRESS), (IN_PROGRESS, COMPLETED), (NOT_STARTED, COMPLETED), (COMPLETED, IN_PROGRESS)}
     ),
 }
-_CHANGE = re.compile(rf"([0-9]+) ({'|'.join(STATE_NAMES)})")
+_CHANGE = re.compile(rf"([0-9]{{1,6}}) ({'|'.join(STATE_NAMES)})")
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Tracking:
         hysteresis: by how much a new state's probability must exceed the tracked state's (head only), 0 to 1.
 
     Raises:
-        ValueError: a value outside its range.
+        ValueError: a value of another type or outside its range.
     """
 
     policy: str = "reopen"
@@ -53,14 +53,14 @@ class Tracking:
     hysteresis: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.policy not in LEGAL_MOVES:
+        if not isinstance(self.policy, str) or self.policy not in LEGAL_MOVES:
             raise ValueError(f"tracking policy must be one of {', '.join(LEGAL_MOVES)}, not {self.policy!r}.")
         if self.source not in ("head", "text"):
             raise ValueError(f"tracking source must be head or text, not {self.source!r}.")
-        if self.debounce < 1:
-            raise ValueError(f"tracking debounce is a number of frames, 1 or more, not {self.debounce}.")
-        if not 0.0 <= self.hysteresis <= 1.0:
-            raise ValueError(f"tracking hysteresis must lie in [0, 1], not {self.hysteresis}.")
+        if type(self.debounce) is not int or self.debounce < 1:
+            raise ValueError(f"tracking debounce is a whole number of frames, 1 or more, not {self.debounce!r}.")
+        if type(self.hysteresis) not in (int, float) or not 0.0 <= self.hysteresis <= 1.0:
+            raise ValueError(f"tracking hysteresis must lie in [0, 1], not {self.hysteresis!r}.")
 
 
 class StateTable:
@@ -74,7 +74,7 @@ class StateTable:
     """
 
     def __init__(self, states: Sequence[int], tracking: Tracking) -> None:
-        if any(state not in (NOT_STARTED, IN_PROGRESS, COMPLETED) for state in states):
+        if any(type(state) is not int or not NOT_STARTED <= state <= COMPLETED for state in states):
             raise ValueError(f"The states of a plan are 0, 1 or 2, not {list(states)}.")
         self.states = list(states)
         self.tracking = tracking

@@ -15,12 +15,14 @@ try:
     from .cache_dst_smolvlm import StreamCache
     from .decoding_dst_smolvlm import Decoding
     from .events_dst_smolvlm import StreamEvent, StreamRow
+    from .inputs_dst_smolvlm import number_of
     from .processing_dst_smolvlm import SUMMARY_REQUEST, DSTSmolVLMProcessor, Stream, state_text
     from .tracking_dst_smolvlm import STATE_NAMES, Tracking
 except ImportError:  # imported as a top-level module of the installed package
     from cache_dst_smolvlm import StreamCache
     from decoding_dst_smolvlm import Decoding
     from events_dst_smolvlm import StreamEvent, StreamRow
+    from inputs_dst_smolvlm import number_of
     from processing_dst_smolvlm import SUMMARY_REQUEST, DSTSmolVLMProcessor, Stream, state_text
     from tracking_dst_smolvlm import STATE_NAMES, Tracking
 
@@ -50,7 +52,8 @@ class Turns:
     ) -> None:
         self.processor, self.cache = processor, cache
         self.tracking, self.decoding = tracking, decoding
-        self.speaking_threshold, self.dst_update_threshold = speaking_threshold, dst_update_threshold
+        self.speaking_threshold = number_of(speaking_threshold, "speaking_threshold")
+        self.dst_update_threshold = number_of(dst_update_threshold, "dst_update_threshold")
         self.on_text = on_text
         # A text contains no frame and no beginning of a stream.
         self.forbidden = [processor.image_id, processor.bos_id]

@@ -13,6 +13,9 @@ from typing import Any
 
 from prospect_hf.errors import DataError, UsageError
 
+# No time, rate or index is larger; above it a float skips whole numbers, and products of two could be infinite.
+LARGEST = 1e15
+
 
 def load_json(path: Path) -> Any:
     """The JSON value in ``path``. Raises ``UsageError`` for a missing file, ``DataError`` for invalid JSON."""
@@ -116,6 +119,8 @@ def get_number(record: dict[str, Any], key: str, where: str) -> float:
         raise DataError(f"{where}: '{key}' is {value}; expected a finite number.")
     if number < 0:
         raise DataError(f"{where}: '{key}' is {value}; it must not be negative.")
+    if number > LARGEST:
+        raise DataError(f"{where}: '{key}' is {number:g}; no time, rate or index is over {LARGEST:g}.")
     return number
 
 

@@ -6,16 +6,23 @@ gets ``trust_remote_code=False``. Weights are read from safetensors alone, since
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import safe_open
 from transformers import AutoConfig, PreTrainedConfig
 
 from configuration_dst_smolvlm import DSTSmolVLMConfig
 from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
 from processing_dst_smolvlm import DSTSmolVLMProcessor
+from prospect_hf.checked_json import as_dict, get_dict, load_json
 from prospect_hf.errors import UsageError
+
+# What weights may be stored as, in the words of safetensors.
+FLOATS = ("F64", "F32", "F16", "BF16")
 
 # A checkpoint folder contains a copy of this code. Registering the installed classes makes transformers use them, so
 # loading needs no trust_remote_code.
@@ -31,19 +38,19 @@ def load_trained(folder: Path) -> tuple[DSTSmolVLMForConditionalGeneration, DSTS
     """
     if not (folder / "config.json").is_file():
         raise UsageError(f"{folder} has no config.json; give the folder of a trained model.")
-    try:
+    with reading(folder):
         config = read_config(folder)
-        if not isinstance(config, DSTSmolVLMConfig):
-            raise UsageError(f"{folder} contains a {config.model_type} model; give the folder of a DST-SmolVLM2.")
-        check_weights(folder)
+    if not isinstance(config, DSTSmolVLMConfig):
+        raise UsageError(f"{folder} contains a {config.model_type} model; give the folder of a DST-SmolVLM2.")
+    check_safetensors(folder)
+    check_shapes(config, folder)
+    with reading(folder):
         model, info = DSTSmolVLMForConditionalGeneration.from_pretrained(
             folder, trust_remote_code=False, use_safetensors=True, output_loading_info=True
         )
+    with reading(folder):
         processor = DSTSmolVLMProcessor.from_pretrained(folder, trust_remote_code=False)
-    except UsageError:
-        raise
-    except (ValueError, OSError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
-        raise cannot_load(folder, error) from error
+    check_processor(processor, config, folder)
     # transformers draws missing weights at random and leaves out unknown ones, with a warning at most.
     for fault, names in (("lacks", info["missing_keys"]), ("has unknown", info["unexpected_keys"])):
         if names:
@@ -84,7 +91,7 @@ def read_config(name: Path | str) -> PreTrainedConfig:
     return config
 
 
-def check_weights(name: Path | str) -> None:
+def check_safetensors(name: Path | str) -> None:
     """Raise ``UsageError`` where a local folder has no weights in safetensors."""
     folder = Path(name)
     if folder.is_dir() and not any(folder.glob("model*.safetensors")):
@@ -94,13 +101,109 @@ def check_weights(name: Path | str) -> None:
         )
 
 
+@contextmanager
+def reading(name: Path | str) -> Iterator[None]:
+    """Around one call of a library that reads a model's folder: whatever it raises is a ``UsageError``.
+
+    Every kind of error is caught: tokenizers raises bare ``Exception``, huggingface_hub classes of its own, and
+    transformers whatever its code trips over in a value that it did not expect.
+    """
+    try:
+        yield
+    except (UsageError, MemoryError):
+        raise
+    except Exception as error:
+        raise cannot_load(name, error) from error
+
+
+def check_shapes(config: DSTSmolVLMConfig, folder: Path) -> None:
+    """Compare a folder's configuration with the shapes in its weights, before anything is allocated.
+
+    Raises:
+        UsageError: a weights file cannot be read, or the two are not of one model.
+    """
+    fault = "its weights and its config.json are not of one model"
+    with reading(folder):
+        config.check()
+        shapes = weight_shapes(folder)
+    layers = config.text_config.num_hidden_layers + config.vision_config.num_hidden_layers
+    if layers > len(shapes):
+        raise UsageError(f"{folder} cannot be loaded: {fault}: {layers} layers, but {len(shapes)} tensors.")
+    with reading(folder), torch.device("meta"):
+        planned = DSTSmolVLMForConditionalGeneration(config)
+    wrong = {
+        name: list(weight.shape)
+        for name, weight in planned.state_dict().items()
+        if name in shapes and shapes[name] != list(weight.shape)
+    }
+    if wrong:
+        name, shape = next(iter(wrong.items()))
+        raise UsageError(
+            f"{folder} cannot be loaded: {fault}: {len(wrong)} tensors have another shape, the first of them {name}, "
+            f"{shapes[name]} in the file and {shape} by config.json."
+        )
+
+
+def weight_shapes(folder: Path) -> dict[str, list[int]]:
+    """The shape of every tensor in a folder's safetensors files, read from their headers.
+
+    Raises:
+        ValueError: the index names no files of this folder, or a tensor does not hold floating-point numbers.
+        OSError, SafetensorError: a file is missing or cannot be read.
+    """
+    files = ["model.safetensors"]
+    if not (folder / files[0]).is_file():
+        index = folder / "model.safetensors.index.json"
+        places = get_dict(as_dict(load_json(index), str(index)), "weight_map", str(index))
+        if not all(isinstance(name, str) and Path(name).name == name for name in places.values()):
+            raise ValueError("model.safetensors.index.json names something that is no file of this folder")
+        files = sorted(set(places.values()))
+    shapes: dict[str, list[int]] = {}
+    for name in files:
+        with safe_open(folder / name, "pt") as file:
+            for key in file.keys():  # noqa: SIM118
+                part = file.get_slice(key)
+                if part.get_dtype() not in FLOATS:
+                    raise ValueError(f"{key} in {name} holds {part.get_dtype()} and not one of {', '.join(FLOATS)}")
+                shapes[key] = list(part.get_shape())
+    return shapes
+
+
+def check_processor(processor: DSTSmolVLMProcessor, config: DSTSmolVLMConfig, folder: Path) -> None:
+    """Check that a folder's processor lays out what its model reads.
+
+    Raises:
+        UsageError: a token or a picture does not fit the model.
+    """
+    tokenizer, vocabulary = processor.tokenizer, config.text_config.vocab_size
+    size = config.vision_config.image_size
+    with reading(folder):
+        largest = max(tokenizer.get_vocab().values())
+        # Before a picture is resized: a size of a million pixels would take all memory.
+        if processor.frame_size != size:
+            raise ValueError(f"its processor makes pictures of {processor.frame_size} pixels, its model reads {size}")
+        # One picture that has the model's size and one that is resized: they take different ways.
+        pixels = [processor.pixel_values([np.full((side, side, 3), 128, np.uint8)]) for side in (size, size + 8)]
+    if largest >= vocabulary or tokenizer.pad_token_id is None or processor.image_id != config.image_token_id:
+        raise UsageError(
+            f"{folder} cannot be loaded: its tokenizer is not its model's: token ids up to {largest} for a vocabulary "
+            f"of {vocabulary}, padding {tokenizer.pad_token_id}, <image> {processor.image_id} in place of "
+            f"{config.image_token_id}."
+        )
+    if any(list(part.shape) != [1, 3, size, size] or not bool(part.isfinite().all()) for part in pixels):
+        raise UsageError(
+            f"{folder} cannot be loaded: its processor_config.json does not make the finite pictures of {size} x "
+            f"{size} pixels that its model reads."
+        )
+
+
 def cannot_load(name: Path | str, error: Exception) -> UsageError:
     """The sentence for what transformers raised on a model's folder or Hub id."""
     reason = " ".join(str(error).split())
     # Its own sentence calls for trust_remote_code=True, which cannot be given here.
     if "trust_remote_code" in reason:
         reason = "it asks to run code of its own, which never happens; give a model whose classes are installed."
-    return UsageError(f"{name} cannot be loaded: {reason}")
+    return UsageError(f"{name} cannot be loaded: {reason if len(reason) <= 500 else reason[:500] + ' ...'}")
 
 
 def check_finite(model: torch.nn.Module, folder: Path | str) -> None:
@@ -113,4 +216,12 @@ def check_finite(model: torch.nn.Module, folder: Path | str) -> None:
         )
 
 
-__all__ = ["cannot_load", "check_finite", "check_weights", "load_trained", "read_config"]
+__all__ = [
+    "check_finite",
+    "check_processor",
+    "check_safetensors",
+    "check_shapes",
+    "load_trained",
+    "read_config",
+    "reading",
+]

@@ -22,6 +22,8 @@ FPS = 2.0
 # from both, so they are checked before anything is made of that size.
 LONGEST_S, HIGHEST_FPS = 86_400.0, 120.0
 
+# More states than the frames and steps of any video have; one byte each.
+MOST_STATES = 200_000_000
 # A file name: not empty, without a path separator, and neither "." nor "..".
 _NAME = re.compile(r"(?!\.+$)[^/\\\0]+")
 _LONGEST_NAME = 200  # bytes: a file system takes 255, and endings are added to the names
@@ -122,6 +124,12 @@ class Session:
             raise DataError(
                 f"{self.origin}: num_frames is {self.num_frames}, which is more than a day at {self.fps:g} frames per "
                 "second; no video is so long."
+            )
+        frames = self.num_frames - self.first_frame
+        if frames * len(self.steps) > MOST_STATES:
+            raise DataError(
+                f"{self.origin}: the session has {frames} frames and {len(self.steps)} steps, which is more than "
+                "any video has; check them."
             )
         self._check_turns()
         if self.events is not None:

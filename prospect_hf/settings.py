@@ -182,7 +182,7 @@ def parse(cls: type[Arguments], values: Mapping[str, Any], group: str) -> Argume
         return cls(**values)
     except UsageError:
         raise
-    except (TypeError, ValueError, ImportError) as error:
+    except (TypeError, ValueError, ImportError, OSError) as error:  # a setting may name a file that is not there
         raise UsageError(f"The {group} settings cannot be used: {' '.join(str(error).split())}") from error
 
 

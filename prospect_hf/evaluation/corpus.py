@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import re
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from processing_dst_smolvlm import DSTSmolVLMProcessor
+from prospect_hf.checked_json import as_dict, get_dict, load_json
 from prospect_hf.data.arguments import FOLDERS, DataArguments
 from prospect_hf.data.corpus import prepare_rows, split_sessions
 from prospect_hf.data.reader import FrameReader
@@ -71,10 +71,11 @@ def data_of(model: Path, given: Mapping[str, Any]) -> DataArguments:
         raise UsageError(f"evaluate.model={model}: no such folder; give the folder of a trained model.")
     path = model / "results.json"
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        trained = dict(facts["settings"]["data"])
+        facts = as_dict(load_json(path), str(path))
+        settings = get_dict(facts, "settings", str(path))
+        trained = get_dict(settings, "data", f"{path}: settings")
         weights = facts.get(WEIGHTS_KEY)
-    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (OSError, ValueError) as error:
         raise UsageError(
             f"{path} does not record the training data ({error}); set data=proassist data.root=FOLDER."
         ) from error

@@ -17,12 +17,11 @@ from PIL import Image
 
 from prospect_hf.errors import DataError
 from prospect_hf.files import replacing
+from prospect_hf.frames.pictures import open_picture
 
 ROWS_PER_BATCH = 64
 # The end of an Arrow IPC stream: a continuation marker and a length of 0 (Arrow columnar format, IPC streaming format).
 END_MARK = b"\xff\xff\xff\xff\x00\x00\x00\x00"
-# What a picture may be, whatever its name says. Pillow can read more, and starts a program (Ghostscript) for some.
-PICTURE_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 # Path -> size and time of the files that this process has validated.
 _VALIDATED: dict[Path, tuple[int, int]] = {}
 
@@ -85,7 +84,10 @@ class FrameStore:
             file.seek(-min(len(END_MARK), stat.st_size), os.SEEK_END)
             if file.read() != END_MARK:
                 raise DataError(f"{self.path}: the file has no end mark, so it was cut short; copy or write it again.")
-        table.validate(full=True)
+        try:
+            table.validate(full=True)
+        except UnicodeDecodeError as error:  # pyarrow's own message, which names a damaged column
+            raise DataError(f"{self.path}: not an Arrow stream of frames (damaged names: {error}).") from error
         _VALIDATED[self.path] = state
 
     def __len__(self) -> int:
@@ -97,6 +99,6 @@ class FrameStore:
             raise DataError(f"{self.path}: no frame {index}; the file has frames 0 to {len(self) - 1}.")
         try:
             encoded = base64.b64decode(self._column[index].as_py(), validate=True)
-            return Image.open(io.BytesIO(encoded), formats=PICTURE_FORMATS).convert("RGB")
-        except (ValueError, TypeError, OSError) as error:
+        except (ValueError, TypeError) as error:
             raise DataError(f"{self.path}: frame {index} is not a base64 JPEG picture ({error}).") from error
+        return open_picture(io.BytesIO(encoded), f"{self.path}: frame {index}", lambda picture: picture.convert("RGB"))

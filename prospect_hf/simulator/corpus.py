@@ -15,7 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from prospect_hf.errors import UsageError
+from prospect_hf.checked_json import as_dict, load_json
+from prospect_hf.errors import DataError, UsageError
 from prospect_hf.files import sole_writer, write_json
 from prospect_hf.frames.store import write_frames
 from prospect_hf.progress import Progress
@@ -158,8 +159,8 @@ def corpus_is_current(
     if not marker.is_file():
         return False
     try:
-        found = json.loads(marker.read_text(encoding="utf-8"))
-    except json.JSONDecodeError:
+        found = as_dict(load_json(marker), str(marker))
+    except DataError:
         return False
     return bool(found.pop("finished", False)) and found.pop("counts", None) is not None and found == recipe
 

@@ -21,7 +21,8 @@ from safetensors import SafetensorError, safe_open
 
 from processing_dst_smolvlm import rgb_picture
 from prospect_hf.errors import DataError, UsageError
-from prospect_hf.frames.store import PICTURE_FORMATS, FrameStore
+from prospect_hf.frames.pictures import PICTURE_FORMATS, open_picture
+from prospect_hf.frames.store import FrameStore
 from video_dst_smolvlm import TOLERANCE_S, sample_video, without_secrets
 
 URLS = ("rtsp://", "rtsps://", "http://", "https://")
@@ -154,12 +155,12 @@ def folder_frames(folder: Path, fps: float, start_s: float = 0.0, end_s: float =
     if not paths:
         raise DataError(f"{folder}: no pictures in this folder; give one with a picture for each frame.")
     for index in _stored(str(folder), 0, len(paths), fps, start_s, end_s):
-        try:
-            with Image.open(paths[index], formats=PICTURE_FORMATS) as picture:
-                frame = rgb_picture(ImageOps.exif_transpose(picture))
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
-            raise DataError(f"{paths[index]}: frame {index} is not a readable picture ({error}).") from error
-        yield SourceFrame(index, index / fps, frame)
+        picture = open_picture(paths[index], f"{paths[index]}: frame {index}", _upright)
+        yield SourceFrame(index, index / fps, picture)
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    return rgb_picture(ImageOps.exif_transpose(picture))
 
 
 def _natural(path: Path) -> tuple[list[tuple[int, str]], str]:

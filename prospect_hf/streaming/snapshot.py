@@ -1,6 +1,8 @@
 """A stream on disk: saved between two frames, it continues later as if it had never stopped.
 
-A folder with ``stream.safetensors`` (KV cache, plan states, what waits to be fed) and ``stream.json`` (all else).
+A folder with ``stream.safetensors`` (KV cache, plan states, what waits to be fed) and ``stream.json`` (all else). A
+hash over both shows that they are what was saved: a flipped bit or an edited value would otherwise go on as another
+stream.
 """
 
 from __future__ import annotations
@@ -22,12 +24,14 @@ from decoding_dst_smolvlm import Decoding
 from events_dst_smolvlm import FrameFacts
 from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
 from processing_dst_smolvlm import DSTSmolVLMProcessor
+from prospect_hf.checked_json import as_dict, load_json
+from prospect_hf.content_hash import file_hash
 from prospect_hf.errors import DataError, UsageError
 from prospect_hf.files import replacing_folder, write_json
 from streaming_dst_smolvlm import DSTStream
 from tracking_dst_smolvlm import StateTable, Tracking
 
-VERSION = 1
+VERSION = 2
 TENSORS, FACTS = "stream.safetensors", "stream.json"
 
 
@@ -77,7 +81,7 @@ def save_stream(stream: DSTStream, folder: Path, trace: str | None = None) -> No
     }
     with replacing_folder(folder) as temporary:
         save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, temporary / TENSORS)
-        write_json(temporary / FACTS, facts)
+        write_json(temporary / FACTS, {**facts, "content": _content(facts, temporary / TENSORS)})
 
 
 def restore_stream(
@@ -95,18 +99,20 @@ def restore_stream(
         speaking_threshold, dst_update_threshold: of the decisions from now on; None: those that the stream had.
 
     Raises:
-        DataError: a file is missing or cannot be read, or another model wrote the stream.
+        DataError: a file is missing or is not as ``save_stream`` wrote it, or another model wrote the stream.
     """
     path = folder / FACTS
     try:
-        facts: dict[str, Any] = json.loads(path.read_text())
+        facts = as_dict(load_json(path), str(path))
+        if facts.get("kind") != "dst_stream_state" or facts.get("version") != VERSION:
+            raise DataError(f"its kind or version is not that of a stream, version {VERSION}")
+        if facts.pop("content", None) != _content(facts, folder / TENSORS):
+            raise DataError("a file was damaged or changed after it was saved")
         tensors = load_file(folder / TENSORS)
     except (OSError, ValueError, SafetensorError) as error:
         raise DataError(
             f"{folder}: no stream can be read there ({error}); give a folder that save_stream wrote."
         ) from error
-    if facts.get("kind") != "dst_stream_state" or facts.get("version") != VERSION:
-        raise DataError(f"{path}: kind or version is not that of a stream (version {VERSION}); save the stream again.")
     if facts["model"] != fingerprint(model):
         raise DataError(f"{path}: another model wrote this stream; its cache means nothing to this one.")
     stream = DSTStream(
@@ -144,6 +150,11 @@ def trace_of(folder: Path) -> str | None:
     """File name of the trace that holds the last frame of a saved stream, which ``restore_stream`` has accepted."""
     name = json.loads((folder / FACTS).read_text()).get("trace")
     return name if isinstance(name, str) else None
+
+
+def _content(facts: dict[str, Any], tensors: Path) -> str:
+    """A hash of both files: of the facts, whatever their layout, and of the tensors' bytes."""
+    return hashlib.sha256(f"{json.dumps(facts, sort_keys=True)} {file_hash(tensors)}".encode()).hexdigest()
 
 
 def fingerprint(model: DSTSmolVLMForConditionalGeneration) -> str:

@@ -7,13 +7,13 @@ file itself and flushed, without a temporary file; after a crash only the last l
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
+from prospect_hf.checked_json import LARGEST
 from prospect_hf.errors import DataError, UsageError
 from prospect_hf.sessions import COMPLETED, NOT_STARTED
 
@@ -231,8 +231,8 @@ def read_trace(path: Path) -> Trace:
 
 def _complete(line: bytes) -> bool:
     try:
-        json.loads(line)
-    except ValueError:
+        _parse(line, "")
+    except DataError:
         return False
     return True
 
@@ -240,7 +240,7 @@ def _complete(line: bytes) -> bool:
 def _parse(line: bytes, where: str) -> dict[str, Any]:
     try:
         record = json.loads(line)  # accepts NaN; the checks refuse it and name its key
-    except ValueError as error:  # broken JSON or no UTF-8
+    except (ValueError, RecursionError) as error:  # broken JSON, no UTF-8, too many digits, or nested too deeply
         raise DataError(f"{where}: broken JSON ({error}); the trace was edited or is another kind of file.") from error
     if not isinstance(record, dict):
         raise DataError(f"{where}: expected a JSON object, found {type(record).__name__}.")
@@ -253,11 +253,11 @@ def _require(condition: bool, where: str, key: str, problem: str) -> None:
 
 
 def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and -LARGEST <= value <= LARGEST
 
 
 def _probability(value: Any) -> bool:

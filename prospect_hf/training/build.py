@@ -12,7 +12,14 @@ from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImag
 from configuration_dst_smolvlm import DSTSmolVLMConfig
 from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
 from processing_dst_smolvlm import DSTSmolVLMProcessor
-from prospect_hf.checkpoints import cannot_load, check_finite, check_weights, read_config
+from prospect_hf.checkpoints import (
+    check_finite,
+    check_processor,
+    check_safetensors,
+    check_shapes,
+    read_config,
+    reading,
+)
 from prospect_hf.data.session_rows import SessionRows
 from prospect_hf.errors import UsageError
 from prospect_hf.training.arguments import ModelArguments
@@ -40,12 +47,13 @@ def build_processor(
         checkpoint: folder of an interrupted run, in place of ``model.name_or_path``.
     """
     if checkpoint is not None:
-        return DSTSmolVLMProcessor.from_pretrained(checkpoint)
+        with reading(checkpoint):
+            return DSTSmolVLMProcessor.from_pretrained(checkpoint)
     if model.name_or_path is None:
         return tiny_processor(session_texts(sessions), model)
     config, _ = load_config(model)
     size = config.vision_config.image_size
-    try:
+    with reading(f"model.name_or_path={model.name_or_path}"):
         images = SmolVLMImageProcessorPil.from_pretrained(
             model.name_or_path,
             trust_remote_code=False,
@@ -54,9 +62,9 @@ def build_processor(
             do_image_splitting=False,
         )
         tokenizer = AutoTokenizer.from_pretrained(model.name_or_path, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise cannot_load(f"model.name_or_path={model.name_or_path}", error) from error
-    return DSTSmolVLMProcessor(images, tokenizer, tokens_per_frame=config.stream_tokens)
+        processor = DSTSmolVLMProcessor(images, tokenizer, tokens_per_frame=config.stream_tokens)
+    check_processor(processor, config, Path(str(model.name_or_path)))
+    return processor
 
 
 def build_model(
@@ -81,8 +89,8 @@ def build_model(
             raise UsageError(f"The model settings cannot be used: {error}") from error
     else:
         config, stock = load_config(model)
-        check_weights(str(model.name_or_path))
-        try:
+        check_safetensors(str(model.name_or_path))
+        with reading(f"model.name_or_path={model.name_or_path}"):
             built, info = DSTSmolVLMForConditionalGeneration.from_pretrained(
                 model.name_or_path,
                 config=config,
@@ -90,8 +98,6 @@ def build_model(
                 use_safetensors=True,
                 output_loading_info=True,
             )
-        except (OSError, ValueError) as error:
-            raise cannot_load(f"model.name_or_path={model.name_or_path}", error) from error
         # Only a stock SmolVLM2 has no heads yet: a DST-SmolVLM2 without one is damaged.
         missing = sorted(key for key in info["missing_keys"] if not (stock and key.startswith(HEADS)))
         if missing or info["mismatched_keys"]:
@@ -120,10 +126,8 @@ def load_config(model: ModelArguments) -> tuple[DSTSmolVLMConfig, bool]:
     Raises:
         UsageError: there is no such checkpoint, or it is of another kind.
     """
-    try:
+    with reading(f"model.name_or_path={model.name_or_path}"):
         config = read_config(str(model.name_or_path))
-    except (OSError, ValueError) as error:
-        raise cannot_load(f"model.name_or_path={model.name_or_path}", error) from error
     stock = not isinstance(config, DSTSmolVLMConfig)
     try:
         if isinstance(config, DSTSmolVLMConfig):
@@ -139,6 +143,8 @@ def load_config(model: ModelArguments) -> tuple[DSTSmolVLMConfig, bool]:
         config.check()
     except ValueError as error:
         raise UsageError(str(error)) from error
+    if not stock and Path(str(model.name_or_path)).is_dir():
+        check_shapes(config, Path(str(model.name_or_path)))
     return config, stock
 
 

@@ -53,8 +53,14 @@ def paired_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], draws
     sides = []
     for sessions in (a, b):
         counts = [sessions[name]["counts"] for name in common]
-        alone = figures(recording_sums(counts, recordings))
-        sides.append((plain(figures(total(counts))), figures(drawn_sums(counts, weights)), alone))
+        try:
+            alone = figures(recording_sums(counts, recordings))
+            sides.append((plain(figures(total(counts))), figures(drawn_sums(counts, weights)), alone))
+        except KeyError as error:
+            raise DataError(
+                f"the sessions of {ours['name']!r} or {theirs['name']!r} have no count {error}, which a figure needs: "
+                "the results were changed; evaluate again."
+            ) from error
     (value_a, drawn_a, alone_a), (value_b, drawn_b, alone_b) = sides
     measured_alike = {
         "encoder": ("Stream matching", PAIRS),

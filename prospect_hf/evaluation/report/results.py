@@ -6,7 +6,6 @@ results can be compared, pooled and resampled without the model or the corpus.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
@@ -16,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from prospect_hf.errors import DataError, UsageError
+from prospect_hf.checked_json import as_dict, load_json
+from prospect_hf.errors import UsageError
 from prospect_hf.evaluation.judge.judged_runs import Judged
 from prospect_hf.evaluation.report.schema import KIND, VERSION, check_results
 from prospect_hf.evaluation.report.sessions import delays, session_figures, session_scores, session_views
@@ -219,11 +219,8 @@ def read_results(path: Path) -> dict[str, Any]:
     file = path / "results.json" if path.is_dir() else path
     if path.is_dir() and not file.exists():
         raise UsageError(f"{path} holds no results.json; give a folder that scripts/evaluate.py wrote.")
-    try:
-        results = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UsageError(f"{file}: no such file; give a folder that scripts/evaluate.py wrote.") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DataError(f"{file} cannot be read as JSON: {error}.") from error
+    if not file.exists():
+        raise UsageError(f"{file}: no such file; give a folder that scripts/evaluate.py wrote.")
+    results = as_dict(load_json(file), str(file))
     check_results(results, str(file))
-    return dict(results)
+    return results

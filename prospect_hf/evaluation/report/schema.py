@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
+from prospect_hf.checked_json import LARGEST
 from prospect_hf.errors import DataError
 from prospect_hf.evaluation.scored_run import Verdict
 from prospect_hf.metrics.catalogue import FIGURES
@@ -45,7 +46,9 @@ def check_results(results: Any, where: str) -> None:
     """
     try:
         _check(results, where)
-    except (TypeError, AttributeError, KeyError, IndexError) as error:
+    except DataError:
+        raise
+    except (TypeError, AttributeError, KeyError, IndexError, ValueError) as error:
         raise DataError(
             f"{where}: a value is not of the type that scripts/evaluate.py writes ({type(error).__name__}: {error})."
         ) from error
@@ -94,6 +97,9 @@ def _require(mapping: Any, keys: Sequence[str], where: str) -> None:
 
 def _check_stamp(stamp: Any, where: str) -> None:
     _require(stamp, STAMP_KEYS, where)
+    for key in ("mode", "model", "data", "split", "frames"):
+        if not isinstance(stamp[key], str):
+            raise DataError(f"{where}: {key} is {stamp[key]!r} and no text.")
     if stamp["mode"] not in MODES:
         raise DataError(f"{where}: mode {stamp['mode']!r} is none of {', '.join(MODES)}.")
     if stamp["model_revision"] is None and stamp["mode"] != "baseline":
@@ -111,6 +117,8 @@ def _check_finite(value: Any, where: str, key: str = "") -> None:
             _check_finite(part, where, f"{key}[{index}]")
     elif isinstance(value, float) and not math.isfinite(value):
         raise DataError(f"{where}: {key} is {value}; an undefined value must be null.")
+    elif isinstance(value, int) and abs(value) > LARGEST:
+        raise DataError(f"{where}: {key} is over {LARGEST:g}; no count or frame is so large.")
 
 
 def _check_scores(scores: Mapping[str, Mapping[str, Any]], where: str) -> None:
@@ -119,7 +127,7 @@ def _check_scores(scores: Mapping[str, Mapping[str, Any]], where: str) -> None:
             if figure not in FIGURES:
                 raise DataError(f"{where}, scores.{scope}: {figure!r} is not in FIGURES, so its meaning is unknown.")
             _require(score, ("value", "low", "high"), f"{where}, scores.{scope}.{figure}")
-            if not all(score[key] is None or isinstance(score[key], (int, float)) for key in ("value", "low", "high")):
+            if not all(number is None or isinstance(number, (int, float)) for number in score.values()):
                 raise DataError(f"{where}, scores.{scope}.{figure}: a value or bound is no number.")
 
 

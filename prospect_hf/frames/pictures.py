@@ -1,0 +1,29 @@
+"""Opens a stored picture: whatever is wrong with it is one sentence that names it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from PIL import Image
+
+from prospect_hf.errors import DataError
+
+# What a picture may be, whatever its name says. Pillow can read more, and starts a program (Ghostscript) for some.
+PICTURE_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+
+
+def open_picture(file: Path | BinaryIO, where: str, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """The picture in ``file``, decoded and converted; ``where`` names it in messages.
+
+    Raises:
+        DataError: it is no picture, it is damaged, it states a size that no picture has, or ``convert`` refuses it.
+    """
+    try:
+        with Image.open(file, formats=PICTURE_FORMATS) as picture:
+            return convert(picture)
+    except MemoryError:
+        raise
+    except Exception as error:  # each of Pillow's decoders raises errors of its own, SyntaxError among them
+        raise DataError(f"{where} is not a readable picture ({error}).") from error
