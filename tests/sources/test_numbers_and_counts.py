@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.proassist_fixtures import make_record, make_row, write_corpus, write_prepared
+from proassist_fixtures import make_record, make_row, write_corpus, write_prepared
 
 from prospect_hf.errors import DataError
 from prospect_hf.sources.prepared import read_prepared

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.proassist_fixtures import make_record, make_row, write_corpus, write_prepared, write_store
+from proassist_fixtures import make_record, make_row, write_corpus, write_prepared, write_store
 
 from prospect_hf.errors import DataError, UsageError
 from prospect_hf.sessions import DSTEvent
