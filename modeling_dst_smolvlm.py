@@ -7,6 +7,7 @@ LM head writes the texts. Remote code of the Hub: it imports torch and transform
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +15,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import SmolVLMForConditionalGeneration
+from transformers import PreTrainedConfig, SmolVLMForConditionalGeneration
 from transformers.cache_utils import Cache, DynamicCache
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
 from transformers.utils import ModelOutput
 
 try:
@@ -77,6 +79,23 @@ class DSTSmolVLMForConditionalGeneration(SmolVLMForConditionalGeneration):
         self.dst_state_norm = nn.LayerNorm(hidden)
         self.dst_state_head = nn.Linear(hidden, config.num_dst_states)
         self.post_init()
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
+        """As the base class's; a second local folder runs its own code, and not the first one's.
+
+        ``AutoModel`` keeps one model class for each configuration class. Two folders of one name, such as
+        ``checkpoint-100`` of two runs, share the latter where their configuration files are equal, so the class of the
+        first one is asked to load the second one as well, whatever code lies in it.
+        """
+        config, folder = kwargs.get("config"), pretrained_model_name_or_path
+        remote = cls.__module__.startswith("transformers_modules.") and kwargs.get("trust_remote_code")
+        # AutoModel gives the configuration; who calls this class by name has chosen it.
+        if remote and isinstance(config, PreTrainedConfig) and os.path.isdir(folder):
+            own = get_class_from_dynamic_module(config.auto_map["AutoModel"], folder)
+            if own is not cls:
+                return own.from_pretrained(folder, *model_args, **kwargs)
+        return super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
 
     # -- frames -------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ Self-contained (standard library, Pillow, PyAV), since it travels with the check
 from __future__ import annotations
 
 import math
+import mmap
 import os
 import re
 import warnings
@@ -17,7 +18,7 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from PIL import Image
 
@@ -30,6 +31,14 @@ except ImportError:
 TOLERANCE_S = 1e-6
 # Seconds that a URL or a camera may be silent before it counts as lost; a file on disk may take as long as it wants.
 SILENCE_S = 15.0
+# The only schemes of a URL that are opened, and the protocols that what lies there may use in turn: no files.
+SCHEMES = ("http", "https", "rtsp", "rtsps")
+NETWORK = "http,https,httpproxy,rtsp,rtsps,rtp,srtp,udp,tcp,tls,crypto,data"
+# Formats that name other files or hosts to be opened, or are scripts: a file on disk must be the video itself.
+LISTS = {
+    *("applehttp", "avisynth", "concat", "dash", "hls", "image2", "imf", "mlv", "rtsp", "sap", "sdp"),
+    *("vapoursynth", "vobsub", "webm_dash_manifest"),
+}
 # Threads that decode. Where the last pictures of a file are damaged, PyAV drops what its threads still hold without
 # telling: as many pictures at most.
 THREADS = 4
@@ -37,6 +46,24 @@ THREADS = 4
 DAMAGED_IN_A_ROW = 100
 # Containers whose header states the length of the video; FFmpeg estimates it for others from what is there.
 MP4, MATROSKA = "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"
+# A key frame's time that lies further back than these seconds, or at the beginning, is that of a clock that has started
+# again; nearer, it is a picture that comes too late.
+LATE_S = 1.0
+# A jump of a transport stream's clock, in seconds, that is no gap: ISO 13818-1 asks for a time every 0.7 s.
+# The value is FFmpeg's own.
+JUMP_S = 10.0
+# Times further apart than these seconds are broken: a gap is filled with its last picture.
+LONGEST_GAP_S = 6 * 3600.0
+# Seconds in which a live stream has to send a key frame.
+KEY_FRAME_S = 120.0
+# How files of formats begin whose demultiplexer stops where a second one begins.
+HEADERS = {
+    MATROSKA: rb"\x1a\x45\xdf\xa3.{1,40}?\x42\x82.(webm|matroska)",
+    "asf": re.escape(bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")),
+    "flv": rb"FLV\x01[\x00-\x05]\x00\x00\x00\x09",
+    "ivf": rb"DKIF\x00\x00\x20\x00",
+    "nut": rb"nut/multimedia container\x00",
+}
 # A video may end this much before the length that its header states.
 LENGTH_SLACK_S = 0.5
 
@@ -72,8 +99,13 @@ def sample_video(
     Matroska or WebM file states a length that is not reached. A GIF, AVI or transport stream that was cut between
     two pictures cannot be told from a whole one.
 
+    Where the clock starts again (files put one behind the other, a sender that was restarted), time goes on from the
+    end of the picture before. A stream that is joined between two key frames begins with the next one. Warnings tell
+    of both. Files of which FFmpeg would read the first part only are refused.
+
     Args:
-        path_or_url: a file, or a URL that FFmpeg opens, or a device's name with its ``format``.
+        path_or_url: a file, or a URL (http, https, rtsp, rtsps), or a device's name with its ``format``. Text from
+            strangers must be checked before: a file is any that the process may read, a URL any host that it reaches.
         fps: frames per second, above 0.
         format: FFmpeg's name of a device or file format, where it cannot be told from the file (``v4l2``).
         options: FFmpeg's options for this format.
@@ -142,8 +174,17 @@ def without_secrets(source: str) -> str:
 
 
 def _open(name: str, told: str, live: bool, format: str | None, options: dict[str, str] | None) -> Any:
-    # "file:" keeps FFmpeg from reading a colon in a file's name as a protocol.
-    source, timeout = (name, SILENCE_S) if live else (f"file:{name}", None)
+    if live:
+        if format is None:
+            if name.partition("://")[0].lower() not in SCHEMES:
+                raise ValueError(f"{told}: only {', '.join(SCHEMES)} addresses are opened; give one, or a file's path.")
+            options = {"protocol_whitelist": NETWORK, **(options or {})}
+        source, timeout = name, SILENCE_S
+    else:
+        # "file:" keeps FFmpeg from reading a colon in a file's name as a protocol.
+        source, timeout = f"file:{name}", None
+        formats = ",".join(sorted(av.formats_available.difference(LISTS)))
+        options = {"protocol_whitelist": "file", "format_whitelist": formats, **(options or {})}
     try:
         # Titles and places in other encodings than UTF-8 are of no use here, and no reason to refuse a video.
         container = av.open(source, format=format, options=options, timeout=timeout, metadata_errors="replace")
@@ -152,12 +193,66 @@ def _open(name: str, told: str, live: bool, format: str | None, options: dict[st
     except (av.error.InvalidDataError, av.error.EOFError) as error:
         raise ValueError(f"{told}: not a video, or cut off before its header; check or copy the file again.") from error
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise ValueError(f"{told}: cannot be opened as a video ({_reason(error)}).") from error
+        # FFmpeg's answer to a format that is not on its list.
+        hint = ""
+        if isinstance(error, av.error.ArgumentError) and not live:
+            hint = "; playlists and other lists of files are not opened: give the video itself"
+        raise ValueError(f"{told}: cannot be opened as a video ({_reason(error)}){hint}.") from error
     # FFmpeg takes any text for the drawings of a terminal; a cover picture of a song is no video either.
     if container.format.name == "tty" or not _moving(container):
         container.close()
         raise ValueError(f"{told}: no video stream in it (text or sound only?); give a video file.")
+    if not live and _holds_another_file(name, container.format.name):
+        container.close()
+        raise ValueError(
+            f"{told}: holds several files one behind the other, of which players read the first only; give them one "
+            "by one, or join them with FFmpeg's concat."
+        )
     return container
+
+
+def _holds_another_file(path: str, format: str) -> bool:
+    """Whether another file begins behind the first one, where FFmpeg stops without a word.
+
+    Formats that are missing here are read to the end of the file, and ``_Parts`` puts the parts one after another.
+    """
+    with open(path, "rb") as file:
+        if format == MP4:
+            kinds = _mp4_boxes(file, os.path.getsize(path))
+            return kinds.count(b"ftyp") > 1 or kinds.count(b"moov") > 1
+        begin = _matroska_end(file) if format == MATROSKA else 0
+        if format not in HEADERS or begin >= os.path.getsize(path):
+            return False
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return re.compile(HEADERS[format], re.DOTALL).search(content, max(begin, 16)) is not None
+
+
+def _mp4_boxes(file: BinaryIO, size: int) -> list[bytes]:
+    """The kinds of an MP4's boxes at the top level."""
+    kinds, at = [], 0
+    while at + 8 <= size:
+        file.seek(at)
+        length, kind = int.from_bytes(file.read(4), "big"), file.read(4)
+        if length == 1:  # a longer one follows
+            length = int.from_bytes(file.read(8), "big")
+        kinds.append(kind)
+        at += length if length >= 8 else size  # 0: it reaches to the end of the file
+    return kinds
+
+
+def _matroska_end(file: BinaryIO) -> int:
+    """Where a Matroska file's segment ends; where it does not tell its size, where it begins."""
+    for _ in ("header", "segment"):
+        file.read(4)
+        first = int.from_bytes(file.read(1), "big")
+        if first == 0:
+            break
+        more = 8 - first.bit_length()
+        size = int.from_bytes(bytes([first & (1 << 7 - more) - 1]) + file.read(more), "big")
+        if size == (1 << 7 * (more + 1)) - 1:
+            return file.tell()
+        file.seek(size, os.SEEK_CUR)
+    return file.tell()
 
 
 def _moving(container: Any) -> list[Any]:
@@ -172,56 +267,54 @@ def _decode(container: Any, name: str, live: bool) -> Generator[tuple[Fraction, 
         ValueError: the video breaks off, holds no undamaged picture, or does not tell when its pictures are shown.
     """
     stream = _moving(container)[0]
-    # Frame threads are fastest, but hold back a picture each, which is too late for a live one.
-    stream.thread_type = "SLICE" if live else "AUTO"
-    stream.thread_count = THREADS
     # AVI has no presentation times: FFmpeg's guesses go wrong with H.264's B-frames, the decoding times do not, but
     # the pictures that the decoder holds back until the end lack them: they follow without a gap.
     by_dts = container.format.name == "avi"
     usual = 1 / stream.average_rate if stream.average_rate else Fraction(0)
-    first, last, end = None, Fraction(0), Fraction(0)
+    parts = _Parts(container, stream, name, live)
+    origin = None  # the video's first time stamp
+    part, first, begin = 0, None, Fraction(0)  # of the part that is read: its first time stamp, and its first second
+    last, end = Fraction(0), Fraction(0)  # of the last picture, in seconds
     lost = in_a_row = 0
-    cut = False
     try:
-        for packet in container.demux(stream):
-            if packet.size:
-                cut = packet.is_corrupt
-            elif packet.dts is not None:
-                continue  # an empty picture: the one before stays; the decoder would take it for the end
-            # An empty packet without a time is the last one: it calls for what the decoder still holds.
-            try:
-                frames = packet.decode()
-            except av.error.InvalidDataError:
-                frames = [None]
-            for frame in frames:
-                if frame is not None and not frame.is_corrupt:
-                    stamp = frame.dts if by_dts else frame.pts
-                    if by_dts and stamp is None and first is not None:
-                        stamp = first + round(end / frame.time_base)
-                    if stamp is None:
-                        raise ValueError(
-                            f"{name}: the picture after {float(end):.2f} s has no presentation time; put the video "
-                            "into a container that has them, such as MP4."
-                        )
-                    first = stamp if first is None else first
-                    start = (stamp - first) * frame.time_base
-                    if start >= last:
-                        # A last picture of unknown length lasts as long as is usual, or as the one before it.
-                        end = start + ((frame.duration or 0) * frame.time_base or usual or start - last)
-                        last = start
-                        in_a_row = 0
-                        yield start, end - start, frame
-                        continue
-                lost, in_a_row = lost + 1, in_a_row + 1
-                if in_a_row > DAMAGED_IN_A_ROW:
+        for number, frame in parts:
+            if number != part:
+                part, first, begin = number, None, end
+            if frame is not None and not frame.is_corrupt:
+                stamp = frame.dts if by_dts else frame.pts
+                if stamp is None and origin is not None:
+                    stamp = (first or 0) + round((end - begin) / stream.time_base)
+                if stamp is None:
                     raise ValueError(
-                        f"{name}: {in_a_row} damaged pictures in a row after {float(end):.2f} s; repair or replace it."
+                        f"{name}: the picture after {float(end):.2f} s has no presentation time; put the video "
+                        "into a container that has them, such as MP4."
                     )
-        if first is None:
-            raise ValueError(f"{name}: holds no picture that can be decoded; check the file.")
-        if cut:
+                origin = stamp if origin is None else origin
+                first = stamp if first is None else first
+                start = begin + (stamp - first) * stream.time_base
+                if start - end > LONGEST_GAP_S:
+                    raise ValueError(
+                        f"{name}: the picture after {float(end):.2f} s comes at {float(start):.2f} s; its times are "
+                        "broken: cut it there, or write it anew with FFmpeg."
+                    )
+                if start >= last:
+                    # A last picture of unknown length lasts as long as is usual, or as the one before it.
+                    end = start + ((frame.duration or 0) * stream.time_base or usual or start - last)
+                    last = start
+                    in_a_row = 0
+                    yield start, end - start, frame
+                    continue
+            lost, in_a_row = lost + 1, in_a_row + 1
+            if in_a_row > DAMAGED_IN_A_ROW:
+                raise ValueError(
+                    f"{name}: {in_a_row} damaged pictures in a row after {float(end):.2f} s; repair or replace it."
+                )
+        if origin is None:
+            why = "none of its pictures is a key frame" if parts.waiting and parts.skipped else "check the file"
+            raise ValueError(f"{name}: holds no picture that can be decoded; {why}.")
+        if parts.cut:
             raise ValueError(f"{name}: breaks off in the middle of a picture at {float(end):.2f} s; copy it again.")
-        stated = _stated_length(container, stream, first)
+        stated = _stated_length(container, stream, origin)
         if stated is not None and end + usual < stated - LENGTH_SLACK_S:
             raise ValueError(
                 f"{name}: ends at {float(end):.2f} s, but its header says {stated:.2f} s; it was cut off or damaged: "
@@ -236,6 +329,132 @@ def _decode(container: Any, name: str, live: bool) -> Generator[tuple[Fraction, 
                 "on show.",
                 stacklevel=2,
             )
+        if part:
+            warnings.warn(
+                f"{name}: its clock starts again {part} times; the parts were put one after another.", stacklevel=2
+            )
+
+
+class _Parts:
+    """The decoded pictures of a stream, each with the number of its part; a damaged picture is None.
+
+    A new part begins where the clock starts again: in files that were put one behind the other, or of a sender that
+    was restarted. Nothing can be decoded before a part's first key frame: those pictures are skipped, and a warning
+    tells how many.
+
+    Attributes:
+        waiting: the part's first key frame has not come yet.
+        skipped: the part's pictures before it.
+        cut: the last packet is incomplete.
+    """
+
+    def __init__(self, container: Any, stream: Any, name: str, live: bool) -> None:
+        # Frame threads are fastest, but hold back a picture each, which is too late for a live one.
+        stream.thread_type = "SLICE" if live else "AUTO"
+        stream.thread_count = THREADS
+        self.waiting, self.skipped, self.cut = True, 0, False
+        self._container, self._stream, self._name, self._live = container, stream, name, live
+        self._jumps = bool(container.format.flags & av.format.Flags.ts_discont.value)
+        # Time stamps of the part: its first one, its first key frame's, the greatest, and the last decoding time.
+        self._first: int | None = None
+        self._key: int | None = None
+        self._latest: int | None = None
+        self._decoding: int | None = None
+
+    def __iter__(self) -> Iterator[tuple[int, Any]]:
+        number = 0
+        for packet in self._container.demux(self._stream):
+            if not packet.size:
+                # Without a time it is the last one: it calls for what the decoder still holds. With a time it is an
+                # empty picture: the one before stays; the decoder would take it for the end.
+                if packet.dts is None:
+                    yield from ((number, frame) for frame in self._held_back())
+                continue
+            if self._starts_again(packet):
+                yield from ((number, frame) for frame in self._held_back())
+                number, self.waiting, self.skipped = number + 1, True, 0
+                self._first = self._key = self._latest = None
+            self._note(packet)
+            if self.waiting and packet.is_keyframe:
+                yield from ((number, frame) for frame in self._held_back())
+                self._begin()
+            yield from ((number, frame) for frame in self._decoded(packet))
+
+    def _seconds(self, ticks: int) -> float:
+        return float(ticks * self._stream.time_base)
+
+    def _starts_again(self, packet: Any) -> bool:
+        """Whether a new part begins with this packet.
+
+        A key frame is shown after all that was decoded before it: where its time is earlier, the clock starts again,
+        unless the decoding times go on, which makes it a picture that comes too late.
+        """
+        stamp = packet.dts if packet.pts is None else packet.pts
+        if stamp is None or self._latest is None:
+            return False
+        back = self._seconds(self._latest - stamp)
+        if self._jumps and abs(back) > JUMP_S:
+            return True
+        goes_on = packet.dts is not None and self._decoding is not None and packet.dts > self._decoding
+        if goes_on or not packet.is_keyframe:
+            return False
+        return back > LATE_S or (back > 0 and self._first is not None and stamp <= self._first)
+
+    def _note(self, packet: Any) -> None:
+        """Take down a packet's times."""
+        self.cut = packet.is_corrupt
+        stamp = packet.dts if packet.pts is None else packet.pts
+        if stamp is not None:
+            self._first = stamp if self._first is None else self._first
+            self._latest = stamp if self._latest is None else max(self._latest, stamp)
+        self._decoding = self._decoding if packet.dts is None else packet.dts
+        if not self.waiting:
+            return
+        if packet.is_keyframe:
+            self._key = stamp
+            return
+        self.skipped += 1
+        if self._live and self._waited() > KEY_FRAME_S:
+            raise ValueError(f"{self._name}: sends no key frame within {KEY_FRAME_S:g} s; set its key frame interval.")
+
+    def _waited(self) -> float:
+        """Seconds of the part so far."""
+        return 0.0 if self._latest is None or self._first is None else self._seconds(self._latest - self._first)
+
+    def _begin(self) -> None:
+        """The part's first key frame has come."""
+        self.waiting = False
+        if self.skipped:
+            warnings.warn(
+                f"{self._name}: begins {self._waited():.2f} s before its first key frame; the {self.skipped} pictures "
+                "until then cannot be decoded and were skipped.",
+                stacklevel=2,
+            )
+
+    def _decoded(self, packet: Any) -> list[Any]:
+        """The decoder's pictures for a packet; None for a damaged one."""
+        codec = self._stream.codec_context
+        try:
+            frames = codec.decode(packet)
+        except av.error.InvalidDataError:
+            if self.waiting and codec.extradata is None:
+                return []
+            # Before the first key frame only a decoder that knows the video's parameters can tell damage: the damaged
+            # packet does not bear the mark of a key frame any more.
+            self.skipped -= self.waiting
+            return [None]
+        if self.waiting:
+            return []
+        if not self.skipped or self._key is None:
+            return list(frames)
+        # What is shown before the key frame leans on pictures that were skipped.
+        return [frame for frame in frames if frame.pts is None or frame.pts >= self._key]
+
+    def _held_back(self) -> list[Any]:
+        """The pictures that the decoder still holds; it is empty then and can begin anew."""
+        frames = self._decoded(None)
+        self._stream.codec_context.flush_buffers()
+        return frames
 
 
 def _stated_length(container: Any, stream: Any, first: int) -> float | None:

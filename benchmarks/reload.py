@@ -3,7 +3,8 @@
 This process loads the folder with the package's modules. A new process, in which neither ``prospect_hf`` nor the root
 modules can be imported, loads a copy of the folder with ``AutoModelForImageTextToText`` and ``AutoProcessor`` and
 ``trust_remote_code=True``. Both process the same plan, random frames and random utterances with the loaded processor,
-and run the model; every tensor is compared.
+and run the model; every tensor is compared. Only code that this repository wrote is run: a folder with other files is
+refused unless ``--trust-remote-code`` is given.
 
 Examples:
     python benchmarks/reload.py outputs/tiny
@@ -84,16 +85,10 @@ def answer(model: Any, processor: Any, frames: int, seed: int) -> dict[str, torc
 
 def from_package(folder: Path, frames: int, seed: int) -> dict[str, torch.Tensor]:
     """The inputs and outputs of the folder, loaded with the package's modules."""
-    from transformers import AutoConfig
+    from prospect_hf.checkpoints import load_trained
 
-    from configuration_dst_smolvlm import DSTSmolVLMConfig
-    from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
-    from processing_dst_smolvlm import DSTSmolVLMProcessor
-
-    # The tokenizer's loader looks up the configuration class by model_type.
-    AutoConfig.register(DSTSmolVLMConfig.model_type, DSTSmolVLMConfig, exist_ok=True)
-    model = DSTSmolVLMForConditionalGeneration.from_pretrained(folder).eval()
-    return answer(model, DSTSmolVLMProcessor.from_pretrained(folder), frames, seed)
+    model, processor = load_trained(folder)
+    return answer(model.to("cpu"), processor, frames, seed)
 
 
 def from_remote_code(folder: Path, frames: int, seed: int) -> dict[str, torch.Tensor]:
@@ -101,12 +96,19 @@ def from_remote_code(folder: Path, frames: int, seed: int) -> dict[str, torch.Te
     sys.meta_path.insert(0, Blocked())
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    model = AutoModelForImageTextToText.from_pretrained(folder, trust_remote_code=True).eval()
+    model = AutoModelForImageTextToText.from_pretrained(folder, trust_remote_code=True, use_safetensors=True).eval()
     processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
     loaded = [name for name in sys.modules if is_own(name)]
     if loaded or not type(model).__module__.startswith("transformers_modules."):
         raise RuntimeError(f"the check is invalid: {type(model).__module__} and {loaded} are not the folder's code")
     return answer(model, processor, frames, seed)
+
+
+def foreign_code(folder: Path) -> list[str]:
+    """Names of the Python files in the folder that are not this repository's, byte for byte."""
+    root = Path(__file__).resolve().parents[1]
+    ours = {path.name: path.read_bytes() for path in root.glob("*_dst_smolvlm.py")}
+    return sorted(path.name for path in folder.glob("*.py") if ours.get(path.name) != path.read_bytes())
 
 
 def in_fresh_process(folder: Path, frames: int, seed: int) -> dict[str, torch.Tensor]:
@@ -144,6 +146,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, help="folder of a trained model, with processor and remote code")
     parser.add_argument("--frames", type=int, default=64, help="frames of the session (default 64)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--trust-remote-code", action="store_true", help="run the folder's code, whatever it is")
     parser.add_argument("--remote-into", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     transformers.logging.set_verbosity_error()
@@ -153,11 +156,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in ("config.json", "modeling_dst_smolvlm.py"):
         if not (args.folder / name).is_file():
             parser.error(f"{args.folder} has no {name}; give the folder of a trained model")
-    if args.remote_into:
+    if args.remote_into:  # the new process: the first one has checked the folder
         save_file(from_remote_code(args.folder, args.frames, args.seed), args.remote_into)
         return 0
 
-    here = from_package(args.folder, args.frames, args.seed)
+    if (foreign := foreign_code(args.folder)) and not args.trust_remote_code:
+        print(
+            f"error: {args.folder} holds code that is not this repository's ({', '.join(foreign)}); read it, then give "
+            "--trust-remote-code to run it.",
+            file=sys.stderr,
+        )
+        return 2
+    try:
+        here = from_package(args.folder, args.frames, args.seed)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     try:
         there = in_fresh_process(args.folder, args.frames, args.seed)
     except RuntimeError as error:

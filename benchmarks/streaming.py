@@ -41,7 +41,7 @@ from streaming_sessions import (
     NEVER,
     STEPS,
     Session,
-    load_trained,
+    load_sessions,
     markdown,
     median_seconds,
     mid_model,
@@ -51,6 +51,7 @@ from streaming_sessions import (
 
 from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration as Model
 from processing_dst_smolvlm import DSTSmolVLMProcessor
+from prospect_hf.machine import processor
 from prospect_hf.training.arguments import TinyShape
 from prospect_hf.training.tiny import tiny_model, tiny_processor
 from streaming_dst_smolvlm import StreamBatch
@@ -104,14 +105,11 @@ def batch_row(
     ]
 
 
-def machine() -> str:
+def machine_line() -> str:
     """Processor, threads and versions, for the head of the output."""
-    found = [
-        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
-    ]
     return (
-        f"{found[0] if found else platform.machine()}, {torch.get_num_threads()} threads, Python "
-        f"{platform.python_version()}, torch {torch.__version__}, transformers {transformers.__version__}, float32"
+        f"{processor()}, {torch.get_num_threads()} threads, Python {platform.python_version()}, "
+        f"torch {torch.__version__}, transformers {transformers.__version__}, float32"
     )
 
 
@@ -142,13 +140,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.manual_seed(0)
     trained = (args.model / "results.json").is_file()
     if trained:
-        tiny, processor, sessions = load_trained(args.model)
+        tiny, processor, sessions = load_sessions(args.model)
     else:
         processor = tiny_processor([GOAL, *STEPS], TinyShape())
         tiny = tiny_model(processor, TinyShape()).eval()
         tiny.config.speaking_threshold = tiny.config.dst_update_threshold = NEVER
         sessions = [random_session(tiny, 80) for _ in range(STREAMS)]
-    print(f"{machine()}; tiny on one thread: {args.model if trained else 'untrained'}", flush=True)
+    print(f"{machine_line()}; tiny on one thread: {args.model if trained else 'untrained'}", flush=True)
     large = mid_model(args.smolvlm2, processor) if {"reuse", "batch", "overhead"} & set(parts) else None
     worst = 0.0
     if "latency" in parts:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -88,17 +87,18 @@ def median_seconds(
 
 
 @torch.inference_mode()
-def load_trained(
+def load_sessions(
     folder: Path,
 ) -> tuple[Model, DSTSmolVLMProcessor, list[Session]]:
     """The model and processor in a folder of ``scripts/train.py``, and the held-out sessions of its data."""
     # Imported after main() has disabled logging, since importing bitsandbytes logs an irrelevant warning.
-    from prospect_hf.data.arguments import DataArguments
+    from prospect_hf.checkpoints import load_trained
     from prospect_hf.data.corpus import prepare_rows, split_sessions
+    from prospect_hf.evaluation.corpus import data_of
 
-    data = DataArguments(**json.loads((folder / "results.json").read_text())["settings"]["data"])
-    model = Model.from_pretrained(folder).eval()
-    processor = DSTSmolVLMProcessor.from_pretrained(folder)
+    data = data_of(folder, {})
+    model, processor = load_trained(folder)
+    model.to("cpu")  # what is measured here, on every machine
     reader = FrameReader(Path(str(data.root)), data.frames, processor)
     sessions = []
     for rows in split_sessions(prepare_rows(data), "test"):
@@ -117,7 +117,7 @@ def random_session(model: Model, frames: int) -> Session:
 
 def mid_model(name: str, processor: DSTSmolVLMProcessor) -> Model:
     """The text model of SmolVLM2-256M with random weights, large enough that decisions depend on the input."""
-    stock = SmolVLMConfig.from_pretrained(name)
+    stock = SmolVLMConfig.from_pretrained(name, trust_remote_code=False)
     stock.vision_config.num_hidden_layers = 1  # the vision tower is not used
     config = DSTSmolVLMConfig.from_smolvlm(stock, image_token_id=processor.image_id)
     torch.manual_seed(0)

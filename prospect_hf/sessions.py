@@ -10,6 +10,7 @@ import math
 import re
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import pairwise
 
 from prospect_hf.errors import DataError
 
@@ -17,9 +18,13 @@ SOURCES = ("assembly101", "ego4d", "egoexolearn", "epickitchens", "holoassist", 
 NOT_STARTED, IN_PROGRESS, COMPLETED = 0, 1, 2
 IGNORE = -100
 FPS = 2.0
+# A label beyond a day, or more frames a second than a camera takes, is no fact of a video. The number of rows follows
+# from both, so they are checked before anything is made of that size.
+LONGEST_S, HIGHEST_FPS = 86_400.0, 120.0
 
 # A file name: not empty, without a path separator, and neither "." nor "..".
 _NAME = re.compile(r"(?!\.+$)[^/\\\0]+")
+_LONGEST_NAME = 200  # bytes: a file system takes 255, and endings are added to the names
 _VIEW = re.compile(r"__view\d+$")
 _ASSEMBLY101_PART = re.compile(r"^[^_]+_(?!_)")  # "assembly_" or "disassembly_"; "__" precedes a camera view
 _ASSEMBLY101_CAMERA = re.compile(r"__(HMC_|C\d).*$")
@@ -69,7 +74,7 @@ class Session:
         session_id, source, video_uid, user_type, goal: as in the corpus; ``source`` is one of ``SOURCES``.
         recording: id of the recording, which several videos and sessions can share (:func:`recording_id`).
         steps: the plan.
-        turns: the utterances, by time.
+        turns: the utterances, in the order of the conversation; a time can be before that of the turn above it.
         events: the state events; None in a session without state labels, empty where no state changes.
         fps: frames per second.
         first_frame: absolute index of the first frame.
@@ -100,37 +105,41 @@ class Session:
         if self.source not in SOURCES:
             raise DataError(f"{self.origin}: source is '{self.source}'; known are {', '.join(SOURCES)}.")
         for key, name in (("session_id", self.session_id), ("video_uid", self.video_uid)):
-            if not _NAME.fullmatch(name):
-                raise DataError(
-                    f"{self.origin}: {key} is {name!r}; it must be a valid file name, without path separators."
-                )
+            check_name(name, f"{self.origin}: {key}")
         if not self.steps:
             raise DataError(f"{self.origin}: steps is empty; a session needs a plan of at least one step.")
-        if not (math.isfinite(self.fps) and self.fps > 0):
-            raise DataError(f"{self.origin}: fps is {self.fps}; it must be a positive number of frames per second.")
+        if not 0 < self.fps <= HIGHEST_FPS:  # NaN is neither
+            raise DataError(
+                f"{self.origin}: fps is {self.fps}; it must be a number of frames per second above 0 and at most "
+                f"{HIGHEST_FPS:g}."
+            )
         if not 0 <= self.first_frame < self.num_frames:
             raise DataError(
                 f"{self.origin}: the session covers no frame: it starts at frame {self.first_frame} and "
                 f"num_frames is {self.num_frames}."
             )
+        if self.num_frames > LONGEST_S * self.fps:
+            raise DataError(
+                f"{self.origin}: num_frames is {self.num_frames}, which is more than a day at {self.fps:g} frames per "
+                "second; no video is so long."
+            )
         self._check_turns()
         if self.events is not None:
             self._check_events(self.events)
 
+    @property
+    def turns_back(self) -> int:
+        """The number of turns whose time is before that of the turn above them; they keep their place."""
+        return sum(turn.time < above.time for above, turn in pairwise(self.turns))
+
     def _check_turns(self) -> None:
-        previous = 0.0
         for number, turn in enumerate(self.turns):
             where = f"{self.origin}: turns[{number}]"
             if turn.role not in ("user", "assistant"):
                 raise DataError(f"{where}.role is '{turn.role}'; it must be user or assistant.")
             check_time(turn.time, f"{where}.time")
-            if turn.time < previous:
-                raise DataError(
-                    f"{where}.time is {turn.time} s, before the previous turn ({previous} s); sort the turns."
-                )
             if not turn.text.strip():
                 raise DataError(f"{where}.content is empty; a turn needs a text.")
-            previous = turn.time
 
     def _check_events(self, events: tuple[DSTEvent, ...]) -> None:
         by_step: dict[int, list[DSTEvent]] = defaultdict(list)
@@ -163,11 +172,25 @@ class Session:
 
 
 def check_time(time: float, where: str) -> None:
-    """Raise ``DataError`` unless ``time`` (seconds) is finite and not negative."""
+    """Raise ``DataError`` unless ``time`` (seconds) is finite, not negative and at most a day."""
     if not math.isfinite(time):
         raise DataError(f"{where} is {time}; it must be a finite number of seconds.")
     if time < 0:
         raise DataError(f"{where} is {time}; a time must not be negative.")
+    if time > LONGEST_S:
+        raise DataError(
+            f"{where} is {time:g} s, but no video is so long; give times in seconds of the video, not in milliseconds "
+            "or since 1970."
+        )
+
+
+def check_name(name: str, where: str) -> None:
+    """Raise ``DataError`` unless files can be named after ``name``: a corpus must not decide where they are written."""
+    if not _NAME.fullmatch(name):
+        raise DataError(f"{where} is {name!r}; it must be a valid file name, without path separators.")
+    size = len(name.encode("utf-8", "surrogatepass"))
+    if size > _LONGEST_NAME:
+        raise DataError(f"{where} has {size} bytes; files are named after it, so it must have at most {_LONGEST_NAME}.")
 
 
 def _stem(source: str, uid: str) -> str:

@@ -53,10 +53,10 @@ def frame_at(time: float, fps: float) -> int:
 
 
 def turn_frames(times: Sequence[float], fps: float, first_frame: int) -> list[int]:
-    """The decision frame of each turn; ``times`` are in seconds and sorted.
+    """The decision frame of each turn; ``times`` are in seconds, in the order of the conversation.
 
     A frame has at most one turn: a turn takes the last frame that ended by its time, or the next free frame after the
-    previous turn.
+    previous turn. So a turn whose time goes back follows the turn above it, as in ProAssist's prepared rows.
     """
     frames: list[int] = []
     free = first_frame

@@ -8,6 +8,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 from prospect_hf import __version__
 
@@ -68,6 +70,20 @@ def test_wheel_carries_licence_version_and_requirements(wheel: zipfile.ZipFile) 
     # focal-loss is TensorFlow code and focal-loss-torch overwrites it: neither comes along unasked.
     assert not any(line.startswith(("focal-loss", "tensorflow", "torchvision")) for line in everyone)
     assert not any(line.startswith("focal-loss-torch") for line in required)
+
+
+def test_the_lowest_releases_have_no_known_holes(repository: Path) -> None:
+    """Of the libraries that read pictures, templates and settings, and of the one that loads an encoder's parts."""
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 has no tomllib")
+    settings = tomllib.loads((repository / "pyproject.toml").read_text(encoding="utf-8"))
+    project = settings["project"]
+    required = [Requirement(line) for line in [*project["dependencies"], *project["optional-dependencies"]["eval"]]]
+    lowest = {"pillow": "12.2", "jinja2": "3.1.6", "pyyaml": "6.0.1", "sentence-transformers": "6.0"}
+    for name, version in lowest.items():
+        (found,) = (one for one in required if one.name == name)
+        (bound,) = (one.version for one in found.specifier if one.operator == ">=")
+        assert Version(bound) >= Version(version), name
+    assert "SECURITY.md" in settings["tool"]["hatch"]["build"]["targets"]["sdist"]["only-include"]
 
 
 def test_importing_the_package_is_cheap(repository: Path) -> None:

@@ -7,6 +7,7 @@ from report_fixtures import make_results
 
 from prospect_hf.evaluation.report.overview import overview_table
 from prospect_hf.metrics.catalogue import FIGURES
+from prospect_hf.tables import table
 
 
 def cells(table: str, label: str) -> list[str]:
@@ -28,6 +29,15 @@ def test_the_overview_shows_figures_with_half_of_their_intervals() -> None:
     head = overview_table(few).splitlines()
     assert head[1] == "2 sessions of outputs/simulated (test), encoder: all-MiniLM-L6-v2 @ 9f3c"
     assert head[2].split() == ["offline", "none", "silent"]
+
+
+@pytest.mark.parametrize(
+    "text", ["a\nb", "\x1b[31mred\x1b[0m", "\u202egpj.exe", "a\rb", "a\u2028b", "\x07", "\ud800", "a\tb"]
+)
+def test_a_cell_is_one_line_of_characters_that_can_be_printed(text: str) -> None:
+    shown = table([["name", "x"], [text, "1"], ["Öl 𝒜", "2"]])
+    assert len(shown.split("\n")) == 4 and shown.replace("\n", "").isprintable()
+    assert "Öl 𝒜" in shown and len({len(line) for line in shown.split("\n")}) == 1
 
 
 @pytest.mark.parametrize(("count", "wide"), [(5, True), (6, False)])

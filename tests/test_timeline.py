@@ -67,7 +67,7 @@ def sessions(draw: st.DrawFn) -> Session:
     times = st.integers(0, 600).map(lambda tenth: tenth / 10)
     turns = [
         Turn(draw(st.sampled_from(["user", "assistant"])), time, "words")
-        for time in sorted(draw(st.lists(times, max_size=25)))
+        for time in draw(st.lists(times, max_size=25).map(sorted) | st.lists(times, max_size=25))
     ]
     events: list[DSTEvent] = []
     for step in range(steps):
@@ -249,7 +249,12 @@ nan, inf = math.nan, math.inf
         ({"turns": (Turn("user", nan, "x"),)}, ["turns[0].time", "nan"]),
         ({"turns": (Turn("user", inf, "x"),)}, ["turns[0].time", "inf"]),
         ({"turns": (Turn("user", -0.5, "x"),)}, ["turns[0].time", "negative"]),
-        ({"turns": (Turn("user", 5, "x"), Turn("user", 4, "x"))}, ["turns[1].time", "before"]),
+        ({"turns": (Turn("user", 1e308, "x"),)}, ["turns[0].time", "no video is so long"]),
+        ({"events": (DSTEvent(1.7e9, 0, "start"),)}, ["events[0].time", "1970"]),
+        ({"fps": inf}, ["fps"]),
+        ({"fps": 1e9}, ["fps", "120"]),
+        ({"num_frames": 10**12}, ["num_frames", "more than a day"]),
+        ({"session_id": "x" * 201}, ["session_id", "201 bytes"]),
         ({"turns": (Turn("user", 5, " "),)}, ["turns[0].content", "empty"]),
         ({"events": (DSTEvent(1, 2, "start"),)}, ["events[0].step", "2"]),
         ({"events": (DSTEvent(1, -1, "start"),)}, ["events[0].step", "-1"]),

@@ -10,6 +10,8 @@ from prospect_hf.sessions import SOURCES
 
 # Where a session's pictures come from.
 FRAME_SOURCES = ("store", "rendered", "blank")
+# Settings that are folders of the machine.
+FOLDERS = ("root", "dst_root", "cache_dir")
 
 
 @dataclass

@@ -2,7 +2,9 @@
 
 One safetensors file per video contains ``features`` ``[frames, tokens, hidden]``; its metadata gives the absolute index
 of the first frame. The folder's name is a hash of everything that determines a feature (vision tower, connector, image
-preprocessing, tokens per frame), so features of another model are never read by mistake.
+preprocessing, tokens per frame) and the file's name a hash of the video's content, so features of another model or
+video are never read by mistake, and a copied or renamed corpus uses the features that are there. Each file is sealed:
+its content hash is checked before the first read.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
+from prospect_hf.content_hash import UNSEALED, FileState, check_seal, file_hash, file_state, seal
 from prospect_hf.data.reader import FrameReader
 from prospect_hf.data.session_rows import SessionRows
 from prospect_hf.errors import DataError
@@ -24,6 +27,9 @@ from prospect_hf.files import replacing
 from prospect_hf.progress import Progress
 
 FRAMES_PER_PASS = 64
+# Part of the name of the folder: files of another layout are not read.
+LAYOUT = "sealed"
+REMEDY = "remove it, then the video is encoded again"
 
 
 class FrameFeatures:
@@ -36,21 +42,37 @@ class FrameFeatures:
 
     def __init__(self, folder: Path, reader: FrameReader) -> None:
         self.folder, self.reader = folder, reader
+        # They travel to worker processes with this object, so that no worker hashes a video or a file again.
+        self._paths: dict[tuple[str, str], Path] = {}
+        self._checked: dict[Path, FileState] = {}
 
     def path(self, session: SessionRows) -> Path:
-        """The file of the session's video; of the session itself where pictures are drawn from its labels."""
-        if self.reader.frames == "store":
-            return self.folder / session.source / Path(session.frames_file).with_suffix(".safetensors")
-        return self.folder / session.source / f"{session.session_id}.safetensors"
+        """The file of the session's video; of the session itself where pictures are drawn from its labels.
+
+        Raises:
+            DataError: the frame file is missing.
+        """
+        video = session.source, session.frames_file if self.reader.frames == "store" else session.session_id
+        if video not in self._paths:
+            self._paths[video] = self.folder / session.source / f"{_content(self.reader, session)}.safetensors"
+        return self._paths[video]
+
+    def check(self, path: Path) -> None:
+        """Check the file's content hash, once for each state of the file; errors as in :func:`check_seal`."""
+        state = file_state(path)
+        if self._checked.get(path) != state:
+            check_seal(path, REMEDY)
+            self._checked[path] = state
 
     def inputs(self, session: SessionRows, begin: int, end: int) -> dict[str, torch.Tensor]:
         """The model input ``frame_features`` ``[frames, tokens, hidden]``, positions ``begin`` to ``end`` (exclusive).
 
         Raises:
-            DataError: the file is missing, unreadable, or lacks one of these frames.
+            DataError: the file is missing, unreadable or damaged, or lacks one of these frames.
         """
         path = self.path(session)
         try:
+            self.check(path)
             with safe_open(path, "pt") as file:
                 features = file.get_slice("features")
                 first, count = int(file.metadata()["first_frame"]), features.get_shape()[0]
@@ -62,7 +84,7 @@ class FrameFeatures:
                         "remove the file and encode again."
                     )
                 return {"frame_features": features[at : at + end - begin]}
-        except (FileNotFoundError, SafetensorError) as error:
+        except (OSError, SafetensorError) as error:
             raise DataError(f"{path}: no features of session {session.session_id} ({error}); encode them.") from error
 
 
@@ -75,8 +97,9 @@ def encode_sessions(
 ) -> FrameFeatures:
     """Encode the frames of ``sessions``, except for videos whose features are current.
 
-    A video is encoded again when its frame file has changed or its features lack a frame. Each file is written under
-    a temporary name and then renamed, so a rerun after an interruption continues with the next video.
+    A video is encoded where no features of its content are there, or where they lack a frame; then they get the frames
+    that they had too, so that another run on the same folder keeps its own. Each file is written under a temporary name
+    and then renamed, so a rerun after an interruption continues with the next video.
 
     Args:
         model: the model; its vision tower and connector must not change afterwards.
@@ -98,9 +121,11 @@ def encode_sessions(
         for path, of_video in videos.items():
             first = min(session.first_frame for session in of_video)
             end = max(session.first_frame + len(session) for session in of_video)
-            origin = _origin(reader, of_video[0])
-            if not _is_current(path, origin, first, end):
-                _write(path, _encode(model, reader, of_video, first, end), origin, first)
+            held = _held(found, path)
+            if not (held.start <= first and end <= held.stop):
+                if held:
+                    first, end = min(first, held.start), max(end, held.stop)
+                _write(path, _encode(model, reader, of_video[0], first, end), first)
             bar.update()
     model.train(training)
     return found
@@ -108,52 +133,52 @@ def encode_sessions(
 
 @torch.inference_mode()
 def _encode(
-    model: DSTSmolVLMForConditionalGeneration, reader: FrameReader, sessions: list[SessionRows], first: int, end: int
+    model: DSTSmolVLMForConditionalGeneration, reader: FrameReader, session: SessionRows, first: int, end: int
 ) -> torch.Tensor:
-    """Features of the absolute frames ``first`` to ``end`` of one video."""
-    earliest = min(sessions, key=lambda session: session.first_frame)
+    """Features of the absolute frames ``first`` to ``end`` of the session's video."""
     passes = []
-    for begin in range(0, end - first, FRAMES_PER_PASS):
-        pixels = reader.inputs(earliest, begin, min(begin + FRAMES_PER_PASS, end - first))["pixel_values"]
+    for begin in range(first, end, FRAMES_PER_PASS):
+        stop = min(begin + FRAMES_PER_PASS, end)
+        pixels = reader.inputs(session, begin - session.first_frame, stop - session.first_frame)["pixel_values"]
         passes.append(model.encode_frames(pixels.to(model.device)).cpu())
     return torch.cat(passes)
 
 
-def _origin(reader: FrameReader, session: SessionRows) -> str:
-    """Identifies the version of the pictures: size and time of the frame file, or a hash of the labels drawn."""
-    if reader.frames == "blank":
-        return reader.frames
-    if reader.frames == "rendered":
-        return hashlib.sha256(session.states_after.tobytes()).hexdigest()
-    try:
-        stat = reader.path(session).stat()
-    except FileNotFoundError:
-        raise DataError(
-            f"{reader.path(session)}: no such frame file; check data.root, or set data.frames=rendered."
-        ) from None
-    return f"{stat.st_size} {stat.st_mtime_ns}"
+def _content(reader: FrameReader, session: SessionRows) -> str:
+    """32 hex digits that identify the pictures: a hash of the frame file, or of what is drawn."""
+    if reader.frames == "store":
+        path = reader.path(session)
+        try:
+            return file_hash(path)[:32]
+        except FileNotFoundError:
+            raise DataError(f"{path}: no such frame file; check data.root, or set data.frames=rendered.") from None
+    facts = f"{reader.frames} {session.video_uid} {session.first_frame} {session.states_after.shape}"
+    drawn = session.session_id.encode() if reader.frames == "blank" else session.states_after.tobytes()
+    return hashlib.sha256(facts.encode() + b"\0" + drawn).hexdigest()[:32]
 
 
-def _is_current(path: Path, origin: str, first: int, end: int) -> bool:
+def _held(features: FrameFeatures, path: Path) -> range:
+    """The absolute frames in a file of features; none where there is no file."""
     if not path.is_file():
-        return False
+        return range(0)
     try:
+        features.check(path)
         with safe_open(path, "pt") as file:
-            facts, count = file.metadata(), file.get_slice("features").get_shape()[0]
+            first, count = int(file.metadata()["first_frame"]), file.get_slice("features").get_shape()[0]
     except SafetensorError as error:
-        raise DataError(f"{path}: not a file of encoded frames ({error}); remove it.") from error
-    begin = int(facts["first_frame"])
-    return facts["origin"] == origin and begin <= first and end <= begin + count
+        raise DataError(f"{path}: not a file of encoded frames ({error}); {REMEDY}.") from error
+    return range(first, first + count)
 
 
-def _write(path: Path, features: torch.Tensor, origin: str, first: int) -> None:
+def _write(path: Path, features: torch.Tensor, first: int) -> None:
     with replacing(path) as temporary:
-        save_file({"features": features.contiguous()}, temporary, {"origin": origin, "first_frame": str(first)})
+        save_file({"features": features.contiguous()}, temporary, {"first_frame": str(first), **UNSEALED})
+        seal(temporary)
 
 
 def fingerprint(model: DSTSmolVLMForConditionalGeneration, reader: FrameReader) -> str:
     """16 hex digits of a hash of everything that determines a feature apart from the frame."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(LAYOUT.encode())
     for part in (model.model.vision_model, model.model.connector):
         for name, tensor in sorted(part.state_dict().items()):
             digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())

@@ -18,6 +18,11 @@ from prospect_hf.frames.store import FrameStore
 KEPT_BYTES = 2**30
 
 
+def frames_path(root: Path, session: SessionRows) -> Path:
+    """The frame file of the session's video, in the corpus under ``root``."""
+    return root / "processed_data" / session.source / session.frames_file
+
+
 class FrameReader:
     """Reads frames and preprocesses them for the vision tower.
 
@@ -65,7 +70,7 @@ class FrameReader:
 
     def path(self, session: SessionRows) -> Path:
         """The frame file of the session's video."""
-        return self.root / "processed_data" / session.source / session.frames_file
+        return frames_path(self.root, session)
 
     def _picture(self, path: Path, index: int) -> np.ndarray:
         picture = self._kept.get((path, index))

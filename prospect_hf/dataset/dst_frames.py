@@ -6,6 +6,7 @@ are built. Cached rows are reused only while the input files and the label code 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,7 +14,7 @@ from typing import Any, ClassVar
 import datasets
 
 from prospect_hf.dataset.input_files import VERSION, DstFramesConfig, Form
-from prospect_hf.dataset.report import REPORT_FILE, load_report, summary
+from prospect_hf.dataset.report import REPORT_FILE, load_report, report_lines, summary
 from prospect_hf.dataset.row_maker import FEATURES, session_rows
 from prospect_hf.errors import UsageError
 from prospect_hf.files import write_json
@@ -21,6 +22,8 @@ from prospect_hf.sessions import SOURCES, Session
 from prospect_hf.sources.prepared import read_prepared
 from prospect_hf.sources.proassist import DST, read_sessions
 from prospect_hf.sources.report import OnError, SessionsReport, check_splits
+
+logger = logging.getLogger(__name__)
 
 
 class DstFrames(datasets.GeneratorBasedBuilder):
@@ -133,7 +136,8 @@ def load_dst_frames(
 ) -> datasets.DatasetDict:
     """Build the rows under ``cache_dir`` unless they are cached there, and load them: {split: rows}.
 
-    Raises what ``DstFrames`` raises. ``read_report`` returns the report of one split or of all.
+    What was left out is logged, on every call. Raises what ``DstFrames`` raises. ``read_report`` returns the report of
+    one split or of all.
     """
     builder = DstFrames(
         config_name=config_name,
@@ -147,4 +151,6 @@ def load_dst_frames(
         form=form,
     )
     builder.download_and_prepare(num_proc=num_proc)
+    for line in report_lines(builder.report):
+        logger.info("%s: %s", form, line)
     return builder.as_dataset()

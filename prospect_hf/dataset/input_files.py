@@ -22,7 +22,7 @@ VERSION = datasets.Version("1.0.0")
 
 Form = Literal["dialogs", "prepared"]
 
-# The code that determines the content of a row; a change here invalidates cached rows.
+# The code that determines the content of a row and of the report; a change here invalidates cached rows.
 LABEL_CODE = (
     "sessions.py",
     "timeline.py",
@@ -33,6 +33,7 @@ LABEL_CODE = (
     "dataset/dst_frames.py",
     "dataset/input_files.py",
     "dataset/row_maker.py",
+    "dataset/report.py",
 )
 
 
@@ -89,7 +90,7 @@ class DstFramesConfig(datasets.BuilderConfig):
                     found[split, source] = files
         if not found:
             wanted = (
-                f"prepared/{self.pattern.format(split='{train,val,test}')}"
+                "prepared/" + self.pattern.replace("{split}", "{train,val,test}")
                 if self.form == "prepared"
                 else f"generated_dialogs/{{train,val,test}}{self.suffix}.json"
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -13,13 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from processing_dst_smolvlm import DSTSmolVLMProcessor
-from prospect_hf.data.arguments import DataArguments
+from prospect_hf.data.arguments import FOLDERS, DataArguments
 from prospect_hf.data.corpus import prepare_rows, split_sessions
 from prospect_hf.data.reader import FrameReader
 from prospect_hf.data.session_rows import SessionRows
 from prospect_hf.errors import DataError, UsageError
 from prospect_hf.evaluation.arguments import EvaluateArguments
 from prospect_hf.evaluation.predictions import session_fingerprint
+from prospect_hf.hub.published import ELSEWHERE
+from prospect_hf.hub.weights import WEIGHTS_KEY, check_weights
 from prospect_hf.settings import parse
 
 logger = logging.getLogger(__name__)
@@ -68,11 +71,15 @@ def data_of(model: Path, given: Mapping[str, Any]) -> DataArguments:
         raise UsageError(f"evaluate.model={model}: no such folder; give the folder of a trained model.")
     path = model / "results.json"
     try:
-        trained = dict(json.loads(path.read_text(encoding="utf-8"))["settings"]["data"])
-    except (OSError, KeyError, TypeError, ValueError) as error:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        trained = dict(facts["settings"]["data"])
+        weights = facts.get(WEIGHTS_KEY)
+    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(
             f"{path} does not record the training data ({error}); set data=proassist data.root=FOLDER."
         ) from error
+    check_weights(model, weights, path)
+    trained |= {name: folder for name in FOLDERS if (folder := _folder(model, name, trained.get(name), given))}
     data = parse(DataArguments, {**trained, **given}, "data")
     if data.name == "simulated" and (Path(str(data.root)) / "processed_data").is_dir():
         changed = [key for key in ("recordings", "seed", "scene") if key in given and given[key] != trained.get(key)]
@@ -82,6 +89,20 @@ def data_of(model: Path, given: Mapping[str, Any]) -> DataArguments:
             )
         data = replace(data, name="proassist")
     return data
+
+
+def _folder(model: Path, name: str, recorded: object, given: Mapping[str, Any]) -> str | None:
+    """A folder of the training data, which ``results.json`` names relative to the model's folder; None: not named."""
+    if not isinstance(recorded, str) or name in given:
+        return None
+    if recorded.startswith(ELSEWHERE):
+        if name == "cache_dir":
+            return DataArguments.cache_dir
+        raise UsageError(
+            f"{model / 'results.json'} does not say where {recorded.removeprefix(ELSEWHERE)} lies, which the model "
+            f"learned from: set data.{name}=FOLDER."
+        )
+    return os.path.normpath(model / recorded)
 
 
 def load_corpus(args: EvaluateArguments, data: DataArguments, processor: DSTSmolVLMProcessor) -> Corpus:

@@ -2,7 +2,7 @@
 
 Each session has one safetensors file, written atomically, with a key: a hash of everything that determines its content.
 A run that was interrupted continues with the missing sessions. Files of another model, threshold or corpus have another
-key and are not reused.
+key and are not reused. Each file is sealed: its content hash is checked whenever it is read.
 """
 
 from __future__ import annotations
@@ -17,13 +17,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
+from prospect_hf.content_hash import UNSEALED, check_seal, file_hash, seal
 from prospect_hf.data.reader import FrameReader
 from prospect_hf.data.session_rows import SessionRows
 from prospect_hf.errors import DataError
 from prospect_hf.files import replacing
 from streaming_dst_smolvlm import StreamEvent
+
+REMEDY = "remove it and evaluate again"
 
 
 @dataclass
@@ -92,9 +95,7 @@ def prediction_of(events: Sequence[StreamEvent]) -> Prediction:
 
 
 def session_fingerprint(session: SessionRows, reader: FrameReader) -> str:
-    """16 hex digits of a hash of a session's rows (plan, texts, labels, frame indices) and of its frame file's size.
-
-    The frame file's content is not hashed: reading the pictures of a whole corpus would take hours.
+    """16 hex digits of a hash of a session's rows (plan, texts, labels, frame indices) and of its frame file.
 
     Raises:
         DataError: the frame file is missing.
@@ -104,7 +105,7 @@ def session_fingerprint(session: SessionRows, reader: FrameReader) -> str:
         path = reader.path(session)
         if not path.is_file():
             raise DataError(f"{path}: no such frame file; check data.root, or set data.frames=rendered.")
-        digest.update(str(path.stat().st_size).encode())
+        digest.update(file_hash(path).encode())
     facts = [session.session_id, session.source, session.video_uid, session.goal, session.steps, session.first_frame]
     items = [[at, sorted(item.changes.items()), item.user_text, item.response] for at, item in session.items.items()]
     digest.update(json.dumps([*facts, sorted(items)], ensure_ascii=True).encode())
@@ -138,12 +139,13 @@ class PredictionStore:
         """Whether the store has a prediction of the session with the same key.
 
         Raises:
-            DataError: the file cannot be read.
+            DataError: the file cannot be read, or is damaged.
         """
         path = self.path(session)
-        if not path.is_file():
+        if not path.is_file() or self._facts(path)["key"] != self.key(session):
             return False
-        return self._open(path)[1]["key"] == self.key(session)
+        check_seal(path, REMEDY)
+        return True
 
     def save(self, session: SessionRows, prediction: Prediction) -> None:
         """Write a session's prediction.
@@ -172,20 +174,24 @@ class PredictionStore:
             "updates": json.dumps(prediction.updates),
             "rejected": str(prediction.rejected),
             "overflows": json.dumps(prediction.overflows),
+            **UNSEALED,
         }
         with replacing(self.path(session)) as temporary:
             save_file({name: np.ascontiguousarray(value) for name, value in arrays.items()}, temporary, facts)
+            seal(temporary)
 
     def load(self, session: SessionRows) -> Prediction:
         """Load a session's prediction.
 
         Raises:
-            DataError: the file is missing, has another key, or cannot be read.
+            DataError: the file is missing, has another key, is damaged or cannot be read.
         """
         path = self.path(session)
-        arrays, facts = self._open(path)
+        facts = self._facts(path)
         if facts["key"] != self.key(session):
             raise DataError(f"{path}: was made with another model, setting or corpus; evaluate again.")
+        check_seal(path, REMEDY)
+        arrays = load_file(path)
         forced = {name.removeprefix("forced_"): value for name, value in arrays.items() if name.startswith("forced_")}
         return Prediction(
             p_speak=arrays["p_speak"],
@@ -200,12 +206,13 @@ class PredictionStore:
         )
 
     @staticmethod
-    def _open(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    def _facts(path: Path) -> dict[str, str]:
+        """The file's metadata. Before its seal is checked, only the key may be read from it."""
         try:
             with safe_open(path, "np") as file:
-                arrays, facts = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+                facts: dict[str, str] | None = file.metadata()
         except (SafetensorError, OSError) as error:
-            raise DataError(f"{path}: not a file of predictions ({error}); remove it and evaluate again.") from error
+            raise DataError(f"{path}: not a file of predictions ({error}); {REMEDY}.") from error
         if facts is None or "key" not in facts:
-            raise DataError(f"{path}: not a file of predictions (it has no key); remove it and evaluate again.")
-        return arrays, facts
+            raise DataError(f"{path}: not a file of predictions (it has no key); {REMEDY}.")
+        return facts

@@ -32,6 +32,7 @@ from prospect_hf.metrics.texts import (
     text_counts,
     text_figures,
 )
+from prospect_hf.words import same_text
 from tracking_dst_smolvlm import LEGAL_MOVES
 
 Embeddings = Mapping[str, NDArray[np.float32]]  # text -> [size]
@@ -121,7 +122,7 @@ def _spoken_within_a_second(session: SessionRows, prediction: Prediction, fps: f
     found = {truth: guess for guess, truth in match_events(sorted(prediction.spoken), wanted, int(fps))}
     references = [session.item(frame).response.strip() for frame in wanted]
     predictions = [prediction.spoken[found[frame]].strip() if frame in found else "" for frame in wanted]
-    equal = sum(guess == truth for guess, truth in zip(predictions, references, strict=True))
+    equal = sum(same_text(guess, truth) for guess, truth in zip(predictions, references, strict=True))
     counts = bleu_counts(predictions, references, "response")
     return counts | {"response_exact": float(equal), "response_texts": float(len(wanted))}
 
@@ -134,7 +135,7 @@ def _with_verdicts(
     theirs: list[Utterance] = [replace(one, verdict="missed") for one in reference]
     for (guess, truth), cosine, same in zip(match.matched.tolist(), match.cosines, match.correct, strict=True):
         verdict: Verdict = "matched" if same else "different"
-        exact = said[guess].text.strip() == reference[truth].text.strip()
+        exact = same_text(said[guess].text, reference[truth].text)
         pair = partial(replace, verdict=verdict, cosine=float(cosine), exact=exact)
         ours[guess] = pair(said[guess], partner=reference[truth].frame)
         theirs[truth] = pair(reference[truth], partner=said[guess].frame)

@@ -16,7 +16,10 @@ from prospect_hf import __version__
 from prospect_hf.code_fingerprint import code_fingerprint
 from prospect_hf.evaluation.arguments import EvaluateArguments
 from prospect_hf.evaluation.corpus import Corpus
+from prospect_hf.hub.weights import WEIGHTS_KEY, weights_hash
+from prospect_hf.machine import machine
 from prospect_hf.metrics.encoders import SentenceEncoder
+from prospect_hf.words import TOKENIZATION
 
 # The code of this package that determines a prediction, in addition to the model's code.
 PREDICTION_CODE = (
@@ -65,9 +68,10 @@ def common_stamp(
     speaking, update = args.speaking_threshold, args.dst_update_threshold
     return {
         "mode": "",
-        "model": args.model,
+        "model": shown_folder(args.model),
         "model_revision": model_revision(Path(args.model)),
-        "data": str(corpus.data.root),
+        WEIGHTS_KEY: weights_hash(Path(args.model)),
+        "data": shown_folder(str(corpus.data.root)),
         "data_fingerprint": corpus.fingerprint,
         "split": args.split,
         "sources": list(dict.fromkeys(session.source for session in corpus.sessions)),
@@ -82,15 +86,23 @@ def common_stamp(
         "tracking": None,
         "decoding": None,
         "encoder": None if encoder is None else encoder.identity,
+        "tokenization": TOKENIZATION,
         "prospect_hf": __version__,
         "code": prediction_code_fingerprint(),
+        "machine": machine(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "draws": args.draws,
     }
 
 
+def shown_folder(folder: str) -> str:
+    """A folder as results name it: as it was given, or its name alone where that is an absolute path."""
+    path = Path(folder)
+    return path.absolute().name if path.is_absolute() or not path.name else folder
+
+
 def baseline_stamp(stamp: Mapping[str, Any], name: str) -> dict[str, Any]:
     """The stamp of baseline ``name``: no model, and threshold 0.5 for its probabilities of 0 and 1."""
-    baseline = {"mode": "baseline", "model": name, "model_revision": None, "code": None}
+    baseline = {"mode": "baseline", "model": name, "model_revision": None, WEIGHTS_KEY: None, "code": None}
     return dict(stamp) | baseline | {"speaking_threshold": 0.5, "dst_update_threshold": 0.5}

@@ -21,6 +21,8 @@ from prospect_hf.files import replacing
 ROWS_PER_BATCH = 64
 # The end of an Arrow IPC stream: a continuation marker and a length of 0 (Arrow columnar format, IPC streaming format).
 END_MARK = b"\xff\xff\xff\xff\x00\x00\x00\x00"
+# What a picture may be, whatever its name says. Pillow can read more, and starts a program (Ghostscript) for some.
+PICTURE_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 # Path -> size and time of the files that this process has validated.
 _VALIDATED: dict[Path, tuple[int, int]] = {}
 
@@ -95,6 +97,6 @@ class FrameStore:
             raise DataError(f"{self.path}: no frame {index}; the file has frames 0 to {len(self) - 1}.")
         try:
             encoded = base64.b64decode(self._column[index].as_py(), validate=True)
-            return Image.open(io.BytesIO(encoded)).convert("RGB")
+            return Image.open(io.BytesIO(encoded), formats=PICTURE_FORMATS).convert("RGB")
         except (ValueError, TypeError, OSError) as error:
             raise DataError(f"{self.path}: frame {index} is not a base64 JPEG picture ({error}).") from error

@@ -104,7 +104,10 @@ function words(utterance) { // the text as nodes, differing words marked
 
 // The words of both texts, those outside of a longest common subsequence marked: [[piece, differs], ...] of each.
 function wordDifferences(ours, theirs) {
-  const split = (text) => text.match(/[\p{L}\p{N}]+|\s+|[^\p{L}\p{N}\s]+/gu) || [], isWord = (piece) => /\S/.test(piece);
+  // A word is a run of letters, marks and digits; in scripts that write without blanks, a character with its marks.
+  const alone = "[\\p{sc=Han}\\p{sc=Hira}\\p{sc=Kana}\\p{sc=Thai}\\p{sc=Laoo}\\p{sc=Khmr}\\p{sc=Mymr}]", word = "[\\p{L}\\p{M}\\p{N}]";
+  const piece = new RegExp(`${alone}\\p{M}*|(?:(?!${alone})${word})+|\\s+|[^\\p{L}\\p{M}\\p{N}\\s]+`, "gu");
+  const split = (text) => text.normalize("NFC").match(piece) || [], isWord = (piece) => /\S/.test(piece);
   const a = split(ours), b = split(theirs), x = a.filter(isWord), y = b.filter(isWord);
   const length = Array.from({ length: x.length + 1 }, () => new Uint16Array(y.length + 1));
   for (let i = x.length - 1; i >= 0; i--) for (let j = y.length - 1; j >= 0; j--)

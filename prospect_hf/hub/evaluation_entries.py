@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, eval_result_entries_to_yaml
+from huggingface_hub import EvalResult, EvalResultEntry, eval_result_entries_to_yaml
 from huggingface_hub.repocard_data import eval_results_to_model_index
 
 from prospect_hf.errors import UsageError
-from prospect_hf.files import replacing, write_text
+from prospect_hf.files import write_text
+from prospect_hf.hub.front_matter import read_card, with_front_matter
+from prospect_hf.hub.weights import WEIGHTS_KEY, check_weights
 from prospect_hf.metrics.catalogue import FIGURES
 
 CARD_FIGURES = (
@@ -70,7 +72,8 @@ def write_entries(
         The files.
 
     Raises:
-        UsageError: the model's folder has no card.
+        UsageError: the model's folder has no card, or the card or the results are about other weights.
+        DataError: the card's front matter cannot be read.
     """
     runs = [run for run in results["runs"] if run["stamp"]["mode"] != "baseline"]
     listed = [entry for run in runs for entry in model_index(run, dataset_id)]
@@ -81,19 +84,38 @@ def write_entries(
         benchmark = [entry for run in runs for entry in hub_entries(run, dataset_id, results["written"])]
         written.append(_write(output / "eval_results.yaml", eval_result_entries_to_yaml(benchmark)))
     if model_folder is not None:
-        card = model_folder / "README.md"
-        if not card.is_file():
-            raise UsageError(f"{card} is not there: evaluate.card=true adds the figures to an existing card.")
-        loaded = ModelCard.load(card)
-        loaded.data.model_name, loaded.data.eval_results = name, card_entries(results["runs"], dataset_id)
-        with replacing(card) as temporary:
-            loaded.save(temporary)
+        card, head, body = card_of(model_folder)
+        weights = runs[0]["stamp"].get(WEIGHTS_KEY)
+        check_weights(model_folder, weights, output / "results.json")
+        head |= {
+            WEIGHTS_KEY: weights,
+            "model-index": eval_results_to_model_index(name, card_entries(results["runs"], dataset_id)),
+        }
+        write_text(card, with_front_matter(head, body))
         written.append(card)
         if benchmark:
             folder = model_folder / ".eval_results"
             folder.mkdir(exist_ok=True)
             written.append(_write(folder / "prospect.yaml", eval_result_entries_to_yaml(benchmark)))
     return written
+
+
+def card_of(model_folder: Path) -> tuple[Path, dict[str, Any], str]:
+    """The card of a model's folder: its file, front matter and text.
+
+    A card that somebody wrote, which names no weights, is taken as it is.
+
+    Raises:
+        UsageError: there is no card, or it is about other weights.
+        DataError: its front matter cannot be read.
+    """
+    card = model_folder / "README.md"
+    if not card.is_file():
+        raise UsageError(f"{card} is not there: evaluate.card=true adds the figures to an existing card.")
+    head, body = read_card(card)
+    if WEIGHTS_KEY in head:
+        check_weights(model_folder, head[WEIGHTS_KEY], card)
+    return card, head, body
 
 
 def model_index(run: Mapping[str, Any], dataset_id: str | None) -> list[EvalResult]:

@@ -1,8 +1,15 @@
-"""Writes the model card: fills the template ``model_card.md`` with the facts of a run."""
+"""Writes the model card: fills the template ``model_card.md`` with the facts of a run.
+
+Values of a run are data. The front matter is dumped from a dict, and every text that the template shows is escaped
+(``escaped``), so that no name or goal ends a table, opens a tag or is read as a template.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import re
+import unicodedata
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -11,6 +18,8 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from prospect_hf.files import write_text
+from prospect_hf.hub.front_matter import with_front_matter
+from prospect_hf.hub.weights import WEIGHTS_KEY
 from prospect_hf.metrics.catalogue import FIGURES
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "model_card.md"
@@ -20,6 +29,17 @@ FRAMES = {
     "the model has not learned to understand real video",
     "blank": "one grey picture for every frame: this model is a control without visual input",
 }
+TAGS = ["dialog-state-tracking", "egocentric-video", "proactive-assistant", "streaming", "smolvlm"]
+# Directions of writing that a text could turn round for what follows it.
+BIDI_CONTROLS = ("LRE", "LRO", "RLE", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+# As entities, since not every reader of Markdown takes a backslash before them, least of all in a table.
+ENTITIES = str.maketrans({mark: f"&#{ord(mark)};" for mark in "\\`|<>&{}"})
+# An underscore within a word begins no emphasis.
+MARKS = re.compile(r"[*~#$\[\]]|(?<!\w)_|_(?!\w)")
+
+
+class Markdown(str):
+    """A text that is Markdown already, so that the template shows it as it stands."""
 
 
 def write_card(folder: Path, facts: Mapping[str, Any]) -> Path:
@@ -27,22 +47,66 @@ def write_card(folder: Path, facts: Mapping[str, Any]) -> Path:
 
     Args:
         folder: the saved model.
-        facts: ``settings`` (the composed groups), ``results`` and ``balance`` of the run.
+        facts: ``settings`` (the composed groups), ``results`` and ``balance`` of the run; ``weights_sha256`` and
+            ``machine`` where they are known.
 
     Raises:
         jinja2.UndefinedError: the template uses a fact that the run does not have.
     """
     environment = Environment(
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        finalize=lambda value: escaped(value) if type(value) is str else value,
     )
+    base = base_model(facts["settings"]["model"]["name_or_path"])
     text = environment.from_string(template()).render(
         **facts,
+        base_model=base,
         frames=FRAMES[facts["settings"]["data"]["frames"]],
         figures=figure_rows(facts["results"].get("free_run", {})),
-        settings_json=json.dumps(facts["settings"], indent=1),
+        settings_json=Markdown(fenced_json(facts["settings"])),
     )
-    write_text(folder / "README.md", text)
+    write_text(folder / "README.md", with_front_matter(front_matter(base, facts.get(WEIGHTS_KEY)), text))
     return folder / "README.md"
+
+
+def front_matter(base: str | None, weights: str | None) -> dict[str, Any]:
+    """What the Hub reads of a card: library, task, licence, base model, tags; and the hash of the weights."""
+    head: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "video-text-to-text"}
+    head |= {"license": "apache-2.0", "language": "en"}
+    if base is not None:
+        head["base_model"] = base
+    head["tags"] = TAGS
+    if weights is not None:
+        head[WEIGHTS_KEY] = weights
+    return head
+
+
+def base_model(name_or_path: str | None) -> str | None:
+    """The base model as the card names it: its id on the Hub, or the name of its folder."""
+    if not name_or_path:
+        return None
+    name = name_or_path
+    if name.startswith(".") or os.path.isabs(name):
+        name = Path(os.path.abspath(name)).name or name
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def escaped(text: str) -> str:
+    """``text`` as Markdown that shows it on one line, in a paragraph or a table's cell."""
+    shown = "".join(" " if unicodedata.category(mark) in ("Cc", "Zl", "Zp") else mark for mark in text)
+    shown = "".join(mark for mark in shown if unicodedata.bidirectional(mark) not in BIDI_CONTROLS)
+    shown = " ".join(shown.encode("utf-8", "backslashreplace").decode("utf-8").split())
+    # Marks first: the entities contain a # of their own.
+    return MARKS.sub(lambda found: f"\0{found[0]}", shown).translate(ENTITIES).replace("\0", "\\")
+
+
+def fenced_json(value: Any) -> str:
+    """``value`` as JSON for a block of code; no text in it can end the block or is read as HTML."""
+    text = json.dumps(value, indent=1)
+    return re.sub(r"[`<>&]", lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def figure_rows(scores: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -11,9 +11,10 @@ import logging
 import os
 import signal
 import sys
+import warnings
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
@@ -25,7 +26,9 @@ from prospect_hf.files import sole_writer
 from prospect_hf.jobs.commands import Command
 from prospect_hf.jobs.help import examples, settings_help
 from prospect_hf.jobs.system_errors import system_sentence
+from prospect_hf.machine import first_process, processes
 from prospect_hf.settings import compose, parse
+from prospect_hf.terminal import VisibleFormatter, complain, format_warning, visible
 
 # Where the classes of errors are defined that say in one sentence what cannot be used.
 REFUSALS = ("prospect_hf.errors", "context_dst_smolvlm", "events_dst_smolvlm")
@@ -99,7 +102,25 @@ def run_command(command: Command, argv: Sequence[str], program: str) -> int:
         program: how the command is called, for help and messages.
     """
     _prepare_output()
+    with _output_of_one_process():
+        return _run_command(command, argv, program)
+
+
+@contextmanager
+def _output_of_one_process() -> Iterator[None]:
+    """Of the processes that ``torchrun`` started, the first prints; from the others come errors alone."""
+    if first_process():
+        yield
+        return
+    logging.getLogger().setLevel(logging.ERROR)
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+        yield
+
+
+def _run_command(command: Command, argv: Sequence[str], program: str) -> int:
     try:
+        if processes() > 1 and command.name != "train":
+            raise UsageError(f"{command.name} runs in one process: start it without torchrun.")
         with _sigterm_as_interrupt():
             try:
                 parsed = make_parser(command, program).parse_args(list(argv))
@@ -120,7 +141,7 @@ def run_command(command: Command, argv: Sequence[str], program: str) -> int:
         found = sentence(error)
         if found is None:
             raise
-        print(f"error: {found[0]}", file=sys.stderr)
+        complain(f"error{'' if first_process() else ' of another process'}: {found[0]}")
         return found[1]
 
 
@@ -144,7 +165,7 @@ def _run(command: Command, parsed: Namespace) -> int:
 
 def _lock(command: Command, inputs: Mapping[str, Any]) -> AbstractContextManager[None]:
     """The lock on the folder that the job writes to; of several processes of one run, the first takes it."""
-    if command.writes is None or os.environ.get("RANK", "0") != "0":
+    if command.writes is None or not first_process():
         return nullcontext()
     return sole_writer(Path(str(inputs[command.writes].output_dir)))
 
@@ -166,7 +187,10 @@ def _prepare_output() -> None:
         if isinstance(output, io.TextIOWrapper):
             # A console that cannot show a character shows its code: no run ends because of an arrow in a plan.
             output.reconfigure(errors="backslashreplace")
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(VisibleFormatter("%(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    warnings.formatwarning = format_warning
     for name in NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)
     # It warns on import, on some processors, that a kernel of the Hub is not there; nothing here uses that kernel.
@@ -202,14 +226,13 @@ def _sigterm_as_interrupt() -> Iterator[None]:
 
 def sentence(error: BaseException) -> tuple[str, int] | None:
     """The sentence that is printed for an error, and the exit code; None for a fault of this package."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    module = type(error).__module__
-    top = module.partition(".")[0]
-    if module in REFUSALS or top in REFUSALS:
+    text = visible(str(error)) or type(error).__name__
+    if any(kind.__module__ in REFUSALS for kind in type(error).__mro__):
         return text, 2
     of_system = system_sentence(error)
     if of_system is not None:
         return of_system
+    top = type(error).__module__.partition(".")[0]
     if top in LIBRARIES:
         return f"{LIBRARIES[top]}: {text}", 2
     if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
@@ -218,6 +241,8 @@ def sentence(error: BaseException) -> tuple[str, int] | None:
         return text, 1
     if isinstance(error, OSError):
         return text, 2
+    if isinstance(error, RuntimeError) and _raised_in(error).startswith("torch.distributed"):
+        return f"another process of this run has ended; its own message says why ({text})", 1
     if isinstance(error, (ValueError, ImportError, RuntimeError)) and _raised_in(error).startswith(ARGUMENT_CHECKS):
         return f"training: {text}", 2
     if isinstance(error, ImportError) and error.name is not None and not error.name.startswith("prospect_hf"):

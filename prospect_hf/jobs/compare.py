@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from prospect_hf.evaluation.report.differences import difference_table, paired_differences, read_side, run_pairs
+from prospect_hf.terminal import say
 
 
 def run(a: str, b: str) -> None:
@@ -16,4 +17,4 @@ def run(a: str, b: str) -> None:
         DataError: a file that holds no results, or sessions that differ in the two.
     """
     for ours, theirs in run_pairs(read_side(a), read_side(b)):
-        print(difference_table(ours, theirs, paired_differences(ours, theirs)))
+        say(difference_table(ours, theirs, paired_differences(ours, theirs)))

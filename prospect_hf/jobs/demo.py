@@ -7,6 +7,7 @@ from pathlib import Path
 from prospect_hf.streaming.demo.app import build_app, launch
 from prospect_hf.streaming.demo.limits import Limits
 from prospect_hf.streaming.demo.space import write_space
+from prospect_hf.terminal import say
 
 
 def run(
@@ -31,4 +32,4 @@ def run(
     if space is None:
         launch(build_app(model, limits), host, port)
     else:
-        print(*write_space(space, model, limits), sep="\n")
+        say("\n".join(map(str, write_space(space, model, limits))))

@@ -14,6 +14,7 @@ from decoding_dst_smolvlm import Decoding
 from prospect_hf.checkpoints import load_trained
 from prospect_hf.data.features import FrameFeatures, encode_sessions
 from prospect_hf.data.session_rows import SessionRows
+from prospect_hf.errors import UsageError
 from prospect_hf.evaluation.arguments import EvaluateArguments
 from prospect_hf.evaluation.baselines import baseline_predictions
 from prospect_hf.evaluation.corpus import Corpus, data_of, load_corpus
@@ -27,16 +28,23 @@ from prospect_hf.evaluation.runs import Run, predict_missing, workers
 from prospect_hf.evaluation.score import embed, score_session, source_frequencies
 from prospect_hf.evaluation.scored_run import ScoredRun
 from prospect_hf.evaluation.stamp import baseline_stamp, common_stamp
-from prospect_hf.hub.evaluation_entries import write_entries
+from prospect_hf.hub.evaluation_entries import card_of, write_entries
+from prospect_hf.hub.weights import WEIGHTS_KEY
 from prospect_hf.llm.arguments import LLMArguments
 from prospect_hf.llm.client import LLMClient
 from prospect_hf.metrics.encoders import SentenceEncoder
+from prospect_hf.terminal import say
 from tracking_dst_smolvlm import Tracking
 
 logger = logging.getLogger(__name__)
 
 # Keys of a stamp that predictions do not depend on.
-NOT_IN_PREDICTIONS = ("model", "data", "data_fingerprint", "split", "sources", "sessions", "limit", "encoder", "draws")
+NOT_IN_PREDICTIONS = ("model", "data", "data_fingerprint", "split", "sources", "sessions", "limit", "encoder", "draws",
+                      "tokenization", "machine", WEIGHTS_KEY)  # fmt: skip  # model_revision covers the weights
+
+
+# Files of the output folder that are made of results.json.
+MADE_OF_RESULTS = ("report.html", "model-index.yaml", "eval_results.yaml")
 
 
 @dataclass(frozen=True)
@@ -64,7 +72,13 @@ def run(
         llm: the language model that judges, with ``evaluate.judge``.
     """
     model_folder, output = Path(evaluate.model), Path(evaluate.output_dir)
+    if output.exists() and model_folder.exists() and output.samefile(model_folder):
+        raise UsageError(
+            f"evaluate.output_dir={output} is the model's folder: its results.json is the training's; give another."
+        )
     data_args = data_of(model_folder, data)
+    if evaluate.card:
+        card_of(model_folder)  # a card that cannot be used fails here, and not after hours of streams
     client = LLMClient(llm) if evaluate.judge else None
     encoder = SentenceEncoder(evaluate.encoder, Path(data_args.cache_dir)) if evaluate.encoder else None
     if encoder is not None:
@@ -94,9 +108,9 @@ def run(
     if client is not None:
         results |= judge_streams(client, evaluate, made, scored, corpus)
         written = write(output, results)
-    print(overview_table(written["runs"]))
+    say(overview_table(written["runs"]))
     entries = write_entries(output, written, evaluate.dataset_id, model_folder if evaluate.card else None)
-    print(f"\n{', '.join(map(str, [output / 'results.json', output / 'report.html', *entries]))}")
+    say(f"\n{', '.join(map(str, [output / 'results.json', output / 'report.html', *entries]))}")
 
 
 def score_runs(
@@ -142,7 +156,12 @@ def judge_streams(
 
 
 def write(output: Path, results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Write ``results.json`` and the report page, and return the content of the former."""
+    """Write ``results.json`` and the report page, and return the content of the former.
+
+    What was made of earlier results is removed first: a run that is killed leaves no page beside others' results.
+    """
+    for name in MADE_OF_RESULTS:
+        (output / name).unlink(missing_ok=True)
     written = write_results(output / "results.json", list(results.values()))
     write_report(output / "report.html", written)
     return written

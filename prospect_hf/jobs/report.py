@@ -9,6 +9,7 @@ from typing import Any
 from prospect_hf.errors import DataError, UsageError
 from prospect_hf.evaluation.report.page import write_report
 from prospect_hf.evaluation.report.results import read_results
+from prospect_hf.terminal import say
 
 
 def run(page: Path, results: Sequence[str]) -> None:
@@ -32,7 +33,7 @@ def run(page: Path, results: Sequence[str]) -> None:
     read = {path: read_results(Path(path)) for path in results}
     runs = named_runs(read)
     write_report(page, {**next(iter(read.values())), "runs": list(runs.values())})
-    print(page)
+    say(page)
 
 
 def named_runs(read: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

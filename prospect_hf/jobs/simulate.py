@@ -11,6 +11,7 @@ from prospect_hf.simulator.clip import CLIP_SEED, ClipFacts, write_clip
 from prospect_hf.simulator.corpus import write_corpus
 from prospect_hf.simulator.flavours import FLAVOURS
 from prospect_hf.simulator.scene import SceneConfig
+from prospect_hf.terminal import say
 
 # Those of configs/data/simulated.yaml.
 SCENE = SceneConfig(steps=(3, 5), p_shared_colour=0.0)
@@ -26,14 +27,14 @@ def run(simulate: SimulateArguments) -> None:
     if simulate.clip is not None:
         seed = CLIP_SEED if simulate.seed is None else simulate.seed
         facts = write_clip(Path(simulate.clip), simulate.source or "wtag", seed)
-        print(f"Wrote {facts.video} and {facts.plan_file}. Follow it with:\n\n{follow_command(facts)}")
+        say(f"Wrote {facts.video} and {facts.plan_file}. Follow it with:\n\n{follow_command(facts)}")
         return
     sources = list(FLAVOURS) if simulate.source is None else [simulate.source]
     report = write_corpus(
         Path(str(simulate.root)), sources, simulate.recordings or RECORDINGS, simulate.seed or 0, SCENE
     )
     count = sum(split.recordings for by_split in report.counts.values() for split in by_split.values())
-    print(f"Wrote {count} recordings of {', '.join(sources)} to {report.root}.")
+    say(f"Wrote {count} recordings of {', '.join(sources)} to {report.root}.")
 
 
 def follow_command(facts: ClipFacts, model: str = "outputs/tiny") -> str:

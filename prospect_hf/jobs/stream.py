@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import sys
+import math
+import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,14 +23,15 @@ from prospect_hf.errors import DataError, UsageError
 from prospect_hf.extras import missing
 from prospect_hf.streaming.arguments import StreamArguments
 from prospect_hf.streaming.followed_task import FollowedTask, is_stored, session_task, video_task
-from prospect_hf.streaming.frame_sources import SourceFrame
+from prospect_hf.streaming.frame_sources import OutOfRange, SourceFrame
 from prospect_hf.streaming.interrupt import Interrupt
 from prospect_hf.streaming.pace import LivePace
-from prospect_hf.streaming.snapshot import restore_stream, save_stream
+from prospect_hf.streaming.snapshot import restore_stream, save_stream, trace_of
 from prospect_hf.streaming.subtitles import annotate_video, write_srt
 from prospect_hf.streaming.thumbnails import ThumbnailStrip
 from prospect_hf.streaming.timeline_page import write_page
-from prospect_hf.streaming.trace import TraceWriter, read_trace, trace_header
+from prospect_hf.streaming.trace import TraceWriter, join_events, new_trace_path, read_stream, trace_header
+from prospect_hf.terminal import complain, say
 from prospect_hf.timeline import frame_at
 from streaming_dst_smolvlm import DSTStream
 from tracking_dst_smolvlm import Tracking
@@ -72,28 +74,70 @@ def run(stream: StreamArguments, context: Context, tracking: Tracking, decoding:
     model, processor = load_trained(Path(stream.model))
     fps = model.config.fps
     task = session_task(stream, processor, fps) if stream.session else video_task(stream, fps)
+    output = Path(stream.output_dir)
+    remove_unfinished(output)
     following = begin(
         stream, task, model, processor, context, tracking, decoding, on_text=lambda frame, piece: view.hear(piece)
     )
     batch, first = following.batch, following.batch.rows[0].frame + 1
     view = LiveView(task.plan, task.goal, batch.speaking_threshold, batch.dst_update_threshold, view=stream.view)
-    output = Path(stream.output_dir)
-    path = output / (f"trace-{first}.jsonl" if first else "trace.jsonl")
+    path = new_trace_path(output, first)
+    if not first and path.name != "trace.jsonl":
+        say(f"{output} holds traces of earlier streams, which are kept; this one is {path.name}")
+    earlier = earlier_trace(output, first) if first else None
+    header = trace_header(following, task.source, stream.model, task.reference, earlier)
     strip = ThumbnailStrip()
-    trace = TraceWriter(path, trace_header(following, task.source, stream.model, task.reference))
-    outcome = follow(following, task, stream, fps, trace, view, strip)
+    outcome = follow(following, task, stream, fps, TraceWriter(path, header), view, strip)
     if not outcome.frames:
-        if outcome.failure is None or isinstance(outcome.failure, KeyboardInterrupt):
-            raise DataError(f"{task.source}: no frame was followed.")
-        raise outcome.failure
-    between_frames = not batch.rows[0].phase
-    if between_frames:
-        save_stream(following, output / "state")
-    written = [path, *write_outputs(path, stream, task, strip)]
+        path.unlink(missing_ok=True)  # a header without events
+        return report_nothing(outcome, stream, task, output, earlier)
+    outputs = outputs_of(path, stream, task, strip)
+    if batch.rows[0].frame == first + outcome.frames - 1:  # else the trace lacks a frame that the stream has seen
+        outputs = {"state": lambda: save(following, output, path)} | outputs
+    written, failure = write_all(outputs, path, outcome.failure)
     lost = f", {outcome.dropped} dropped" if stream.live else ""
     speed = outcome.frames / outcome.seconds
-    print(f"{outcome.frames} frames, {speed:.1f} a second{lost}: {', '.join(map(str, written))}")
-    return report_failure(outcome.failure, between_frames)
+    try:
+        say(f"{outcome.frames} frames, {speed:.1f} a second{lost}: {', '.join(map(str, [path, *written]))}")
+    except OSError as error:  # the console is gone
+        failure = failure or error
+    return report_failure(failure, first + outcome.frames, output)
+
+
+def remove_unfinished(output: Path) -> None:
+    """Remove what a killed run had begun to write; this run holds the lock on the folder."""
+    for path in output.glob("*.partial"):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def earlier_trace(output: Path, first: int) -> str | None:
+    """File name of the trace that a restored stream continues; None, and a line on stderr, where it is damaged."""
+    name = trace_of(state_folder(output))
+    if name is None:
+        return None
+    try:
+        join_events(read_stream(output / name).events, [{"frame": first}], output / name)
+    except DataError as error:
+        complain(f"the trace begins with frame {first}: {error}")
+        return None
+    return name
+
+
+def state_folder(output: Path) -> Path:
+    """Where the stream is saved: a run that was killed while it replaced ``state`` has left ``state.old``."""
+    folder = output / "state"
+    old = folder.with_name(folder.name + ".old")
+    return old if old.is_dir() and not folder.exists() else folder
+
+
+def save(following: DSTStream, output: Path, trace: Path) -> Path | None:
+    """Save the stream, unless it broke off in the middle of a frame: then its last snapshot stays."""
+    if not following.batch.rows[0].phase:
+        save_stream(following, output / "state", trace.name)
+    return None
 
 
 def follow(
@@ -107,39 +151,99 @@ def follow(
 ) -> Outcome:
     """Show the stream every frame of its source, and write and show what comes of it."""
     row, outcome = following.batch.rows[0], Outcome()
-    first = row.frame + 1
     start_s, offset_s = args.start_s, 0.0
-    if first and is_stored(task.source):
+    if row.frame >= 0 and is_stored(task.source):
         start_s = row.time + 0.5 / fps
         task.said_until(frame_at(row.time, fps))  # the user's texts of the earlier run
-    elif first:
+    elif row.frame >= 0:
         offset_s = row.time + 1 / fps  # the clock of a camera starts at 0 again
     frames: Any = task.frames(start_s)
-    with ExitStack() as stack:
-        if args.live:
-            frames = stack.enter_context(LivePace(frames, realtime=is_stored(task.source)))
-        interrupt = stack.enter_context(Interrupt())
-        stack.enter_context(trace)
-        stack.enter_context(view)
-        began = time.perf_counter()
-        try:
-            for frame in frames:
-                with interrupt.after_this():
-                    text = task.said_until(frame_at(frame.time, fps))
-                    event = following.step(frame.frame, text, frame.time + offset_s)
-                    trace.write(event)
-                outcome.dropped = frames.dropped if args.live else 0
-                view.show(event, outcome.dropped)
-                strip.add(event.frame, frame.frame)
-        except (KeyboardInterrupt, Exception) as error:
-            outcome.failure = error  # raised or reported when page, subtitles and stream are saved
-        outcome.seconds = time.perf_counter() - began
-    outcome.frames = row.frame + 1 - first
+    try:
+        with ExitStack() as stack:
+            if args.live:
+                frames = stack.enter_context(LivePace(frames, realtime=is_stored(task.source)))
+            interrupt = stack.enter_context(Interrupt())
+            stack.enter_context(trace)
+            stack.enter_context(view)
+            began = time.perf_counter()
+            saved = -math.inf  # the first snapshot follows the first frame
+            try:
+                for frame in frames:
+                    with interrupt.after_this():
+                        text = task.said_until(frame_at(frame.time, fps))
+                        event = following.step(frame.frame, text, frame.time + offset_s)
+                        trace.write(event)
+                        outcome.frames += 1
+                        if args.snapshot_minutes and time.monotonic() - saved > 60 * args.snapshot_minutes:
+                            snapshot(following, Path(args.output_dir), trace.path)
+                            saved = time.monotonic()
+                    outcome.dropped = frames.dropped if args.live else 0
+                    view.show(event, outcome.dropped)
+                    strip.add(event.frame, frame.frame)
+            except (KeyboardInterrupt, Exception) as error:
+                outcome.failure = error  # raised or reported when page, subtitles and stream are saved
+            outcome.seconds = time.perf_counter() - began
+    except (KeyboardInterrupt, Exception) as error:  # while view, trace and source are closed
+        outcome.failure = outcome.failure or error
     return outcome
 
 
-def report_failure(failure: BaseException | None, between_frames: bool) -> int:
+def snapshot(following: DSTStream, output: Path, trace: Path) -> None:
+    """Save a stream that goes on, also where the disk is full now."""
+    try:
+        save(following, output, trace)
+    except OSError as error:
+        complain(f"no snapshot after frame {following.batch.rows[0].frame}: {error}")
+
+
+def write_all(
+    outputs: Mapping[str, Callable[[], Path | None]], trace: Path, failure: BaseException | None
+) -> tuple[list[Path], BaseException | None]:
+    """Write as many of the outputs as can be written.
+
+    Returns:
+        The files, and the first error: ``failure`` where there is one.
+    """
+    written = []
+    for name, write in outputs.items():
+        try:
+            path = write()
+        except Exception as error:
+            if failure is not None:
+                complain(f"{trace.stem}: no {name}: {error}")
+            failure = failure or error
+        else:
+            written += [path] if path is not None else []
+    return written, failure
+
+
+def report_nothing(
+    outcome: Outcome, args: StreamArguments, task: FollowedTask, output: Path, earlier: str | None
+) -> int:
+    """The exit code of a stream without a frame; one that was restored at its source's end gets its outputs.
+
+    Raises:
+        BaseException: what ended it.
+    """
+    ended = outcome.failure is None or isinstance(outcome.failure, OutOfRange)
+    if ended and earlier is not None:
+        path = output / earlier
+        written, failure = write_all(outputs_of(path, args, task, ThumbnailStrip()), path, None)
+        say(f"{task.source} has ended: {', '.join(map(str, [path, *written]))}")
+        if failure is not None:
+            raise failure
+        return 0
+    if outcome.failure is None or isinstance(outcome.failure, KeyboardInterrupt):
+        raise DataError(f"{task.source}: no frame was followed.")
+    raise outcome.failure
+
+
+def report_failure(failure: BaseException | None, frame: int, output: Path) -> int:
     """The exit code of a stream that was followed for a while; what ended it is printed.
+
+    Args:
+        failure: what ended it.
+        frame: the one that would have come next.
 
     Raises:
         BaseException: a failure that is no stop and no unusable frame.
@@ -147,10 +251,9 @@ def report_failure(failure: BaseException | None, between_frames: bool) -> int:
     if failure is None:
         return 0
     if isinstance(failure, KeyboardInterrupt):
-        state = "stream.restore=true continues from here" if between_frames else "in the middle of a frame"
-        print(f"stopped; {state}", file=sys.stderr)
+        complain(f"stopped before frame {frame}; stream.restore=true continues {output}")
     elif isinstance(failure, (DataError, StreamError)):
-        print(f"error: {' '.join(str(failure).split())}", file=sys.stderr)
+        complain(f"error: {failure}")
     else:
         raise failure
     return 1
@@ -174,26 +277,39 @@ def begin(
     thresholds = args.speaking_threshold, args.dst_update_threshold
     if not args.restore:
         return DSTStream(model, processor, job.plan, job.goal, None, context, tracking, decoding, on_text, *thresholds)
-    stream = restore_stream(Path(args.output_dir) / "state", model, processor, on_text, *thresholds)
+    stream = restore_stream(state_folder(Path(args.output_dir)), model, processor, on_text, *thresholds)
     task = stream.batch.rows[0].task
     if (list(task.plan), task.goal) != (job.plan, job.goal):
         raise UsageError(f"{args.output_dir}/state follows another plan or goal; give those, or another output_dir.")
     return stream
 
 
-def write_outputs(trace_path: Path, args: StreamArguments, job: FollowedTask, strip: ThumbnailStrip) -> list[Path]:
-    """The timeline page, the subtitles and, if asked for, the annotated video, named after the trace."""
-    trace = read_trace(trace_path)
-    page, subtitles = trace_path.with_suffix(".html"), trace_path.with_suffix(".srt")
-    write_page(page, trace, sorted(strip.pictures.items()))
-    write_srt(subtitles, trace)
-    written = [page, subtitles]
-    if args.annotate:
-        video = trace_path.with_suffix(".mp4")
+def outputs_of(
+    trace_path: Path, args: StreamArguments, job: FollowedTask, strip: ThumbnailStrip
+) -> dict[str, Callable[[], Path | None]]:
+    """What writes timeline page, subtitles and, if asked for, annotated video of a stream from its first frame on."""
+    trace = read_stream(trace_path)
+
+    def page() -> Path:
+        path = trace_path.with_suffix(".html")
+        write_page(path, trace, sorted(strip.pictures.items()))
+        return path
+
+    def subtitles() -> Path:
+        path = trace_path.with_suffix(".srt")
+        write_srt(path, trace)
+        return path
+
+    def video() -> Path:
+        path = trace_path.with_suffix(".mp4")
         shown = job.frames(trace.events[0]["time"] - 0.25 / trace.header["fps"])
-        annotate_video(video, trace, pictures(shown, job.source))
-        written.append(video)
-    return written
+        annotate_video(path, trace, pictures(shown, job.source))
+        return path
+
+    outputs: dict[str, Callable[[], Path | None]] = {"page": page, "subtitles": subtitles}
+    if args.annotate:
+        outputs["video"] = video
+    return outputs
 
 
 def pictures(frames: Iterable[SourceFrame], source: str) -> Iterator[Image.Image]:

@@ -13,15 +13,17 @@ from prospect_hf.data.arguments import DataArguments
 from prospect_hf.data.features import FrameFeatures
 from prospect_hf.data.reader import FrameReader
 from prospect_hf.errors import UsageError
+from prospect_hf.machine import first_process
+from prospect_hf.terminal import say
 from prospect_hf.training.arguments import DSTTrainingArguments, ModelArguments
 from prospect_hf.training.build import build_model, build_processor, freeze_vision
 from prospect_hf.training.result_tables import balance_table, result_table
 from prospect_hf.training.results import evaluate_freely, write_results
+from prospect_hf.training.resume import find_checkpoint, run_record
 from prospect_hf.training.splits import load_splits
 from prospect_hf.training.stages import (
     choose_thresholds,
     encode_frames,
-    last_checkpoint,
     learn_to_look,
     pack_clips,
     save,
@@ -35,7 +37,7 @@ def run(model: ModelArguments, data: DataArguments, training: DSTTrainingArgumen
     Args:
         model: which model is trained.
         data: what it learns from.
-        training: how it is trained.
+        training: how it is trained. Of several processes, the first prints, follows the held-out sessions and writes.
         context: what happens when the context is full, in the evaluation after training.
     """
     train(model, data, training, context)
@@ -55,18 +57,22 @@ def train(
     if args.look_steps and model_args.freeze_vision:
         raise UsageError("training.look_steps trains the vision tower and model.freeze_vision forbids it: unset one.")
     transformers.set_seed(args.seed)
-    splits = load_splits(data_args)
-    print(balance_table(splits.balance))
+    # The others wait for the first process, which writes the corpus and its rows where they are missing.
+    with args.main_process_first(desc="reading the sessions"):
+        splits = load_splits(data_args)
+    say(balance_table(splits.balance))
 
-    checkpoint = last_checkpoint(args)
-    processor = build_processor(model_args, splits.train)
+    record = run_record(model_args, data_args, args, splits)
+    interrupted = find_checkpoint(args, record)
+    checkpoint = interrupted.folder if interrupted else None
+    processor = build_processor(model_args, splits.train, checkpoint)
     model = build_model(model_args, processor, checkpoint).to(args.device)
     reader = FrameReader(Path(str(data_args.root)), data_args.frames, processor)
     # Before anything is trained: a stream that is too long is then found within seconds.
     clips = pack_clips(splits, processor, reader, data_args, args.seed)
 
     results: dict[str, Any] = {}
-    if args.look_steps and checkpoint is None:
+    if args.look_steps and interrupted is None:
         results |= learn_to_look(model, processor, reader, splits, args)
     frames: FrameReader | FrameFeatures = reader
     if args.look_steps or model_args.freeze_vision:
@@ -74,14 +80,16 @@ def train(
         frames = encode_frames(model, reader, splits, data_args, args)
         clips.read_from(frames)
 
-    trainer, trained = train_on_sessions(model, processor, clips, args, checkpoint)
+    trainer, trained = train_on_sessions(model, processor, clips, args, record, interrupted)
     results |= trained | choose_thresholds(trainer)
     output = Path(str(args.output_dir))
     # Before the free run: an error there must not lose the trained model.
     save(trainer, output)
+    if not first_process():
+        return results  # the rest needs one process, and no other has to wait for it
     results |= evaluate_freely(model, processor, frames, splits, context, progress=not args.disable_tqdm)
     results["seconds"] = time.perf_counter() - started
     write_results(output, model_args, data_args, args, context, results, splits.balance)
-    print(result_table(results))
-    print(f"\nModel, processor, remote code, card and results.json: {output}")
+    say(result_table(results))
+    say(f"\nModel, processor, remote code, card and results.json: {output}")
     return results

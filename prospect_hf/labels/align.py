@@ -3,6 +3,9 @@
 Annotated segments describe actions and their times, in other words than the plan. A dynamic programme assigns each
 top-level segment to one step or to none: it maximises the summed word similarity under the condition that steps do not
 go backwards in time. A step lasts from the start of its first segment to the end of its last one.
+
+Order alone must not make a match: "attach roof" is no part of "Attach the wheels", even where the roof cannot come
+next. So a segment can be assigned only to a step with all words that it shares with the step most similar to it.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prospect_hf.errors import DataError
+from prospect_hf.labels.segments import Segment, parse_segments, reasons
 from prospect_hf.labels.spans import Span
 from prospect_hf.sessions import Step
 
@@ -25,23 +29,15 @@ MIN_SIMILARITY = 0.2
 # Added to the similarity where segment and step open with the same word, usually the verb.
 SAME_VERB = 0.15
 
-_SEGMENT = re.compile(r"^\[?(\d+(?:\.\d+)?)s\s*-\s*(\d+(?:\.\d+)?)s\]?:?\s+(.+)$")
-_REMARK = re.compile(r"\((?:mistake|correction|error)\b.*$", re.IGNORECASE)
-_PSEUDO_STEPS = ("start", "done")
+# Why a segment is assigned to no step.
+UNDOES = "a mistake or its correction"
+NO_MATCH = "matches no step"
+OUT_OF_ORDER = "matches no step in order"
+
 _STOP_WORDS = frozenset(
     """a an and as at be by for from in into is it its of off on onto or other out some that the their them then this
     through to together up use user using with you your""".split()  # noqa: SIM905
 )
-
-
-@dataclass(frozen=True)
-class Segment:
-    """One annotated top-level segment, in seconds. ``undoes`` marks mistakes and corrections."""
-
-    start: float
-    end: float
-    text: str
-    undoes: bool
 
 
 @dataclass(frozen=True)
@@ -52,36 +48,15 @@ class Alignment:
         spans: step spans in plan order.
         segments: the annotated segments, by time.
         assigned: ``assigned[i]`` is the step of segment i, or None.
-        unusable: number of segment lines whose end is not after their start; they are not in ``segments``.
+        abstained: how many segments are assigned to no step, by reason.
+        left_out: how many lines with a time are no segment, by reason (see ``parse_segments``).
     """
 
     spans: tuple[Span, ...]
     segments: tuple[Segment, ...]
     assigned: tuple[int | None, ...]
-    unusable: int
-
-
-def parse_segments(descriptions: str) -> tuple[tuple[Segment, ...], int]:
-    """The top-level segments of ``all_step_descriptions`` by time, and the number of lines with an empty interval.
-
-    A line reads ``[94.4s-105.2s] attach wheel``; some records have no brackets. Child lines (which open with a dash),
-    summaries and the pseudo-steps ``start`` and ``Done`` are ignored.
-    """
-    segments: list[Segment] = []
-    unusable = 0
-    for line in descriptions.splitlines():
-        match = _SEGMENT.match(line)
-        if match is None:
-            continue
-        start, end, text = float(match[1]), float(match[2]), match[3].strip()
-        if text.lower() in _PSEUDO_STEPS:
-            continue
-        if end <= start:
-            unusable += 1
-            continue
-        segments.append(Segment(start, end, _REMARK.sub("", text).strip(), _REMARK.search(text) is not None))
-    segments.sort(key=lambda segment: (segment.start, segment.end))
-    return tuple(segments), unusable
+    abstained: Counter[str]
+    left_out: Counter[str]
 
 
 def _words(text: str) -> list[str]:
@@ -125,6 +100,23 @@ def similarity(texts: Sequence[str], steps: Sequence[Step]) -> NDArray[np.float6
     return table
 
 
+def matches(texts: Sequence[str], steps: Sequence[Step], table: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which steps a text can mean, ``[texts, steps]``, from its similarities ``table``.
+
+    A step can be meant if it has all words that the text shares with its most similar step (one of them, where several
+    are equally similar), and if the similarity is at least ``MIN_SIMILARITY``. The plan's order chooses between them.
+    """
+    plan = [set(_words(step.text)) for step in steps]
+    can_mean = table >= MIN_SIMILARITY
+    for row, text in enumerate(texts):
+        words = set(_words(text))
+        closest = np.flatnonzero(np.isclose(table[row], table[row].max(), rtol=0, atol=1e-9))
+        shared = [words & plan[column] for column in closest]
+        for column in np.flatnonzero(can_mean[row]):
+            can_mean[row, column] = any(needed <= plan[column] for needed in shared)
+    return can_mean
+
+
 def _monotone(gain: NDArray[np.float64]) -> list[int | None]:
     """Assign each row to a column or to None (gain 0): columns do not decrease, and the summed gain is largest."""
     rows, columns = gain.shape
@@ -144,20 +136,33 @@ def _monotone(gain: NDArray[np.float64]) -> list[int | None]:
 def align(descriptions: str, steps: Sequence[Step], origin: str) -> Alignment:
     """Match the annotated segments in ``descriptions`` to ``steps``; ``origin`` names the record in messages.
 
-    Mistakes and corrections are assigned to no step. A step without a segment has no span. Raises ``DataError`` where
-    there is no segment, or no step has one.
+    Mistakes and corrections are assigned to no step, nor is a segment that matches no step in order. A step without a
+    segment has no span. Raises ``DataError`` where there is no segment, or no step has one.
     """
-    segments, unusable = parse_segments(descriptions)
+    segments, left_out = parse_segments(descriptions)
     if not segments:
-        raise DataError(f"{origin}: all_step_descriptions has no valid segment line such as '[1.0s-2.5s] turn it'.")
-    gain = similarity([segment.text for segment in segments], steps) - MIN_SIMILARITY
-    gain[[segment.undoes for segment in segments]] = -1.0
-    assigned = _monotone(gain)
+        counted = f" (lines with a time: {reasons(left_out)})" if left_out else ""
+        raise DataError(
+            f"{origin}: all_step_descriptions has no valid segment line such as '[1.0s-2.5s] turn it'{counted}."
+        )
+    texts = [segment.text for segment in segments]
+    table = similarity(texts, steps)
+    can_mean = matches(texts, steps, table)
+    can_mean[[segment.undoes for segment in segments]] = False
+    assigned = _monotone(np.where(can_mean, table - MIN_SIMILARITY, -1.0))
+    abstained = Counter(
+        UNDOES if segment.undoes else OUT_OF_ORDER if can_mean[row].any() else NO_MATCH
+        for row, (segment, owner) in enumerate(zip(segments, assigned, strict=True))
+        if owner is None
+    )
     spans: list[Span] = []
     for step in range(len(steps)):
         mine = [segment for segment, owner in zip(segments, assigned, strict=True) if owner == step]
         if mine:
             spans.append(Span(step, min(one.start for one in mine), max(one.end for one in mine)))
     if not spans:
-        raise DataError(f"{origin}: none of the {len(segments)} annotated segments matches a step of the plan.")
-    return Alignment(tuple(spans), segments, tuple(assigned), unusable)
+        raise DataError(
+            f"{origin}: none of the {len(segments)} annotated segments matches a step of the plan "
+            f"({reasons(abstained)})."
+        )
+    return Alignment(tuple(spans), segments, tuple(assigned), abstained, left_out)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,14 @@ from prospect_hf.errors import DataError, UsageError
 from prospect_hf.labels.spans import Span
 from prospect_hf.sessions import Step
 
-_STEP_ID = re.compile(r"^S([1-9]\d*)$")
+_STEP_ID = re.compile(r"S([1-9][0-9]{0,3})")
 
 
 def step_index(step_id: str, steps: Sequence[Step], where: str) -> int:
     """The 0-based index of a step id "S1" to "SK". Raises ``DataError`` for another id."""
-    match = _STEP_ID.match(step_id)
+    match = _STEP_ID.fullmatch(step_id)
     if match is None or int(match[1]) > len(steps):
-        raise DataError(f"{where}: 'id' is '{step_id}'; the plan has the steps S1 to S{len(steps)}.")
+        raise DataError(f"{where}: 'id' is {step_id[:40]!r}; the plan has the steps S1 to S{len(steps)}.")
     return int(match[1]) - 1
 
 
@@ -47,7 +47,7 @@ def parse_spans(record: dict[str, Any], steps: Sequence[Step], where: str) -> tu
 
 
 class LabelFiles:
-    """The label files of one source and split under ``root``.
+    """The label files of one source and split under ``root``; ``refuse(place, error)`` is told of each bad record.
 
     Lists of records with ``video_uid`` and ``dst`` are read from ``{source}/{split}*.json`` and
     ``{source}/generated_dialogs/{split}*.json``. A video that they do not contain is looked up in
@@ -55,20 +55,29 @@ class LabelFiles:
     not a folder.
     """
 
-    def __init__(self, root: Path, source: str, file_split: str) -> None:
+    def __init__(self, root: Path, source: str, file_split: str, refuse: Callable[[str, DataError], None]) -> None:
         if not root.is_dir():
             raise UsageError(f"{root}: no such folder; set dst_root to the folder of state label files.")
         self._lists = [f"{source}/{file_split}*.json", f"{source}/generated_dialogs/{file_split}*.json"]
         self._singles = [f"{source}/{file_split}/{{uid}}.json", f"{source}/{{uid}}.json", "{uid}.json"]
         self._root = root
         self._records: dict[str, tuple[dict[str, Any], str]] = {}
+        self._asked: set[str] = set()
         for path in sorted(path for pattern in self._lists for path in root.glob(pattern)):
             records = load_json(path)
             if not isinstance(records, list):
                 raise DataError(f"{path}: expected a list of records with 'video_uid' and 'dst'.")
             for number, value in enumerate(records):
                 where = f"{path}: record {number}"
-                self._add(as_dict(value, where), where)
+                try:
+                    self._add(as_dict(value, where), where)
+                except DataError as error:
+                    refuse(where, error)
+
+    @property
+    def unused(self) -> int:
+        """The number of videos in the lists whose labels were not asked for."""
+        return len(self._records.keys() - self._asked)
 
     def _add(self, record: dict[str, Any], where: str) -> None:
         uid = get_text(record, "video_uid", where)
@@ -82,6 +91,7 @@ class LabelFiles:
 
         ``where`` names the requesting record. Raises ``DataError`` where no file has labels of the video.
         """
+        self._asked.add(uid)
         if uid in self._records:
             return self._records[uid]
         for pattern in self._singles:
@@ -89,6 +99,8 @@ class LabelFiles:
             if path.is_file():
                 value = load_json(path)
                 record = as_dict(value[0] if isinstance(value, list) and len(value) == 1 else value, str(path))
+                if record.get("video_uid", uid) != uid:
+                    raise DataError(f"{path}: the labels are those of {record['video_uid']!r}, not of {uid}.")
                 return record, str(path)
         patterns = ", ".join([*self._lists, *self._singles])
         raise DataError(f"{where}: no state labels for {uid} under {self._root}; expected in {patterns}.")

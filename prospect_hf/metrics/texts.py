@@ -3,17 +3,17 @@
 :func:`text_counts` gives the counts of one session and :func:`text_figures` the figures of their sums. BLEU pools
 n-grams over the corpus; the other metrics are means over pairs.
 
-A *word* is a run of ASCII letters and digits in the lowercased text, as in ROUGE; BLEU uses the 13a tokenizer. A pair
-whose reference has no word (for CIDEr-D: no n-gram with a weight) is left out of a metric's mean, whatever the
-prediction is. A prediction equal to its reference has the highest score: 100 for BLEU, 1 for ROUGE-L, 10 for CIDEr-D,
-and 1 - 0.5 / words^3 for METEOR, whose chunk penalty is not 0 for a single chunk.
+Words are those of :mod:`prospect_hf.words`, of any script; words of ASCII characters are stemmed as English ones. BLEU
+uses sacrebleu's 13a tokenizer, after each character of a script without blanks was set apart. A pair whose reference
+has no word (for CIDEr-D: no n-gram with a weight) is left out of a metric's mean, whatever the prediction is. A
+prediction equal to its reference has the highest score: 100 for BLEU, 1 for ROUGE-L, 10 for CIDEr-D, and
+1 - 0.5 / words^3 for METEOR, whose chunk penalty is not 0 for a single chunk.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,11 +26,11 @@ from sacrebleu.metrics.bleu import BLEU
 from prospect_hf.errors import DataError, UsageError
 from prospect_hf.extras import missing
 from prospect_hf.metrics.counts import Counts, Figures, Sums, ratio
+from prospect_hf.words import spaced, words
 
 ORDERS = (1, 2, 3, 4)
 CIDER_SIGMA = 6.0
 CIDER_SCALE = 10.0
-WORD = re.compile("[a-z0-9]+")
 
 Ngram = tuple[str, ...]
 
@@ -160,11 +160,6 @@ def distinct(texts: Sequence[str], n: int) -> float | None:
     return len(set(ngrams)) / len(ngrams) if ngrams else None
 
 
-def words(text: str) -> list[str]:
-    """The lowercased words of a text: the tokens of rouge-score before stemming."""
-    return WORD.findall(text.lower())
-
-
 def _ngrams(tokens: list[str], order: int) -> Iterator[Ngram]:
     return zip(*(tokens[start:] for start in range(order)), strict=False)
 
@@ -173,7 +168,9 @@ def bleu_counts(predictions: Sequence[str], references: Sequence[str], name: str
     """``{name}_bleu_correct_{n}``, ``_total_{n}``, ``_predicted_length`` and ``_reference_length`` of text pairs."""
     correct, predicted, length, reference_length = [0] * 4, [0] * 4, 0, 0
     if references:
-        pooled = BLEU(effective_order=True).corpus_score(list(predictions), [list(references)])
+        pooled = BLEU(effective_order=True).corpus_score(
+            [spaced(text) for text in predictions], [[spaced(text) for text in references]]
+        )
         correct, predicted, length, reference_length = pooled.counts, pooled.totals, pooled.sys_len, pooled.ref_len
     return {
         **{f"{name}_bleu_correct_{order}": float(correct[order - 1]) for order in ORDERS},
@@ -238,14 +235,21 @@ def _weighted(stems: list[str], order: int, frequencies: DocumentFrequencies) ->
 
 
 class _Stemmer:
-    """Porter's stemmer with a cache: stemming is slow, and utterances share most of their words."""
+    """Porter's stemmer with a cache: stemming is slow, and utterances share most of their words.
+
+    Its rules are those of English, so words with other letters stay as they are.
+    """
 
     def __init__(self) -> None:
         try:
             from nltk.stem.porter import PorterStemmer
         except ModuleNotFoundError as error:
             raise _missing(error) from error
-        self.stem = functools.lru_cache(maxsize=1 << 16)(PorterStemmer().stem)
+        self._porter = functools.lru_cache(maxsize=1 << 16)(PorterStemmer().stem)
+
+    def stem(self, word: str) -> str:
+        """The stem of an English word; any other word itself."""
+        return self._porter(word) if word.isascii() else word
 
 
 _stemmer = functools.cache(_Stemmer)
@@ -259,16 +263,15 @@ def _stems(text: str) -> list[str]:
 def _rouge_l() -> Any:
     try:
         from rouge_score.rouge_scorer import RougeScorer
-        from rouge_score.tokenize import tokenize
     except ModuleNotFoundError as error:
         raise _missing(error) from error
     stemmer = _stemmer()
 
     class Tokenizer:
-        """The tokenizer of ``use_stemmer=True``, with the cached stemmer."""
+        """The tokenizer of ``use_stemmer=True`` for words of any script; it stems words of over three letters."""
 
         def tokenize(self, text: str) -> list[str]:
-            return list(tokenize(text, stemmer))
+            return [stemmer.stem(word) if len(word) > 3 else word for word in words(text)]
 
     return RougeScorer(["rougeL"], tokenizer=Tokenizer())
 

@@ -25,7 +25,7 @@ from prospect_hf.labels.label_files import LabelFiles, parse_spans
 from prospect_hf.labels.spans import span_events
 from prospect_hf.sessions import Session, Turn, frames_file, recording_id
 from prospect_hf.sources.knowledge import parse_steps
-from prospect_hf.sources.proassist import parse_turn, source_folder
+from prospect_hf.sources.proassist import check_length, parse_turn, source_folder
 from prospect_hf.sources.report import FILE_SPLITS, OnError, SessionsReport, start_report
 from prospect_hf.timeline import frame_at, turn_frames
 
@@ -35,7 +35,7 @@ PREPARED_FILES = "dialog_{split}_*.jsonl"
 def prepared_files(root: Path, source: str, split: str, pattern: str = PREPARED_FILES) -> list[Path]:
     """The sorted files in ``prepared/`` that match ``pattern``, with ProAssist's split name for ``{split}``."""
     folder = root / "processed_data" / source / "prepared"
-    return sorted(folder.glob(pattern.format(split=FILE_SPLITS[split])))
+    return sorted(folder.glob(pattern.replace("{split}", FILE_SPLITS[split])))
 
 
 def read_prepared(
@@ -63,7 +63,7 @@ def read_prepared(
     paths = prepared_files(root, source, split, pattern)
     if not paths:
         raise UsageError(f"{root / 'processed_data' / source / 'prepared'}: no file for {split} matches '{pattern}'.")
-    labels = LabelFiles(dst_root, source, FILE_SPLITS[split]) if dst_root is not None else None
+    labels = LabelFiles(dst_root, source, FILE_SPLITS[split], report.refuse) if dst_root is not None else None
     seen: dict[str, str] = {}
     for path in paths:
         for number, line in json_lines(path):
@@ -79,6 +79,7 @@ def read_prepared(
                 report.add(session)
             except DataError as error:
                 report.refuse(origin, error)
+    report.unused_labels = 0 if labels is None else labels.unused
     return report.closed(", ".join(map(str, paths)))
 
 
@@ -164,6 +165,7 @@ def _labelled(session: Session, row: dict[str, Any], labels: LabelFiles, report:
     report.steps += len(session.steps)
     report.labelled_steps += len({span.step for span in spans})
     last = max(span.end if span.end is not None else span.start for span in spans)
+    check_length(last, session.num_frames / session.fps, where)
     return dataclasses.replace(
         session, events=span_events(spans), num_frames=max(session.num_frames, frame_at(last, session.fps))
     )

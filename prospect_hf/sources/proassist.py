@@ -25,14 +25,24 @@ from prospect_hf.frames.store import FrameStore
 from prospect_hf.labels.align import align
 from prospect_hf.labels.label_files import LabelFiles, parse_spans, segment_text, step_index
 from prospect_hf.labels.spans import Span, span_events
-from prospect_hf.sessions import FPS, DSTEvent, Session, Step, Turn, frames_file, recording_id
+from prospect_hf.sessions import (
+    FPS,
+    LONGEST_S,
+    DSTEvent,
+    Session,
+    Step,
+    Turn,
+    check_name,
+    check_time,
+    frames_file,
+    recording_id,
+)
 from prospect_hf.sources.knowledge import parse_steps
 from prospect_hf.sources.report import FILE_SPLITS, OnError, SessionsReport, start_report
 from prospect_hf.timeline import FRAME_TOLERANCE, frame_at, turn_frames
 
-# Labels of a video without a frame file may lie this many seconds beyond twice its stated end, but within a day.
-LENGTH_SLACK_S, LONGEST_S = 600.0, 86_400.0
-
+# Labels of a video without a frame file may lie this many seconds beyond twice its stated end.
+LENGTH_SLACK_S = 600.0
 
 DST = Literal["files", "align", "none"]
 
@@ -91,7 +101,9 @@ def read_sessions(
         raise DataError(f"{path}: expected a list of records, one per video.")
     if not records:
         raise DataError(f"{path}: the list of records is empty.")
-    labels = LabelFiles(dst_root, source, FILE_SPLITS[split]) if dst == "files" and dst_root is not None else None
+    labels = None
+    if dst == "files" and dst_root is not None:
+        labels = LabelFiles(dst_root, source, FILE_SPLITS[split], report.refuse)
     for number, value in enumerate(records):
         origin = f"{path}: record {number}"
         try:
@@ -104,9 +116,10 @@ def read_sessions(
         for index, conversation in enumerate(conversations):
             origin = f"{video.origin}: conversation {index}"
             try:
-                report.add(_session(video, spans, as_dict(conversation, origin), index, origin, report))
+                report.add(_session(video, spans, as_dict(conversation, origin), index, origin))
             except DataError as error:
                 report.refuse(origin, error)
+    report.unused_labels = 0 if labels is None else labels.unused
     return report.closed(str(path))
 
 
@@ -115,6 +128,7 @@ class _Video:
 
     def __init__(self, record: dict[str, Any], folder: Path, source: str, origin: str) -> None:
         self.uid = get_text(record, "video_uid", origin)
+        check_name(self.uid, f"{origin}: video_uid")
         self.origin = f"{origin} ({self.uid})"
         self.record = record
         self.source = source
@@ -129,23 +143,23 @@ class _Video:
         self.first_frame = 0
         self.part_end: int | None = None  # end frame (exclusive) of a record that is a part of its video
         if annotation.get("video_start_time") is not None:
-            start = get_number(annotation, "video_start_time", where)
+            start = _seconds(annotation, "video_start_time", where)
             self.first_frame = frame_at(start, FPS)
-            self.part_end = math.ceil((start + get_number(annotation, "duration", where)) * FPS - FRAME_TOLERANCE)
-        duration = annotation.get("duration")
-        self.stated_end = (
-            None if duration is None else self.first_frame / FPS + get_number(annotation, "duration", where)
-        )
+            self.part_end = math.ceil((start + _seconds(annotation, "duration", where)) * FPS - FRAME_TOLERANCE)
+        self.stated_end: float | None = None
+        if annotation.get("duration") is not None:
+            self.stated_end = self.first_frame / FPS + _seconds(annotation, "duration", where)
         store = folder / frames_file(source, self.uid)
         self.stored_frames = len(FrameStore(store)) if store.is_file() else None
 
     def num_frames(self, times: list[float], spans: tuple[Span, ...], origin: str) -> int:
         """The end frame (exclusive) of a session whose turns are at ``times`` (seconds)."""
         span_ends = [span.end if span.end is not None else span.start for span in spans]
-        needed = max(frame_at(time, FPS) for time in [*times, *span_ends, 0.0])
+        last = max([*times, *span_ends])
+        check_length(last, self.stated_end if self.stored_frames is None else None, origin)
+        needed = frame_at(last, FPS)
         queued = turn_frames(times, FPS, self.first_frame)[-1] + 1
         if self.stored_frames is None:
-            self._check_length(needed / FPS, origin)
             return max(needed, queued, self.first_frame + 1)
         if needed > self.stored_frames:
             raise DataError(
@@ -156,15 +170,26 @@ class _Video:
             return self.stored_frames
         return min(self.stored_frames, max(needed, queued, self.part_end))
 
-    def _check_length(self, seconds: float, origin: str) -> None:
-        """Refuse labels that lie far beyond the video's stated end: without a frame file they alone set its length."""
-        most = LONGEST_S if self.stated_end is None else min(LONGEST_S, 2 * self.stated_end + LENGTH_SLACK_S)
-        if seconds > most:
-            end = "no video is so long" if self.stated_end is None else f"the video ends at {self.stated_end:g} s"
-            raise DataError(
-                f"{origin}: a label is at {seconds:g} s, but {end}; give times in seconds of the video, not in "
-                "milliseconds or since 1970."
-            )
+
+def _seconds(record: dict[str, Any], key: str, where: str) -> float:
+    """A time or a length in seconds, of a day at most."""
+    seconds = get_number(record, key, where)
+    check_time(seconds, f"{where}: '{key}'")
+    return seconds
+
+
+def check_length(seconds: float, stated_end: float | None, origin: str) -> None:
+    """Refuse a label at ``seconds`` that lies a day or more, or far beyond the stated end of the video, from its start.
+
+    Without a frame file, labels alone set the length of a session.
+    """
+    most = LONGEST_S if stated_end is None else min(LONGEST_S, 2 * stated_end + LENGTH_SLACK_S)
+    if seconds > most:
+        end = "no video is so long" if stated_end is None else f"the video ends at {stated_end:g} s"
+        raise DataError(
+            f"{origin}: a label is at {seconds:g} s, but {end}; give times in seconds of the video, not in "
+            "milliseconds or since 1970."
+        )
 
 
 def _spans(video: _Video, dst: DST, labels: LabelFiles | None, report: SessionsReport) -> tuple[Span, ...] | None:
@@ -172,7 +197,9 @@ def _spans(video: _Video, dst: DST, labels: LabelFiles | None, report: SessionsR
         return None
     if dst == "align":
         alignment = align(segment_text(video.record, video.origin), video.steps, video.origin)
-        report.unusable_segments += alignment.unusable
+        report.segments += len(alignment.segments)
+        report.abstained += alignment.abstained
+        report.left_out_lines += alignment.left_out
         spans = alignment.spans
     else:
         record, where = labels.find(video.uid, video.origin) if labels is not None else (video.record, video.origin)
@@ -188,15 +215,13 @@ def _session(
     conversation: dict[str, Any],
     index: int,
     origin: str,
-    report: SessionsReport,
 ) -> Session:
     turns = [
         parse_turn(as_dict(value, f"{origin}: turn {number}"), f"{origin}: turn {number}")
         for number, value in enumerate(get_list(conversation, "conversation", origin))
     ]
-    ordered = sorted(turns, key=lambda turn: turn.time)
     user_type = get_text(conversation, "user_type", origin)
-    session = Session(
+    return Session(
         session_id=f"{video.source}.{video.uid}.{user_type}_{index}",
         source=video.source,
         video_uid=video.uid,
@@ -204,16 +229,14 @@ def _session(
         user_type=user_type,
         goal=video.goal,
         steps=video.steps,
-        turns=tuple(ordered),
+        turns=tuple(turns),
         events=None if spans is None else span_events(spans),
         fps=FPS,
         first_frame=video.first_frame,
-        num_frames=video.num_frames([turn.time for turn in ordered], spans or (), origin),
+        num_frames=video.num_frames([turn.time for turn in turns], spans or (), origin),
         frames_file=frames_file(video.source, video.uid),
         origin=origin,
     )
-    report.reordered += ordered != turns
-    return session
 
 
 def parse_turn(value: dict[str, Any], where: str) -> Turn:
@@ -271,10 +294,7 @@ def _training_session(record: dict[str, Any], index: int, origin: str) -> Sessio
             raise DataError(f"{origin}: {event.transition} of S{event.step + 1} at {event.time} s is only in {side}.")
     user_type = get_optional_text(record, "user_type", origin)
     fps, end = get_number(record, "fps", origin), get_index(record, "end_frame_idx", origin)
-    needed = max(frame_at(time, fps) for time in [turn.time for turn in turns] + [event.time for event in events])
-    if needed > end:
-        raise DataError(f"{origin}: 'end_frame_idx' is {end}, but the labels need {needed} frames.")
-    return Session(
+    session = Session(
         session_id=f"{source}.{uid}.record_{index}",
         source=source,
         video_uid=uid,
@@ -282,7 +302,7 @@ def _training_session(record: dict[str, Any], index: int, origin: str) -> Sessio
         user_type=user_type,
         goal=get_text(record, "inferred_goal", origin),
         steps=steps,
-        turns=tuple(sorted(turns, key=lambda turn: turn.time)),
+        turns=tuple(turns),
         events=events,
         fps=fps,
         first_frame=get_index(record, "start_frame_idx", origin),
@@ -290,6 +310,10 @@ def _training_session(record: dict[str, Any], index: int, origin: str) -> Sessio
         frames_file=frames_file(source, uid),
         origin=origin,
     )
+    needed = frame_at(max([*(turn.time for turn in turns), *(event.time for event in events)]), fps)
+    if needed > end:
+        raise DataError(f"{origin}: 'end_frame_idx' is {end}, but the labels need {needed} frames.")
+    return session
 
 
 def _update_events(turn: dict[str, Any], steps: tuple[Step, ...], where: str) -> list[DSTEvent]:

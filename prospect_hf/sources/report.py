@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
 from prospect_hf.errors import DataError, UsageError
+from prospect_hf.labels.segments import EXPECTED
 from prospect_hf.sessions import SOURCES, Session
 from prospect_hf.timeline import turn_frames
 
@@ -27,8 +29,12 @@ class SessionsReport:
         skipped: (origin, reason) of each skipped record or conversation.
         unlabelled: number of sessions without state labels.
         beyond_turns: number of turns after the last frame of their video, which are in no row.
-        reordered: number of conversations whose turns were not in order of time and were sorted.
-        unusable_segments: number of annotated segments whose end is not after their start.
+        turns_back: number of turns whose time is before that of the turn above them. They keep their place in the
+            conversation and take the next free frame.
+        segments: number of annotated segments that were matched with a plan.
+        abstained: how many of them are assigned to no step, by reason.
+        left_out_lines: how many annotation lines with a time are no segment, by reason.
+        unused_labels: number of records in label files whose video no record asked for.
         steps: number of plan steps of the records with state labels.
         labelled_steps: number of those steps that have a state span.
     """
@@ -40,11 +46,19 @@ class SessionsReport:
     skipped: list[tuple[str, str]] = field(default_factory=list)
     unlabelled: int = 0
     beyond_turns: int = 0
-    reordered: int = 0
-    unusable_segments: int = 0
+    turns_back: int = 0
+    segments: int = 0
+    abstained: Counter[str] = field(default_factory=Counter)
+    left_out_lines: Counter[str] = field(default_factory=Counter)
+    unused_labels: int = 0
     steps: int = 0
     labelled_steps: int = 0
     _origins: dict[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def unusable_segments(self) -> int:
+        """The annotation lines whose time cannot be used, without the child lines and the like that are expected."""
+        return sum(count for reason, count in self.left_out_lines.items() if reason not in EXPECTED)
 
     def refuse(self, origin: str, error: DataError) -> None:
         """Raise ``error``; with ``on_error="skip"``, list it in ``skipped``."""
@@ -53,7 +67,7 @@ class SessionsReport:
         self.skipped.append((origin, str(error)))
 
     def add(self, session: Session) -> None:
-        """Add ``session`` and count its turns after the last frame.
+        """Add ``session`` and count its turns that go back in time or are after the last frame.
 
         Raises:
             DataError: another session has its id; their rows could not be told apart.
@@ -66,6 +80,7 @@ class SessionsReport:
         self._origins[session.session_id] = session.origin
         frames = turn_frames([turn.time for turn in session.turns], session.fps, session.first_frame)
         self.beyond_turns += sum(frame >= session.num_frames for frame in frames)
+        self.turns_back += session.turns_back
         self.unlabelled += session.events is None
         self.sessions.append(session)
 

@@ -32,7 +32,9 @@ class StreamArguments:
         live: keep up with the source: frames are dropped by time, and counted, where the model is slower.
         output_dir: where trace, page, subtitles and video are written.
         annotate: write an MP4 of the stream with its table and words (stored frames only).
-        restore: continue the stream in ``output_dir/state``, which every run saves when it ends or is stopped.
+        restore: continue the stream in ``output_dir/state``, which every run saves when it ends or is stopped, and
+            every ``snapshot_minutes``.
+        snapshot_minutes: minutes between two snapshots, so that a stream can be continued that was killed; 0: none.
         speaking_threshold, dst_update_threshold: replace the model's decision thresholds.
         view: show the live view; otherwise words and moves are printed line by line.
     """
@@ -54,6 +56,7 @@ class StreamArguments:
     output_dir: str = "outputs/stream"
     annotate: bool = False
     restore: bool = False
+    snapshot_minutes: float = 2.0
     speaking_threshold: float | None = None
     dst_update_threshold: float | None = None
     view: bool = True
@@ -74,6 +77,8 @@ class StreamArguments:
             raise UsageError(f"stream.start_s must be 0 or more seconds, not {self.start_s:g}.")
         if self.end_s is not None and not self.end_s > self.start_s:
             raise UsageError(f"stream.end_s={self.end_s:g} must come after stream.start_s={self.start_s:g}.")
+        if not 0 <= self.snapshot_minutes < math.inf:
+            raise UsageError(f"stream.snapshot_minutes must be 0 or more minutes, not {self.snapshot_minutes:g}.")
         for name in ("speaking_threshold", "dst_update_threshold"):
             value = vars(self)[name]
             if value is not None and not 0 <= value <= 1:

@@ -21,10 +21,14 @@ from safetensors import SafetensorError, safe_open
 
 from processing_dst_smolvlm import rgb_picture
 from prospect_hf.errors import DataError, UsageError
-from prospect_hf.frames.store import FrameStore
+from prospect_hf.frames.store import PICTURE_FORMATS, FrameStore
 from video_dst_smolvlm import TOLERANCE_S, sample_video, without_secrets
 
 URLS = ("rtsp://", "rtsps://", "http://", "https://")
+
+
+class OutOfRange(DataError):
+    """A source has no frame in the part that was asked for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +147,7 @@ def folder_frames(folder: Path, fps: float, start_s: float = 0.0, end_s: float =
         DataError: there is no picture, something else lies among them, or one cannot be read.
     """
     paths = sorted((path for path in folder.iterdir() if not path.name.startswith(".")), key=_natural)
-    suffixes = Image.registered_extensions()
+    suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in PICTURE_FORMATS}
     for path in paths:
         if path.suffix.lower() not in suffixes or path.is_dir():
             raise DataError(f"{path}: not a picture; a folder of frames holds nothing else, so move it away.")
@@ -151,7 +155,7 @@ def folder_frames(folder: Path, fps: float, start_s: float = 0.0, end_s: float =
         raise DataError(f"{folder}: no pictures in this folder; give one with a picture for each frame.")
     for index in _stored(str(folder), 0, len(paths), fps, start_s, end_s):
         try:
-            with Image.open(paths[index]) as picture:
+            with Image.open(paths[index], formats=PICTURE_FORMATS) as picture:
                 frame = rgb_picture(ImageOps.exif_transpose(picture))
         except (OSError, ValueError, Image.DecompressionBombError) as error:
             raise DataError(f"{paths[index]}: frame {index} is not a readable picture ({error}).") from error
@@ -225,7 +229,7 @@ def _indices(first: int, count: int | None, fps: float, start_s: float, end_s: f
     return range(max(first, begin), end if count is None else min(end, first + count))
 
 
-def _out_of_range(name: str, first: int, count: int, fps: float, start_s: float, end_s: float) -> DataError:
+def _out_of_range(name: str, first: int, count: int, fps: float, start_s: float, end_s: float) -> OutOfRange:
     until = (first + count) / fps
     held = f"{first / fps:g} s to {until:g} s at {fps:g} fps" if count else "no frame at all"
-    return DataError(f"{name}: no frame from {start_s:g} s to {end_s:g} s; it holds {held}.")
+    return OutOfRange(f"{name}: no frame from {start_s:g} s to {end_s:g} s; it holds {held}.")

@@ -1,13 +1,16 @@
-"""Ctrl-C and SIGTERM between two frames."""
+"""Ctrl-C, SIGTERM and the end of the terminal (SIGHUP) between two frames."""
 
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = [signal.SIGINT, signal.SIGTERM]
+if sys.platform != "win32":
+    SIGNALS.append(signal.SIGHUP)
 
 
 class Interrupt:

@@ -13,7 +13,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from processing_dst_smolvlm import one_line
+from prospect_hf.terminal import visible
 from streaming_dst_smolvlm import StreamEvent
 from tracking_dst_smolvlm import STATE_NAMES
 
@@ -29,7 +29,7 @@ class LiveView:
     """Shows a stream while it runs; a context manager.
 
     On a terminal it redraws one view; elsewhere (a file, a pipe) it prints a line for each utterance and state change.
-    Markup and control characters in texts have no effect.
+    Markup in texts has no effect; control characters are shown as codes.
 
     Args:
         plan: the steps.
@@ -48,7 +48,7 @@ class LiveView:
         console: Console | None = None,
         view: bool = True,
     ) -> None:
-        self.plan, self.goal = [one_line(step) for step in plan], one_line(goal)
+        self.plan, self.goal = [visible(step) for step in plan], visible(goal)
         self.thresholds = speaking_threshold, dst_update_threshold
         self.console = console or Console()
         self.words: deque[tuple[str, str, str]] = deque(maxlen=LAST_WORDS)
@@ -83,7 +83,7 @@ class LiveView:
         at = clock(event.time)
         told = [("user", event.user_text)] if event.user_text else []
         told += [("assistant", event.text)] if event.text else []
-        self.words.extend((at, who, one_line(text)) for who, text in told)
+        self.words.extend((at, who, visible(text)) for who, text in told)
         self._event = event
         if self._live is not None:
             self._live.update(self._layout())
@@ -91,7 +91,7 @@ class LiveView:
         for move in event.transitions:
             self._line(at, f"step {move.step + 1} {STATE_NAMES[move.after]}: {self.plan[move.step]}")
         for who, text in told:
-            self._line(at, f"{who}: {one_line(text)}")
+            self._line(at, f"{who}: {visible(text)}")
         if event.context is not None:
             self._line(
                 at, f"context: {event.context.strategy}, {event.context.tokens_before} to {event.context.tokens_after}"
@@ -117,7 +117,7 @@ class LiveView:
         for at, who, text in self.words:
             words.add_row(at, Text(who, style="cyan" if who == "user" else "magenta"), Text(text))
         if self.speaking.strip():
-            words.add_row("", Text("assistant", style="magenta"), Text(one_line(self.speaking) + " …", style="italic"))
+            words.add_row("", Text("assistant", style="magenta"), Text(visible(self.speaking) + " …", style="italic"))
         parts.append(Panel(words, title="last words", title_align="left", border_style="dim"))
         return Group(*parts)
 

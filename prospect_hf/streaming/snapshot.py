@@ -31,8 +31,11 @@ VERSION = 1
 TENSORS, FACTS = "stream.safetensors", "stream.json"
 
 
-def save_stream(stream: DSTStream, folder: Path) -> None:
+def save_stream(stream: DSTStream, folder: Path, trace: str | None = None) -> None:
     """Write a stream to ``folder``, replacing an earlier one; written beside it, then renamed.
+
+    Args:
+        trace: file name of the trace that holds its last frame; see ``trace_of``.
 
     Raises:
         UsageError: the folder holds something that is no stream, or the stream was broken off in the middle of a frame.
@@ -54,6 +57,7 @@ def save_stream(stream: DSTStream, folder: Path) -> None:
         "kind": "dst_stream_state",
         "version": VERSION,
         "model": fingerprint(batch.model),
+        "trace": trace,
         "plan": list(row.task.plan),
         "goal": row.task.goal,
         "first_states": row.first_states,
@@ -134,6 +138,12 @@ def restore_stream(
     row.pending, row.user_turn = facts["pending"], facts["user_turn"]
     row.head_length, row.frame_starts = facts["head_length"], deque(facts["frame_starts"])
     return stream
+
+
+def trace_of(folder: Path) -> str | None:
+    """File name of the trace that holds the last frame of a saved stream, which ``restore_stream`` has accepted."""
+    name = json.loads((folder / FACTS).read_text()).get("trace")
+    return name if isinstance(name, str) else None
 
 
 def fingerprint(model: DSTSmolVLMForConditionalGeneration) -> str:

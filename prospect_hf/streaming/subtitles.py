@@ -21,6 +21,7 @@ from prospect_hf.extras import missing
 from prospect_hf.files import replacing, write_text
 from prospect_hf.sessions import COMPLETED, IN_PROGRESS, NOT_STARTED
 from prospect_hf.streaming.trace import Trace
+from prospect_hf.terminal import BIDI
 
 MIN_CUE = 2.0  # seconds that a cue lasts at least
 SECONDS_PER_CHARACTER = 0.06
@@ -32,7 +33,6 @@ Box = tuple[float, float, float, float]
 
 # Players interpret <b> and {\an8} as markup, and "-->" as a time range; these look-alikes are plain text.
 _MARKUP = str.maketrans({"<": "\u2039", ">": "\u203a", "{": "(", "}": ")"})
-_BIDI = set("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 BACKGROUND: Colour = (18, 21, 27)
 INK: Colour = (236, 239, 244)
@@ -56,7 +56,7 @@ def one_line(text: str) -> str:
             kept.append(" ")
         elif category == "Cs":
             kept.append("\ufffd")
-        elif character not in _BIDI:
+        elif character not in BIDI:
             kept.append(character)
     return " ".join("".join(kept).split())
 

@@ -56,7 +56,8 @@ SUM_TOLERANCE = 0.02
 class Trace:
     """A recorded stream.
 
-    header: goal, plan (the steps' texts), fps, thresholds, source, model, context, reference.
+    header: goal, plan (the steps' texts), fps, thresholds, source, model, context, reference; in the trace of a stream
+        that was restored, ``continues`` names the trace beside it that holds the frames before.
     events: one a frame, in order and without a gap; the keys are those of the stream's event.
     truncated: the file's last line was cut short (a crash while it was written) and is not among the events.
     """
@@ -67,7 +68,11 @@ class Trace:
 
 
 def trace_header(
-    stream: DSTStream, source: str, model: str, reference: Mapping[str, Any] | None = None
+    stream: DSTStream,
+    source: str,
+    model: str,
+    reference: Mapping[str, Any] | None = None,
+    continues: str | None = None,
 ) -> dict[str, Any]:
     """The header of a trace of ``stream``, with the thresholds and the context strategy that the stream has now.
 
@@ -76,6 +81,7 @@ def trace_header(
         source: name of the video, camera or session.
         model: name of the model.
         reference: ``utterances`` [{frame, text}] and ``states`` [[frame, step, state]] of a labelled session.
+        continues: file name of the trace that holds the frames before.
     """
     batch = stream.batch
     task = batch.rows[0].task
@@ -91,7 +97,18 @@ def trace_header(
         "model": model,
         "context": {**asdict(batch.context), "max_tokens": batch.max_tokens},
         "reference": reference,
+        "continues": continues,
     }
+
+
+def new_trace_path(folder: Path, first: int) -> Path:
+    """Where the trace of a stream that begins with frame ``first`` is written: an earlier trace is never replaced."""
+    stem = f"trace-{first}" if first else "trace"
+    path, number = folder / f"{stem}.jsonl", 1
+    while path.exists():
+        number += 1
+        path = folder / f"{stem}_{number}.jsonl"
+    return path
 
 
 class TraceWriter:
@@ -100,6 +117,7 @@ class TraceWriter:
     Every line is flushed, so that the trace of a running or stopped stream can be read.
 
     Raises:
+        FileExistsError: there is a trace at ``path``; see ``new_trace_path``.
         DataError: a header or an event that ``read_trace`` would refuse; it is not written.
     """
 
@@ -112,7 +130,7 @@ class TraceWriter:
 
     def __enter__(self) -> TraceWriter:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self.path.open("w", encoding="utf-8", newline="\n")
+        self._file = self.path.open("x", encoding="utf-8", newline="\n")
         self._append(self._header, "the header")
         return self
 
@@ -139,6 +157,41 @@ class TraceWriter:
             raise DataError(f"{self.path}: {what} holds a value that JSON has no word for ({error}).") from error
         self._file.write(line + "\n")
         self._file.flush()
+
+
+def read_stream(path: Path) -> Trace:
+    """The trace at ``path`` with the frames before it, where it continues other traces.
+
+    A stream that was killed and continued from its last snapshot has followed the frames since then twice; those of
+    the later trace count.
+
+    Raises:
+        DataError: a trace cannot be read, or lacks frames that the later one continues.
+    """
+    last = trace = read_trace(path)
+    events, seen = list(last.events), {path.name}
+    while (name := trace.header.get("continues")) is not None:
+        _require(name not in seen, f"{path}: line 1", "continues", f"is {name!r}, a trace that continues this one")
+        seen.add(name)
+        path = path.with_name(name)
+        trace = read_trace(path)
+        events = join_events(trace.events, events, path)
+    return Trace(last.header, events, last.truncated)
+
+
+def join_events(earlier: list[dict[str, Any]], later: list[dict[str, Any]], path: Path) -> list[dict[str, Any]]:
+    """The events of one stream: those of ``later``, before them those of the trace at ``path`` up to there.
+
+    Raises:
+        DataError: there are frames between the two that neither holds.
+    """
+    if not later:
+        return earlier
+    first = later[0]["frame"]
+    kept = [event for event in earlier if event["frame"] < first]
+    if not kept or kept[-1]["frame"] != first - 1:
+        raise DataError(f"{path}: holds no frame {first - 1}, after which the stream was continued.")
+    return kept + later
 
 
 def read_trace(path: Path) -> Trace:
@@ -236,6 +289,9 @@ def _check_header(header: Mapping[str, Any], where: str) -> None:
     _missing(header, HEADER_KEYS, where)
     for key in ("goal", "source", "model"):
         _require(isinstance(header[key], str), where, key, "is not a string")
+    earlier = header.get("continues")
+    named = earlier is None or (isinstance(earlier, str) and Path(earlier).name == earlier != "")
+    _require(named, where, "continues", f"is {earlier!r}, not the name of a trace in the same folder")
     plan, reference = header["plan"], header["reference"]
     _require(_sequence(plan) and all(isinstance(step, str) for step in plan), where, "plan", "is no list of strings")
     _require(_number(header["fps"]) and header["fps"] > 0, where, "fps", f"is {header['fps']!r}, not above 0")

@@ -10,6 +10,7 @@ from transformers.integrations import get_available_reporting_integrations
 
 from configuration_dst_smolvlm import TOKENS_PER_FRAME
 from prospect_hf.errors import UsageError
+from prospect_hf.hub.published import is_secret
 
 LOSSES = ("speaking", "dst_update", "dst_state", "response")
 # The smallest value of each count; transformers would refuse them late, in the words of another library, or never.
@@ -33,7 +34,7 @@ class DSTTrainingArguments(TrainingArguments):
 
     Attributes:
         given: the settings for the record, as they were given (transformers derives others from them): the settings
-            of this class, and those of transformers that differ from their defaults, without secrets (``*_token``).
+            of this class, and those of transformers that differ from their defaults, without secrets.
     """
 
     speaking_loss_weight: float = field(default=1.0, metadata={"help": "Weight of the speaking decision's focal loss."})
@@ -74,11 +75,16 @@ class DSTTrainingArguments(TrainingArguments):
         default=False, metadata={"help": "Draw no progress bars: each log of the losses is a line, on a terminal too."}
     )
 
+    ddp_timeout: int = field(
+        default=86400,
+        metadata={"help": "Seconds that processes wait for each other; the first encodes all frames meanwhile."},
+    )
+
     def __post_init__(self) -> None:
         self.given = {
             f.name: getattr(self, f.name)
             for f in fields(self)
-            if f.init and not f.name.endswith("_token") and not _is_librarys_default(f, getattr(self, f.name))
+            if f.init and not is_secret(f.name) and not _is_librarys_default(f, getattr(self, f.name))
         }
         super().__post_init__()
         if self.device.type != "cuda":
@@ -103,6 +109,11 @@ class DSTTrainingArguments(TrainingArguments):
         if missing:
             raise UsageError(
                 f"training.report_to={missing[0]}: that tracker is not installed; install it or leave it out."
+            )
+        if self.push_to_hub:
+            raise UsageError(
+                "training.push_to_hub would publish before results and card are written: upload the finished folder, "
+                "hf upload OWNER/NAME FOLDER."
             )
         if self.use_liger_kernel:
             raise UsageError("training.use_liger_kernel has no effect on this model: leave it out.")

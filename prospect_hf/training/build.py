@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 
 from transformers import AutoTokenizer, SmolVLMConfig
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
@@ -11,7 +12,7 @@ from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImag
 from configuration_dst_smolvlm import DSTSmolVLMConfig
 from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
 from processing_dst_smolvlm import DSTSmolVLMProcessor
-from prospect_hf.checkpoints import AutoConfig, check_finite
+from prospect_hf.checkpoints import cannot_load, check_finite, check_weights, read_config
 from prospect_hf.data.session_rows import SessionRows
 from prospect_hf.errors import UsageError
 from prospect_hf.training.arguments import ModelArguments
@@ -28,21 +29,38 @@ HEADS = (
 )
 
 
-def build_processor(model: ModelArguments, sessions: Iterable[SessionRows]) -> DSTSmolVLMProcessor:
-    """The checkpoint's processor; for the small model a new one, with a tokenizer trained on the sessions' texts."""
+def build_processor(
+    model: ModelArguments, sessions: Iterable[SessionRows], checkpoint: Path | None = None
+) -> DSTSmolVLMProcessor:
+    """The checkpoint's processor; for the small model a new one, with a tokenizer trained on the sessions' texts.
+
+    Args:
+        model: the model's settings.
+        sessions: of the training split.
+        checkpoint: folder of an interrupted run, in place of ``model.name_or_path``.
+    """
+    if checkpoint is not None:
+        return DSTSmolVLMProcessor.from_pretrained(checkpoint)
     if model.name_or_path is None:
         return tiny_processor(session_texts(sessions), model)
     config, _ = load_config(model)
     size = config.vision_config.image_size
-    images = SmolVLMImageProcessorPil.from_pretrained(
-        model.name_or_path, size={"longest_edge": size}, max_image_size={"longest_edge": size}, do_image_splitting=False
-    )
-    tokenizer = AutoTokenizer.from_pretrained(model.name_or_path)
+    try:
+        images = SmolVLMImageProcessorPil.from_pretrained(
+            model.name_or_path,
+            trust_remote_code=False,
+            size={"longest_edge": size},
+            max_image_size={"longest_edge": size},
+            do_image_splitting=False,
+        )
+        tokenizer = AutoTokenizer.from_pretrained(model.name_or_path, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise cannot_load(f"model.name_or_path={model.name_or_path}", error) from error
     return DSTSmolVLMProcessor(images, tokenizer, tokens_per_frame=config.stream_tokens)
 
 
 def build_model(
-    model: ModelArguments, processor: DSTSmolVLMProcessor, checkpoint: str | None = None
+    model: ModelArguments, processor: DSTSmolVLMProcessor, checkpoint: Path | None = None
 ) -> DSTSmolVLMForConditionalGeneration:
     """The model to train: the small one with fresh weights, or a checkpoint (a stock SmolVLM2 gets fresh heads).
 
@@ -55,7 +73,7 @@ def build_model(
         UsageError: the sizes do not fit together, or the checkpoint cannot be used.
     """
     if checkpoint is not None:
-        model = replace(model, name_or_path=checkpoint)
+        model = replace(model, name_or_path=str(checkpoint))
     if model.name_or_path is None:
         try:
             built = tiny_model(processor, model)
@@ -63,9 +81,17 @@ def build_model(
             raise UsageError(f"The model settings cannot be used: {error}") from error
     else:
         config, stock = load_config(model)
-        built, info = DSTSmolVLMForConditionalGeneration.from_pretrained(
-            model.name_or_path, config=config, output_loading_info=True
-        )
+        check_weights(str(model.name_or_path))
+        try:
+            built, info = DSTSmolVLMForConditionalGeneration.from_pretrained(
+                model.name_or_path,
+                config=config,
+                trust_remote_code=False,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
+        except (OSError, ValueError) as error:
+            raise cannot_load(f"model.name_or_path={model.name_or_path}", error) from error
         # Only a stock SmolVLM2 has no heads yet: a DST-SmolVLM2 without one is damaged.
         missing = sorted(key for key in info["missing_keys"] if not (stock and key.startswith(HEADS)))
         if missing or info["mismatched_keys"]:
@@ -95,10 +121,9 @@ def load_config(model: ModelArguments) -> tuple[DSTSmolVLMConfig, bool]:
         UsageError: there is no such checkpoint, or it is of another kind.
     """
     try:
-        config = AutoConfig.from_pretrained(model.name_or_path)
+        config = read_config(str(model.name_or_path))
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UsageError(f"model.name_or_path={model.name_or_path} cannot be loaded: {reason}") from error
+        raise cannot_load(f"model.name_or_path={model.name_or_path}", error) from error
     stock = not isinstance(config, DSTSmolVLMConfig)
     try:
         if isinstance(config, DSTSmolVLMConfig):

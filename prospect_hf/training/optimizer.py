@@ -8,7 +8,11 @@ reaches a joint state accuracy of 0.98 with Muon and, in the same number of step
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from pytorch_optimizer import Muon
+from pytorch_optimizer.optimizer.utils.matrix import zero_power_via_newton_schulz_5
 from torch import nn
 
 from prospect_hf.training.arguments import DSTTrainingArguments
@@ -23,6 +27,26 @@ ADAMW_MATRICES = (
     "dst_update_head",
     "dst_state_head",
 )
+
+
+class ExactMuon(Muon):
+    """Muon with its Newton-Schulz iteration in float32 on a CPU, where the library always takes bfloat16.
+
+    A processor without bfloat16 units emulates it, which takes longer than all the rest of a step; and its rounding
+    makes runs on two processors differ. On an accelerator, bfloat16 stays.
+    """
+
+    @staticmethod
+    def _orthogonalize(group: dict[str, Any], updates: list[torch.Tensor]) -> list[torch.Tensor]:
+        if updates[0].device.type != "cpu":
+            return Muon._orthogonalize(group, updates)
+        matrices = [update.reshape(len(update), -1) for update in updates]
+        tall = [len(matrix) > matrix.shape[1] for matrix in matrices]
+        wide = torch.stack([matrix.mT if high else matrix for matrix, high in zip(matrices, tall, strict=True)])
+        found = zero_power_via_newton_schulz_5(
+            wide, num_steps=group["ns_steps"], weights=group["ns_coeffs"], dtype=torch.float32
+        )
+        return [matrix.mT if high else matrix for matrix, high in zip(found, tall, strict=True)]
 
 
 def muon_optimizer(model: nn.Module, args: DSTTrainingArguments) -> Muon:
@@ -51,4 +75,4 @@ def muon_optimizer(model: nn.Module, args: DSTTrainingArguments) -> Muon:
             "eps": args.adam_epsilon,
         },
     ]
-    return Muon([group for group in groups if group["params"]])
+    return ExactMuon([group for group in groups if group["params"]])

@@ -42,7 +42,8 @@ def balance_table(balance: Mapping[str, Mapping[str, int]]) -> str:
 def result_table(results: Mapping[str, Any]) -> str:
     """Metrics of the free run on held-out sessions, beside those of the majority baseline."""
     look = f"{results['look_seconds']:.0f} s of looking, then " if "look_seconds" in results else ""
-    stages = f"{look}{results['steps']} steps in {results['train_seconds']:.0f} s"
+    begin = f"from step {results['earlier_parts'][-1]['until_step']} to " if "earlier_parts" in results else ""
+    stages = f"{look}{begin}{results['steps']} steps in {results['train_seconds']:.0f} s"
     lines = [f"\ntrained {stages} ({results['seconds']:.0f} s in all)"]
     if "free_run" in results:
         free, majority = results["free_run"], results["majority"]

@@ -11,7 +11,7 @@ from typing import Any
 from context_dst_smolvlm import Context
 from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
 from processing_dst_smolvlm import DSTSmolVLMProcessor
-from prospect_hf.data.arguments import DataArguments
+from prospect_hf.data.arguments import FOLDERS, DataArguments
 from prospect_hf.data.features import FrameFeatures
 from prospect_hf.data.reader import FrameReader
 from prospect_hf.evaluation.baselines import majority, majority_response
@@ -19,6 +19,9 @@ from prospect_hf.evaluation.free_running import follow
 from prospect_hf.evaluation.score import score
 from prospect_hf.files import write_json
 from prospect_hf.hub.model_card import write_card
+from prospect_hf.hub.published import public
+from prospect_hf.hub.weights import WEIGHTS_KEY, weights_hash
+from prospect_hf.machine import machine
 from prospect_hf.training.arguments import DSTTrainingArguments, ModelArguments
 from prospect_hf.training.splits import Splits
 
@@ -68,9 +71,19 @@ def write_results(
     results: Mapping[str, Any],
     balance: Mapping[str, Any],
 ) -> None:
-    """Write ``results.json`` and the model card into ``folder``: settings, results and label balance of the run."""
-    settings = {"model": asdict(model), "data": asdict(data), "training": args.given, "context": asdict(context)}
-    facts = finite_or_null({"settings": settings, "results": results, "balance": balance})
+    """Write ``results.json`` and the model card into the ``folder`` of a saved model.
+
+    They hold the hash of the weights, the machine, the settings as far as they may be published, the results and the
+    label balance. The folders of the data are written relative to ``folder`` (``published.public_path``).
+
+    Raises:
+        UsageError: the folder has no weights.
+    """
+    of_data = asdict(data)
+    of_data |= {name: str(Path(of_data[name]).absolute()) for name in FOLDERS if of_data[name] is not None}
+    settings = {"model": asdict(model), "data": of_data, "training": args.given, "context": asdict(context)}
+    facts = {WEIGHTS_KEY: weights_hash(folder), "machine": machine(), "settings": public(settings, folder)}
+    facts = finite_or_null(facts | {"results": results, "balance": balance})
     write_json(folder / "results.json", facts)
     write_card(folder, facts)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer import TRAINER_STATE_NAME
 
 from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
 from processing_dst_smolvlm import DSTSmolVLMProcessor
@@ -16,10 +17,11 @@ from prospect_hf.data.clips import ClipCollator, ClipDataset
 from prospect_hf.data.features import FrameFeatures, encode_sessions
 from prospect_hf.data.glimpses import GlimpseDataset
 from prospect_hf.data.reader import FrameReader
-from prospect_hf.errors import UsageError
+from prospect_hf.hub.weights import new_model_files
 from prospect_hf.training.arguments import DSTTrainingArguments
+from prospect_hf.training.resume import Interrupted
 from prospect_hf.training.splits import Splits
-from prospect_hf.training.trainer import DSTTrainer
+from prospect_hf.training.trainer import DSTTrainer, publish_state
 
 logger = logging.getLogger(__name__)
 
@@ -34,25 +36,6 @@ class PackedClips:
     def read_from(self, frames: FrameReader | FrameFeatures) -> None:
         """Read frames from ``frames`` from now on."""
         self.train.frames = self.validation.frames = frames
-
-
-def last_checkpoint(args: DSTTrainingArguments) -> str | None:
-    """The checkpoint that ``training.resume_from_checkpoint`` asks for, or None.
-
-    Raises:
-        UsageError: there is no such checkpoint.
-    """
-    wanted = args.resume_from_checkpoint
-    if not wanted:
-        return None
-    if isinstance(wanted, str):
-        if not Path(wanted).is_dir():
-            raise UsageError(f"training.resume_from_checkpoint={wanted}: no such folder.")
-        return wanted
-    found = get_last_checkpoint(args.output_dir) if Path(str(args.output_dir)).is_dir() else None
-    if found is None:
-        raise UsageError(f"training.resume_from_checkpoint=true, but {args.output_dir} holds no checkpoint.")
-    return found
 
 
 def pack_clips(
@@ -122,12 +105,17 @@ def train_on_sessions(
     processor: DSTSmolVLMProcessor,
     clips: PackedClips,
     args: DSTTrainingArguments,
-    checkpoint: str | None,
+    run: Mapping[str, Any],
+    interrupted: Interrupted | None,
 ) -> tuple[DSTTrainer, dict[str, Any]]:
-    """The second stage: train on clips of whole sessions, from ``checkpoint`` if given.
+    """The second stage: train on clips of whole sessions, from the checkpoint of an interrupted run if given.
+
+    Args:
+        run: the record of the run, for its checkpoints.
 
     Returns:
-        The trainer, and ``train_seconds`` and ``steps``.
+        The trainer, and ``steps``, ``train_seconds`` and, of a resumed run, ``earlier_parts``; the seconds are those
+        of this part.
 
     Raises:
         UsageError: the training settings need a validation split, and there is none.
@@ -143,14 +131,16 @@ def train_on_sessions(
         data_collator=ClipCollator(processor.tokenizer.pad_token_id),
         processing_class=processor,
         stage="whole sessions",
+        run={**run, "parts": interrupted.parts if interrupted else []},
     )
     logger.info(
         "Whole sessions: %.2f M parameters, %.2f M trained.",
         model.num_parameters() / 1e6,
         model.num_parameters(only_trainable=True) / 1e6,
     )
-    fitted = trainer.train(resume_from_checkpoint=checkpoint)
-    return trainer, {"train_seconds": fitted.metrics["train_runtime"], "steps": trainer.state.global_step}
+    fitted = trainer.train(resume_from_checkpoint=str(interrupted.folder) if interrupted else None)
+    trained = {"train_seconds": fitted.metrics["train_runtime"], "steps": trainer.state.global_step}
+    return trainer, trained | ({"earlier_parts": interrupted.parts} if interrupted else {})
 
 
 def choose_thresholds(trainer: DSTTrainer) -> dict[str, Any]:
@@ -168,6 +158,11 @@ def choose_thresholds(trainer: DSTTrainer) -> dict[str, Any]:
 
 
 def save(trainer: DSTTrainer, folder: Path) -> None:
-    """Save model, processor, remote code and the trainer's state."""
-    trainer.save_model(str(folder))
-    trainer.save_state()
+    """Save model, processor, remote code and the trainer's state, in place of an earlier model and its results."""
+    if not trainer.args.should_save:
+        trainer.save_model(str(folder))  # it writes nothing, but takes part where the weights are gathered
+        return
+    with new_model_files(folder) as temporary:
+        trainer.save_model(str(temporary))
+        trainer.state.save_to_json(str(temporary / TRAINER_STATE_NAME))
+        publish_state(temporary / TRAINER_STATE_NAME, folder)

@@ -7,8 +7,9 @@ numbers of a rare label.
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,16 +20,19 @@ import transformers
 from torch import nn
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer import DEFAULT_PROGRESS_CALLBACK, TRAINING_ARGS_NAME
+from transformers.trainer import DEFAULT_PROGRESS_CALLBACK, TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from prospect_hf.data.clips import ClipDataset
 from prospect_hf.data.glimpses import GlimpseDataset
+from prospect_hf.files import write_json
+from prospect_hf.hub.published import public
 from prospect_hf.metrics.decisions import binary_metrics
 from prospect_hf.metrics.states import state_metrics
 from prospect_hf.sessions import IGNORE
 from prospect_hf.training.arguments import LOSSES, DSTTrainingArguments
+from prospect_hf.training.checkpoint_files import remove, remove_old, write_list
 from prospect_hf.training.losses import focal_loss, masked_cross_entropy
 from prospect_hf.training.optimizer import muon_optimizer
 from prospect_hf.training.progress import StageProgress
@@ -45,19 +49,24 @@ class DSTTrainer(Trainer):
     Args:
         *args, **kwargs: of ``transformers.Trainer``.
         stage: name of what is trained, for the progress bar.
+        run: what each checkpoint says about the run that wrote it (``prospect_hf.training.resume.run_record``).
     """
 
     args: DSTTrainingArguments
     control: TrainerControl
     optimizer: torch.optim.Optimizer | None
 
-    def __init__(self, *args: Any, stage: str = "training", **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, stage: str = "training", run: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         # compute_loss divides by the counts of the whole window: the library must not divide by the number of batches.
         self.loss_is_scaled_for_ga = True
+        self.run = dict(run or {})
         self._loss_totals = torch.zeros(len(LOSSES), device=self.args.device)
         self._steps_in_totals = 0
         self.add_callback(_NewEpoch(self.train_dataset))
+        self.add_callback(_BestCheckpoint())
         self.remove_callback(PrinterCallback if self.args.disable_tqdm else DEFAULT_PROGRESS_CALLBACK)
         self.progress = StageProgress(stage)
         self.add_callback(self.progress)
@@ -74,7 +83,8 @@ class DSTTrainer(Trainer):
         if self.args.train_sampling_strategy != "group_by_length":
             return super()._get_train_sampler(train_dataset)
         # The library would decode every frame to find the lengths, which are known here.
-        window = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        # A step's clips are of similar length, whatever the share of processes and accumulation in it.
+        window = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         return _ByLength(window, [clip.tokens for clip in clips.clips], self.args.seed)
 
     def _get_eval_sampler(self, eval_dataset: ClipDataset) -> Sampler[int]:
@@ -92,6 +102,33 @@ class DSTTrainer(Trainer):
         # A pickle that contains this machine's paths and that nothing reads: it must not be published with the model.
         (Path(output_dir or str(self.args.output_dir)) / TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """As the library, and then a list of the files, so that a checkpoint cut off by a kill is known as half."""
+        output, limit = Path(str(self.args.output_dir)), self.args.save_total_limit
+        folder = output / f"checkpoint-{self.state.global_step}"
+        if self.args.should_save and folder.exists():
+            remove(folder)  # of an earlier run, or half: its files must not mix with the new ones
+        self.accelerator.wait_for_everyone()
+        # The library would remove older checkpoints before the new one is whole.
+        self.args.save_total_limit = None
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            publish_state(folder / TRAINER_STATE_NAME, output)
+            write_list(folder, self.run)
+            best = self.state.best_model_checkpoint
+            remove_old(output, limit, {folder} if best is None else {folder, Path(best)})
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """As the library, which would train one more step from a checkpoint at the run's last step."""
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(*args, **kwargs)
+
     # -- losses -------------------------------------------------------------------------------------------------
 
     def get_batch_samples(
@@ -99,11 +136,26 @@ class DSTTrainer(Trainer):
     ) -> tuple[list[Any], torch.Tensor]:
         """The window's micro-batches, and each loss's number of labels in it (``[4]``, in the order of ``LOSSES``)."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if batches:
+            self._ignore_repeated(batches[-1])
         counts = torch.zeros(len(LOSSES), device=device)
         for batch in batches:
             counts += label_counts(batch).to(device)
         self._steps_in_totals += 1
         return batches, self.accelerator.reduce(counts, reduction="sum")
+
+    def _ignore_repeated(self, batch: dict[str, torch.Tensor]) -> None:
+        """Take the labels from the clips that only fill up the last batch of an epoch over several processes.
+
+        accelerate repeats the first clips there; a single process has a smaller batch in their place.
+        """
+        loading = self.accelerator.gradient_state
+        if self.args.world_size == 1 or not loading.end_of_dataloader or loading.remainder <= 0:
+            return
+        rows = len(batch["labels"])
+        first_repeated = max(loading.remainder - self.args.process_index * rows, 0)
+        for name in (*HEAD_LABELS, "labels"):
+            batch[name][first_repeated:] = IGNORE
 
     def compute_loss(
         self,
@@ -168,6 +220,7 @@ class DSTTrainer(Trainer):
         rows: list[dict[str, np.ndarray]] = []
         self.progress.begin_evaluation(len(dataloader), self.args, self.state)
         for inputs in dataloader:
+            self._ignore_repeated(inputs)
             inputs = self._prepare_inputs(inputs)
             with self.compute_loss_context_manager():
                 sums, outputs = self.loss_sums(model, inputs)
@@ -220,6 +273,22 @@ class _NewEpoch(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self.clips.set_epoch(int(state.epoch or 0))
+
+
+class _BestCheckpoint(TrainerCallback):
+    """Finds the best checkpoint again when a run goes on: its state on disk names it without its path."""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        best = Path(str(args.output_dir)) / f"checkpoint-{state.best_global_step}"
+        if state.best_global_step and best.is_dir():
+            state.best_model_checkpoint = str(best)
+
+
+def publish_state(path: Path, output: Path) -> None:
+    """Write the trainer's state at ``path`` again, without the place of ``output`` on this machine."""
+    write_json(path, public(json.loads(path.read_text(encoding="utf-8")), output))
 
 
 def label_counts(batch: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -41,11 +43,12 @@ def encode(sessions: list[SessionRows], folder: Path, reader: FrameReader | None
     return encode_sessions(small_model(), reader or NoiseReader(), sessions, folder, progress=False)
 
 
-def store(root: Path, session: SessionRows, frames: int, shift: int = 0) -> None:
-    """The session's frame file: ``frames`` pictures of noise."""
+def store(root: Path, session: SessionRows, frames: int, backwards: bool = False) -> None:
+    """The session's frame file: ``frames`` pictures of noise; those of a film run backwards take the same space."""
     path = root / "processed_data" / session.source / session.frames_file
     path.parent.mkdir(parents=True, exist_ok=True)
-    pictures = (picture(session.video_uid, frame + shift) for frame in range(frames))
+    order = reversed(range(frames)) if backwards else range(frames)
+    pictures = (picture(session.video_uid, frame) for frame in order)
     write_frames(path, (encode_jpeg(Image.fromarray(one)) for one in pictures))
 
 
@@ -102,20 +105,43 @@ def test_a_long_video_is_encoded_in_passes(tmp_path: Path, monkeypatch: pytest.M
     assert largest_difference(whole, parts) <= 1e-5
 
 
+def frames_seen(features: FrameFeatures, session: SessionRows) -> torch.Tensor:
+    return features.inputs(session, 0, len(session))["frame_features"].clone()
+
+
 def test_nothing_is_encoded_twice_and_a_changed_video_is(tmp_path: Path) -> None:
     session = make_session(3, 10)
     store(tmp_path, session, 10)
     reader = FrameReader(tmp_path, "store", small_processor())
     features = encode([session], tmp_path / "cache", reader)
     path = features.path(session)
-    first, written = features.inputs(session, 0, 10)["frame_features"].clone(), path.stat().st_mtime_ns
+    first, written, video = frames_seen(features, session), path.stat().st_mtime_ns, reader.path(session).stat()
     encode([session], tmp_path / "cache", reader)
     assert path.stat().st_mtime_ns == written
-    store(tmp_path, session, 10, shift=100)
-    os.utime(reader.path(session), ns=(written + 10**9, written + 10**9))
-    again = FrameReader(tmp_path, "store", small_processor())
-    changed = encode([session], tmp_path / "cache", again).inputs(session, 0, 10)["frame_features"]
-    assert largest_difference(first, changed) > 1e-2
+    # Another content is another video, although its file has the same size and time.
+    store(tmp_path, session, 10, backwards=True)
+    os.utime(reader.path(session), ns=(video.st_atime_ns, video.st_mtime_ns))
+    changed = reader.path(session).stat()
+    assert (changed.st_size, changed.st_mtime_ns) == (video.st_size, video.st_mtime_ns)
+    again = encode([session], tmp_path / "cache", FrameReader(tmp_path, "store", small_processor()))
+    assert largest_difference(frames_seen(again, session), first) > 1e-2
+    assert largest_difference(frames_seen(again, session), first.flip(0)) <= 1e-5
+
+
+def test_a_copied_and_renamed_corpus_uses_the_features_that_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = make_session(3, 10)
+    store(tmp_path / "one", session, 10)
+    first = frames_seen(
+        encode([session], tmp_path / "cache", FrameReader(tmp_path / "one", "store", small_processor())), session
+    )
+    shutil.copytree(tmp_path / "one", tmp_path / "two", copy_function=shutil.copyfile)
+    there = FrameReader(tmp_path / "two", "store", small_processor())
+    renamed = dataclasses.replace(session, frames_file="frames/renamed.arrow")
+    there.path(session).rename(there.path(renamed))
+    monkeypatch.setattr(features_module, "_encode", None)  # whatever is encoded again would fail
+    assert torch.equal(frames_seen(encode([renamed], tmp_path / "cache", there), renamed), first)
 
 
 def test_a_session_that_needs_more_frames_has_its_video_encoded_again(tmp_path: Path) -> None:
@@ -123,7 +149,10 @@ def test_a_session_that_needs_more_frames_has_its_video_encoded_again(tmp_path: 
     store(tmp_path, longer, 14)
     reader = FrameReader(tmp_path, "store", small_processor())
     encode([short], tmp_path / "cache", reader)
-    assert len(encode([earlier], tmp_path / "cache", reader).inputs(earlier, 0, 3)["frame_features"]) == 3
+    found = encode([earlier], tmp_path / "cache", reader)
+    assert len(found.inputs(earlier, 0, 3)["frame_features"]) == 3
+    # Another run that uses the same folder keeps its frames.
+    assert len(found.inputs(short, 0, 6)["frame_features"]) == 6
     assert len(encode([longer], tmp_path / "cache", reader).inputs(longer, 0, 14)["frame_features"]) == 14
 
 
@@ -161,7 +190,34 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no features of session"):
         features.inputs(make_session(5, 5), 0, 5)
     features.path(session).write_bytes(b"no safetensors")
-    with pytest.raises(DataError, match="no features of session"):
-        features.inputs(session, 0, 5)
-    with pytest.raises(DataError, match=r"v4\.talk_some_0\.safetensors: not a file of encoded frames .*; remove it"):
-        encode([session], tmp_path)
+    for read in (lambda: features.inputs(session, 0, 5), lambda: encode([session], tmp_path)):
+        with pytest.raises(DataError, match=rf"{features.path(session).name}: .* no content hash, .*; remove it, then"):
+            read()
+
+
+def test_a_flipped_bit_in_a_file_of_features_is_no_number(tmp_path: Path) -> None:
+    session = make_session(4, 5)
+    features = encode([session], tmp_path)
+    path = features.path(session)
+    features.inputs(session, 0, 5)
+    whole = bytearray(path.read_bytes())
+    for place in (9, whole.index(b"first_frame") + 14, len(whole) // 2, len(whole) - 1):
+        broken = whole.copy()
+        broken[place] ^= 1
+        path.write_bytes(broken)
+        for read in (lambda: features.inputs(session, 0, 5), lambda: encode([session], tmp_path)):
+            with pytest.raises(DataError, match=r"the file is damaged, .*; remove it, then the video is encoded again"):
+                read()
+    path.unlink()
+    assert len(encode([session], tmp_path).inputs(session, 0, 5)["frame_features"]) == 5
+
+
+def test_a_file_of_features_is_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = make_session(4, 5)
+    features = encode([session], tmp_path)
+    features.inputs(session, 0, 5)
+    monkeypatch.setattr(features_module, "check_seal", None)
+    features.inputs(session, 1, 3)
+    another = FrameFeatures(features.folder, features.reader)
+    with pytest.raises(TypeError):
+        another.inputs(session, 1, 3)

@@ -14,7 +14,7 @@ import pytest
 
 from prospect_hf.dataset.balance import label_balance
 from prospect_hf.dataset.dst_frames import DstFrames, load_dst_frames
-from prospect_hf.dataset.report import read_report
+from prospect_hf.dataset.report import load_report, read_report
 from prospect_hf.dataset.row_maker import FEATURES
 from prospect_hf.errors import DataError, UsageError
 from prospect_hf.frames.rendered import COLOURS, render_timeline_frame
@@ -108,7 +108,7 @@ def test_the_real_records_and_rows_give_these_labels(shared_data: Path, tmp_path
     root = shared_data / "proassist"
     dialogs = load_dst_frames("all", root, cache_dir=tmp_path, dst="align")
     assert {split: label_balance(rows) for split, rows in dialogs.items()} == {
-        "train": balance(18591, 6, 5, (211, 18339, 41), (55, 18536, 0), (71241, 16248, 26920, 0)),
+        "train": balance(18591, 6, 5, (211, 18339, 41), (56, 18535, 0), (71282, 16162, 26965, 0)),
         "validation": balance(532, 1, 1, (17, 511, 4), (4, 528, 0), (2290, 244, 126, 0)),
     }
     prepared = load_dst_frames("all", root, cache_dir=tmp_path, dst="align", form="prepared")
@@ -256,3 +256,38 @@ def test_drawn_frames_show_the_states_and_nothing_else_but_noise() -> None:
         assert (np.asarray(render_timeline_frame(*other, states, 48)) != picture).mean() > 0.5
     for steps in (1, 2, 30, 200):
         assert render_timeline_frame("v1", 0, [1] * steps, 64).size == (64, 64)
+
+
+def test_what_was_left_out_is_logged_when_rows_are_built_and_when_they_are_cached(
+    corpus: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    record = make_record("v4")
+    record["conversations"][0]["conversation"][0]["time"] = 9.0  # the answer is at 2.0 s
+    record["parsed_video_anns"]["all_step_descriptions"] += "\n[9s-12s] sneeze\n[-1s-2s] boil\n - [3s] look"
+    write_corpus(corpus, "train", record, make_record("v5") | {"inferred_goal": ""})
+    for _ in range(2):
+        caplog.clear()
+        with caplog.at_level("INFO", logger="prospect_hf"):
+            load(corpus, dst="align", on_error="skip")
+        lines = [message for message in caplog.messages if "wtag" in message]
+        assert lines[0] == (
+            "dialogs: wtag, train: sessions read: 1; skipped records: 1; "
+            "turns that go back in time and keep their place: 1; "
+            "plan steps without a label: 1; annotated segments without a step: 1 of 2 (matches no step: 1); "
+            "annotation lines with a time that are no segment: 2 (a negative time: 1, below a segment: 1)."
+        )
+        assert "the first skipped record: " in lines[1] and "record 1 (v5): 'inferred_goal' is empty text" in lines[1]
+
+
+def test_a_corpus_of_which_all_is_used_logs_nothing(corpus: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="prospect_hf"):
+        load(corpus)
+    assert not [message for message in caplog.messages if "sessions read" in message]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"splits": 7}'])
+def test_a_report_that_is_none_is_one_sentence(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "report.json"
+    path.write_text(text)
+    with pytest.raises(DataError, match=r"report\.json"):
+        load_report(path)

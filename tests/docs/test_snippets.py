@@ -172,6 +172,9 @@ def check_command(words: list[str], repository: Path) -> None:
         assert (repository / script).is_file(), script
         if script.parent == Path("scripts"):
             check_prospect([script.stem, *arguments[1:]])
+    elif program == "torchrun":
+        (at,) = [at for at, argument in enumerate(arguments) if argument.endswith(".py")]
+        check_command(["python", *arguments[at:]], repository)
     elif program == "make":
         targets = re.findall(r"^([\w-]+):", (repository / "Makefile").read_text(), re.MULTILINE)
         assert set(arguments) <= set(targets), arguments

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,29 @@ def test_broken_files_and_wrong_shapes_are_named(tmp_path: Path) -> None:
         store.has(SESSION)
 
 
+def test_a_flipped_bit_is_no_number(tmp_path: Path) -> None:
+    store = store_of(tmp_path)
+    store.save(SESSION, a_prediction(forced=True))
+    path = store.path(SESSION)
+    whole = path.read_bytes()
+    for place in range(8, len(whole), 5):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
+        with pytest.raises(DataError, match="evaluate again"):
+            store.load(SESSION)
+        try:
+            assert not store.has(SESSION)  # its key is another one: it is made again
+        except DataError as error:
+            assert "remove it and evaluate again" in str(error)
+
+
+def test_a_file_of_an_earlier_version_is_made_again(tmp_path: Path) -> None:
+    store = store_of(tmp_path)
+    save_file({"p_speak": np.zeros(14)}, store.path(SESSION), {"key": "of an earlier version"})
+    assert not store.has(SESSION)
+    store.save(SESSION, a_prediction())
+    assert store.has(SESSION)
+
+
 def test_a_fingerprint_tells_every_difference() -> None:
     reader = NoiseReader()
     first = session_fingerprint(SESSION, reader)
@@ -100,7 +124,7 @@ def test_a_fingerprint_tells_every_difference() -> None:
     assert len(prints) == len(others) and first not in prints
 
 
-def test_the_size_of_the_frame_file_counts(tmp_path: Path) -> None:
+def test_the_content_of_the_frame_file_counts(tmp_path: Path) -> None:
     reader = NoiseReader()
     reader.frames, reader.root = "store", tmp_path
     with pytest.raises(DataError, match="no such frame file"):
@@ -109,8 +133,12 @@ def test_the_size_of_the_frame_file_counts(tmp_path: Path) -> None:
     path.parent.mkdir(parents=True)
     path.write_bytes(b"12")
     first = session_fingerprint(SESSION, reader)
-    path.write_bytes(b"123")
+    time = path.stat().st_mtime_ns
+    path.write_bytes(b"13")
+    os.utime(path, ns=(time, time))
     assert session_fingerprint(SESSION, reader) != first
+    path.write_bytes(b"12")
+    assert session_fingerprint(SESSION, reader) == first
 
 
 def test_every_label_text_and_source_counts_for_the_fingerprint() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import logging
 import os
 import signal
 import subprocess
@@ -158,8 +159,57 @@ def test_one_run_at_a_time_writes_to_a_folder(
     assert run_command(STREAM, arguments, "prospect stream") == 0 and codes == [2]
     assert f"another run is writing to {tmp_path / 'out'}: wait for it" in capsys.readouterr().err
     assert run_command(STREAM, arguments, "prospect stream") == 0  # the lock is free again
-    monkeypatch.setenv("RANK", "1")  # another process of the same run
-    assert run_command(STREAM, arguments, "prospect stream") == 0 and codes == [2, 2, 0]
+    monkeypatch.setenv("RANK", "1")  # of another program: without WORLD_SIZE this is one process
+    assert run_command(STREAM, arguments, "prospect stream") == 0 and codes == [2, 2, 2]
+
+
+def test_of_the_processes_of_one_run_the_first_takes_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from prospect_hf.jobs.commands import TRAIN
+
+    class Training:
+        output_dir = str(tmp_path / "out")
+
+    def lock() -> Any:
+        return harness._lock(TRAIN, {"training": Training})
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    with lock():
+        with pytest.raises(UsageError, match="another run is writing"), lock():
+            pass
+        monkeypatch.setenv("RANK", "1")
+        with lock():
+            pass
+
+
+def test_a_process_whose_run_has_ended_says_so_in_one_line() -> None:
+    code = compile("raise RuntimeError('Connection closed by peer')", "distributed_c10d.py", "exec")
+    with pytest.raises(RuntimeError) as caught:
+        exec(code, {"__name__": "torch.distributed.distributed_c10d"})
+    found = sentence(caught.value)
+    assert found is not None and found[0].startswith("another process of this run has ended") and found[1] == 1
+
+
+def test_of_several_processes_the_first_prints(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The others show errors alone, and a command that is for one process refuses to be run by several."""
+    from prospect_hf.jobs.commands import STREAM, TRAIN
+
+    def job() -> None:
+        print("printed")
+        logging.getLogger("prospect_hf").info("logged")
+
+    monkeypatch.setattr(harness, "_run", lambda command, parsed: job())
+    for rank, wanted in (("0", "printed\n"), ("1", "")):
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        monkeypatch.setenv("RANK", rank)
+        run_command(TRAIN, [], "prospect train")
+        shown = capsys.readouterr()
+        assert shown.out == wanted and "logged" not in (shown.err if rank == "1" else "")
+        assert run_command(STREAM, [], "prospect stream") == 2
+        who = "error of another process" if rank == "1" else "error"
+        assert capsys.readouterr().err == f"{who}: stream runs in one process: start it without torchrun.\n"
 
 
 def test_the_job_gets_its_settings_as_dataclasses(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,11 +17,12 @@ import numpy as np
 import pytest
 import transformers
 import yaml
+from huggingface_hub import ModelCard
 from job_fixtures import SETTINGS, train
 from job_fixtures import evaluate as main
 from llm_fixtures import Reply, fake_server
 from model_fixtures import make_session
-from report_fixtures import make_results
+from report_fixtures import WEIGHTS, make_results
 from score_fixtures import tally
 
 from prospect_hf.checkpoints import load_trained
@@ -35,6 +36,8 @@ from prospect_hf.evaluation.report.results import read_results
 from prospect_hf.evaluation.score import figures, source_frequencies
 from prospect_hf.evaluation.stamp import baseline_stamp, model_revision, prediction_code_fingerprint
 from prospect_hf.hub.evaluation_entries import hub_entries, model_index, write_entries
+from prospect_hf.hub.front_matter import read_card
+from prospect_hf.jobs.evaluate import write
 from prospect_hf.metrics.catalogue import FIGURES
 from prospect_hf.metrics.counts import plain
 
@@ -249,6 +252,12 @@ def test_the_card_gets_the_figures(trained: Path, tmp_path: Path) -> None:
     for (run, scope, name), value in told.items():
         assert value == round(values(results)[run, scope, name], 4)  # type: ignore[arg-type]
     assert {(run, scope) for run, scope, _ in told} == {("offline", "all"), ("stream, summarize_with_dst", "all")}
+    assert head["weights_sha256"] == results["runs"][0]["stamp"]["weights_sha256"]
+    # Nothing that is published tells where on this machine the folders lie.
+    for path in (*(tmp_path / "out").rglob("*"), *model.rglob("*")):
+        if path.is_file():
+            content = path.read_bytes()
+            assert not [at for at in (tmp_path, trained.parent) if str(at).encode() in content], path
     entries = yaml.safe_load((model / ".eval_results" / "prospect.yaml").read_text())
     tasks = [entry["dataset"]["task_id"] for entry in entries]
     assert "stream_summarize_with_dst_table_joint_state_accuracy" in tasks and len(set(tasks)) == len(tasks)
@@ -420,6 +429,65 @@ def test_a_model_that_does_not_say_its_data(trained: Path, tmp_path: Path, capsy
     assert "does not record the training data" in error and "data=proassist" in error
 
 
+def test_results_of_other_weights_are_not_read(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Weights were replaced, results or card were not: nothing is evaluated on the data of the other model."""
+    model, output = tmp_path / "model", f"evaluate.output_dir={tmp_path / 'out'}"
+    shutil.copytree(trained, model)
+    results, card = (model / "results.json").read_text(), (model / "README.md").read_text()
+    found = json.loads(results)["weights_sha256"]
+    assert f"weights_sha256: {found}\n" in card and f"Weights (SHA-256): {found}." in card
+    for old, message in ((found, "is not about the weights"), ('"weights_sha256"', "does not name its weights")):
+        (model / "results.json").write_text(results.replace(old, "0" * 64 if old == found else '"other"'))
+        assert f"results.json {message}" in refused(capsys, f"evaluate.model={model}", output)
+    (model / "results.json").write_text(results)
+    (model / "README.md").write_text(card.replace(found, "0" * 64))
+    error = refused(capsys, f"evaluate.model={model}", output, "evaluate.card=true")
+    assert "README.md is not about the weights" in error
+    assert not (tmp_path / "out" / "results.json").exists()
+
+
+def test_an_evaluation_does_not_overwrite_the_models_results(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (trained / "results.json").read_text()
+    error = refused(capsys, f"evaluate.model={trained}", f"evaluate.output_dir={trained.parent / 'x' / '..' / 'model'}")
+    assert "is the model's folder" in error and (trained / "results.json").read_text() == before
+
+
+def test_a_folder_that_was_moved_with_its_corpus_is_evaluated(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Folders are recorded relative to the model's; where that is not possible, the setting is asked for."""
+    facts = json.loads((trained / "results.json").read_text())
+    assert (facts["settings"]["data"]["root"], facts["settings"]["data"]["cache_dir"]) == ("../corpus", "../cache")
+    shutil.copytree(trained.parent, tmp_path / "moved")
+    assert data_of(tmp_path / "moved" / "model", {}).root == str(tmp_path / "moved" / "corpus")
+    facts["settings"]["data"] |= {"root": ".../corpus", "cache_dir": ".../cache"}
+    (tmp_path / "moved" / "model" / "results.json").write_text(json.dumps(facts))
+    error = refused(capsys, f"evaluate.model={tmp_path / 'moved' / 'model'}")
+    assert "does not say where corpus lies" in error and "data.root=FOLDER" in error
+    found = data_of(tmp_path / "moved" / "model", {"root": str(trained.parent / "corpus")})
+    assert found.root == str(trained.parent / "corpus") and found.cache_dir == "outputs/cache"
+
+
+def test_a_killed_evaluation_leaves_no_page_beside_others_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = {run["name"]: run for run in make_results(2, 40)["runs"]}
+    write(tmp_path, runs)
+    (tmp_path / "model-index.yaml").write_text("of the first results")
+    before = (tmp_path / "results.json").read_text()
+
+    def killed(path: Path, results: dict[str, Any]) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("prospect_hf.jobs.evaluate.write_report", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path, {name: run for name, run in runs.items() if name != "offline"})
+    assert (tmp_path / "results.json").read_text() != before
+    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
+
+
 def test_part_of_the_data_is_not_for_the_card(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -578,6 +646,7 @@ def test_the_cards_front_matter_is_short_and_the_entries_have_the_rest(tmp_path:
     """Nine runs over six sources: the card gets the main figures of two runs, ``model-index.yaml`` all of them."""
     results = make_results(12, 40)
     (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.safetensors").write_bytes(WEIGHTS)
     card = tmp_path / "model" / "README.md"
     card.write_text("---\nlicense: mit\n---\n\nText.\n")
     write_entries(tmp_path, results, "prospect/dst_frames", tmp_path / "model")
@@ -593,14 +662,59 @@ def test_the_cards_front_matter_is_short_and_the_entries_have_the_rest(tmp_path:
     assert len(listed) > 500
 
 
+def test_figures_go_to_the_card_of_their_own_weights_alone(tmp_path: Path) -> None:
+    """The card of other weights, and weights that changed during the evaluation, are refused; the card stays."""
+    results = make_results(2, 40)
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "model.safetensors").write_bytes(WEIGHTS)
+    for recorded in (f"weights_sha256: {'0' * 64}", "weights_sha256: null", "weights_sha256: 5"):
+        (model / "README.md").write_text(f"---\n{recorded}\n---\n\nText.\n")
+        with pytest.raises(UsageError, match=r"README\.md (is not about the|does not name its) weights"):
+            write_entries(tmp_path, results, None, model)
+        assert (model / "README.md").read_text() == f"---\n{recorded}\n---\n\nText.\n"
+    (model / "README.md").write_text("---\nlicense: mit\n---\n\nText.\n")
+    write_entries(tmp_path, results, None, model)
+    assert f"weights_sha256: {results['runs'][0]['stamp']['weights_sha256']}" in (model / "README.md").read_text()
+    (model / "model.safetensors").write_bytes(b"retrained")
+    (model / "README.md").write_text("---\nlicense: mit\n---\n\nText.\n")
+    with pytest.raises(UsageError, match=r"results\.json is not about the weights in "):
+        write_entries(tmp_path, results, None, model)
+
+
+@pytest.mark.parametrize(
+    "name", ["a\n---\nlicense: mit", "yes", "1.0", "null", "a: b #", "{{ 7 * 7 }}", "a|b", "<b>`x`"]
+)
+def test_names_of_models_and_data_are_data_in_every_entry(tmp_path: Path, name: str) -> None:
+    results = make_results(2, 40)
+    for run in results["runs"]:
+        run["stamp"] |= {"model": name, "data": name, "split": name}
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "model.safetensors").write_bytes(WEIGHTS)
+    (model / "README.md").write_text("---\nlicense: mit\n---\n\nText.\n")
+    for _ in range(2):  # the second time, the entries of the first are replaced
+        write_entries(tmp_path, results, name, model)
+        head, body = read_card(model / "README.md")
+        assert body == "\nText.\n" and list(head) == ["license", "weights_sha256", "model-index"]
+        (index,) = head["model-index"]
+        assert index["name"] == name and {entry["dataset"]["type"] for entry in index["results"]} == {name}
+        assert ModelCard.load(model / "README.md").data.license == "mit"
+    (whole,) = yaml.safe_load((tmp_path / "model-index.yaml").read_text())["model-index"]
+    assert whole["name"] == name
+    entries = yaml.safe_load((model / ".eval_results" / "prospect.yaml").read_text())
+    assert {entry["dataset"]["id"] for entry in entries} == {name}
+
+
 def test_a_card_that_is_not_there_is_named(tmp_path: Path) -> None:
     results = make_results(2, 40)
     with pytest.raises(UsageError, match=r"README\.md is not there"):
         write_entries(tmp_path, results, None, tmp_path / "model")
     (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.safetensors").write_bytes(WEIGHTS)
     (tmp_path / "model" / "README.md").write_text("---\nlicense: mit\n---\n\nText.\n")
     write_entries(tmp_path, results, None, tmp_path / "model")
     # Data that is on no Hub cannot be named in .eval_results.
-    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["README.md"]
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["README.md", "model.safetensors"]
     assert not (tmp_path / "eval_results.yaml").exists()
     assert len(yaml.safe_load((tmp_path / "model-index.yaml").read_text())["model-index"]) == 1

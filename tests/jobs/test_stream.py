@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import shutil
 import signal
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +28,7 @@ from prospect_hf.simulator.script import USER_TYPES
 from prospect_hf.streaming.frame_sources import SourceFrame
 from prospect_hf.streaming.interrupt import Interrupt
 from prospect_hf.streaming.thumbnails import THUMBNAILS, ThumbnailStrip
-from prospect_hf.streaming.trace import read_trace
+from prospect_hf.streaming.trace import TraceWriter, read_stream, read_trace
 from streaming_dst_smolvlm import DSTStream, StreamError
 from turns_dst_smolvlm import Turns
 
@@ -261,6 +266,7 @@ def test_a_session_is_compared_with_its_labels(model: str, output: str, tmp_path
         ("stream.live drops some", ["stream.source=SOURCE", PLAN, "stream.live=true", "stream.annotate=true"]),
         ("no stream can be read", ["stream.source=SOURCE", PLAN, "stream.restore=true"]),
         ("no frame from 100 s", ["stream.source=SOURCE", PLAN, "stream.start_s=100"]),
+        ("snapshot_minutes must be 0 or more minutes, not -1", [*RANGE, "stream.snapshot_minutes=-1"]),
         ("start_s must be 0 or more seconds, not -5", ["stream.source=SOURCE", PLAN, "stream.start_s=-5"]),
         ("start_s must be 0 or more seconds, not nan", ["stream.source=SOURCE", PLAN, "stream.start_s=.nan"]),
         ("end_s=5 must come after stream.start_s=5", [*RANGE, "stream.start_s=5", "stream.end_s=5"]),
@@ -290,7 +296,7 @@ def test_the_live_view_on_a_terminal() -> None:
     from prospect_hf.streaming.live_view import LiveView, bar, clock
 
     console = Console(force_terminal=True, width=100, record=True)
-    hostile = "[red]not markup[/red] \x1b[31m"
+    hostile = "[red]not markup[/red] \x1b[31m\x9b\u202e"
     plan = [hostile, *(f"step {number}" for number in range(2, 41))]
     with LiveView(plan, hostile, 0.0, 0.5, console) as view:
         stream = DSTStream(
@@ -304,6 +310,7 @@ def test_the_live_view_on_a_terminal() -> None:
         for frame in range(4):
             view.show(stream.step(picture("v", frame), hostile if frame == 1 else None), dropped=2)
     shown = console.export_text()
+    assert r"\x1b[31m\x9b\u202e" in shown and not {"\x1b", "\x9b", "\u202e"} & set(shown)
     assert "[red]not markup[/red]" in shown and "steps 1 to 20 of 40" in shown and "2 frames dropped" in shown
     assert (
         view.fps > 0 and clock(75.25) == "1:15.2" and clock(59.96) == "1:00.0" and str(bar(0.5, 1.0)).count("█") == 10
@@ -338,3 +345,166 @@ def test_a_part_of_a_source(model: str, pictures: Path, output: str, tmp_path: P
     assert [event["time"] for event in events] == [3.0, 3.5, 4.0, 4.5]
     # 3 s is where the part begins, 5 s is the end of its last frame.
     assert [event["user_text"] for event in events] == ["where does the wheel", "", "", "where"]
+
+
+# --- a stream that lives long
+
+
+def run_process(settings: list[str], until_frames: int, output: Path, stop: signal.Signals) -> int:
+    """The job in a process of its own, which gets a signal when its trace holds some frames; its exit code."""
+    root = Path(__file__).resolve().parents[2]
+    process = subprocess.Popen(
+        [sys.executable, str(root / "scripts" / "stream.py"), *settings],
+        env={**os.environ, "PYTHONPATH": str(root), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    deadline = time.monotonic() + 120
+    trace = output / "trace.jsonl"
+    while not trace.exists() or trace.read_bytes().count(b"\n") <= until_frames:
+        assert process.poll() is None and time.monotonic() < deadline, process.stderr and process.stderr.read()
+        time.sleep(0.02)
+    process.send_signal(stop)
+    process.communicate(timeout=60)
+    return process.returncode
+
+
+# The number of threads decides about the last digits.
+ROUNDED = dict.fromkeys(("latency", "p_speak", "p_update", "probabilities"))
+
+
+def same_events(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> None:
+    for one, other in zip(ours, theirs, strict=True):
+        assert {**one, **ROUNDED} == {**other, **ROUNDED}
+        assert one["p_speak"] == pytest.approx(other["p_speak"], abs=1e-4)
+        assert np.allclose(one["probabilities"], other["probabilities"], atol=1e-4)
+
+
+@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGTERM])
+def test_a_stream_that_is_killed_goes_on(
+    stop: signal.Signals, model: str, pictures: Path, tmp_path: Path, capsys: Any
+) -> None:
+    """What follows is the stream that was never interrupted, whether its last frames were lost with the process or not.
+
+    The process follows a longer source than is left afterwards, so that it is stopped on the way.
+    """
+    long, part = tmp_path / "long", tmp_path / "part"
+    long.mkdir()
+    for frame in range(240):
+        (long / f"{frame}.png").symlink_to(pictures / f"{frame % 24}.png")
+    arguments = [model, f"stream.source={long}", PLAN, "decoding.temperature=1.1"]
+    code = run_process([*arguments, "stream.snapshot_minutes=0.001", f"stream.output_dir={part}"], 4, part, stop)
+    before = read_trace(part / "trace.jsonl").events
+    assert 4 <= len(before) < 240
+    for frame in range(len(before) + 10, 240):
+        (long / f"{frame}.png").unlink()
+    if stop == signal.SIGTERM:
+        assert code == 1 and (part / "trace.html").is_file() and (part / "trace.srt").is_file()
+    else:
+        assert code == -signal.SIGKILL and not (part / "trace.html").exists()
+    assert main([*arguments, f"stream.output_dir={part}", "stream.restore=true"]) == 0
+    (last,) = part.glob("trace-*.jsonl")
+    assert main([*arguments, f"stream.output_dir={tmp_path / 'whole'}"]) == 0
+    same_events(read_stream(last).events, read_trace(tmp_path / "whole" / "trace.jsonl").events)
+    assert read_trace(part / "trace.jsonl").events == before
+    if stop == signal.SIGTERM:
+        assert last.name == f"trace-{len(before)}.jsonl"
+    shown = last.with_suffix(".srt").read_text()
+    assert shown == (tmp_path / "whole" / "trace.srt").read_text()
+    # At the end there is nothing to follow: outputs that a kill prevented are written then.
+    last.with_suffix(".html").unlink()
+    assert main([*arguments, f"stream.output_dir={part}", "stream.restore=true"]) == 0
+    assert last.with_suffix(".html").is_file() and "has ended" in capsys.readouterr().out
+    assert len(list(part.glob("trace*.jsonl"))) == 2
+
+
+def test_a_trace_is_never_replaced(model: str, pictures: Path, output: str, tmp_path: Path, capsys: Any) -> None:
+    arguments = [model, f"stream.source={pictures}", PLAN, output]
+    assert main([*arguments, "stream.end_s=2"]) == 0
+    first = (tmp_path / "out" / "trace.jsonl").read_bytes()
+    assert main([*arguments, "stream.end_s=3"]) == 0
+    assert "this one is trace_2.jsonl" in capsys.readouterr().out
+    assert (tmp_path / "out" / "trace.jsonl").read_bytes() == first
+    assert len(read_trace(tmp_path / "out" / "trace_2.jsonl").events) == 6
+    assert (tmp_path / "out" / "trace_2.html").is_file()
+    # Twice from one snapshot: of the frames that were followed twice, those of the later trace count.
+    shutil.copytree(tmp_path / "out" / "state", tmp_path / "kept")
+    assert main([*arguments, "stream.restore=true", "stream.end_s=5"]) == 0
+    shutil.rmtree(tmp_path / "out" / "state")
+    (tmp_path / "kept").rename(tmp_path / "out" / "state.old")  # killed between the two renames
+    (tmp_path / "out" / "state.1-ab.partial").mkdir()
+    assert main([*arguments, "stream.restore=true"]) == 0
+    assert not list((tmp_path / "out").glob("*.partial"))
+    trace = read_stream(tmp_path / "out" / "trace-6_2.jsonl")
+    assert trace.header["continues"] == "trace_2.jsonl"
+    assert [event["frame"] for event in trace.events] == list(range(24))
+
+
+def test_a_stream_without_a_frame_leaves_no_trace(model: str, pictures: Path, output: str, tmp_path: Path) -> None:
+    assert main([model, f"stream.source={pictures}", PLAN, output, "stream.start_s=100"]) == 2
+    assert not list((tmp_path / "out").glob("trace*"))
+
+
+def test_the_first_error_is_the_one_that_is_told(
+    model: str, pictures: Path, output: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """The source breaks off, then the disk is full: all that can be written is, and the source's error is told."""
+    broken = tmp_path / "broken"
+    shutil.copytree(pictures, broken)
+    (broken / "7.png").write_bytes(b"no picture")
+
+    def full(*arguments: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "write_page", full)
+        patch.setattr(TraceWriter, "__exit__", full)
+        assert main([model, f"stream.source={broken}", PLAN, output]) == 1
+    error = capsys.readouterr().err
+    assert error.splitlines()[-1].startswith("error: ") and "7.png" in error.splitlines()[-1]
+    assert "no page" in error and "Traceback" not in error
+    assert (tmp_path / "out" / "trace.srt").is_file() and (tmp_path / "out" / "state" / "stream.json").is_file()
+    # Without an earlier one it is the error of the page.
+    monkeypatch.setattr(run_module, "write_page", full)
+    assert main([model, f"stream.source={pictures}", PLAN, output]) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == "error: [Errno 28] No space left on device"
+    assert (tmp_path / "out" / "trace_2.srt").is_file()
+
+
+@pytest.mark.parametrize("part", ["trace", "console"])
+def test_an_error_of_disk_or_console_loses_no_output(
+    part: str, model: str, pictures: Path, output: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    from prospect_hf.streaming.live_view import LiveView
+
+    calls = []
+
+    def fails(*arguments: Any) -> None:
+        calls.append(1)
+        if len(calls) >= 5:
+            raise OSError(errno.EIO, "Input/output error")
+        method(*arguments)
+
+    place, name = (TraceWriter, "_append") if part == "trace" else (LiveView, "show")
+    method = getattr(place, name)
+    monkeypatch.setattr(place, name, fails)
+    assert main([model, f"stream.source={pictures}", PLAN, output]) == 1
+    assert "error: [Errno 5] Input/output error" in capsys.readouterr().err
+    assert len(read_trace(tmp_path / "out" / "trace.jsonl").events) == (3 if part == "trace" else 5)
+    assert {path.name for path in (tmp_path / "out").iterdir()} >= {"trace.html", "trace.srt", "state"}
+
+
+def test_a_snapshot_that_cannot_be_written_stops_no_stream(
+    model: str, pictures: Path, output: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    save = run_module.save_stream
+
+    def full(stream: DSTStream, *arguments: Any) -> None:
+        if stream.batch.rows[0].frame == 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(stream, *arguments)
+
+    monkeypatch.setattr(run_module, "save_stream", full)
+    assert main([model, f"stream.source={pictures}", PLAN, output]) == 0
+    assert "no snapshot after frame 0: [Errno 28]" in capsys.readouterr().err
+    assert len(read_trace(tmp_path / "out" / "trace.jsonl").events) == 24

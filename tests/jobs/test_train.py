@@ -29,6 +29,7 @@ from transformers import LlamaConfig, SmolVLMConfig, SmolVLMForConditionalGenera
 from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
 from processing_dst_smolvlm import DSTSmolVLMProcessor
 from prospect_hf.evaluation.baselines import silent
+from prospect_hf.hub.weights import weights_hash
 from prospect_hf.jobs import train as run_module
 from prospect_hf.jobs.commands import TRAIN
 from prospect_hf.settings import CONFIGS, compose, parse
@@ -215,7 +216,11 @@ def test_the_folder_reloads_with_its_thresholds(finished: tuple[Path, subprocess
 
 
 def test_the_same_settings_give_the_same_weights(
-    finished: tuple[Path, subprocess.CompletedProcess[str]], corpus: list[str], tmp_path: Path, in_process: None
+    finished: tuple[Path, subprocess.CompletedProcess[str]],
+    corpus: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    in_process: None,
 ) -> None:
     """A second run, on the corpus that is there, in another process; it is also told to save and then to go on."""
     from safetensors.torch import load_file
@@ -231,6 +236,14 @@ def test_the_same_settings_give_the_same_weights(
     assert main([*arguments, "training.save_steps=2", "training.resume_from_checkpoint=true"]) == 0
     for name, weight in load_file(tmp_path / "model.safetensors").items():
         assert torch.equal(weight, whole[name]), name
+    results = json.loads((tmp_path / "results.json").read_text())["results"]
+    assert results["earlier_parts"] == [{"until_step": 2, "training.max_steps": 3, "training.num_train_epochs": 3.0}]
+    assert "trained from step 2 to 3 steps in" in capsys.readouterr().out
+    # Nothing that is not this run's is taken.
+    again = [*arguments, "training.resume_from_checkpoint=true"]
+    assert "training.seed is 1 and the interrupted run has 0" in refused(capsys, *again, "training.seed=1")
+    other = [f"data.root={tmp_path / 'other'}", "data.seed=5"]
+    assert "data.seed is 5 and the interrupted run has 0" in refused(capsys, *again, *other)
 
 
 def stock_folder(folder: Path) -> Path:
@@ -265,7 +278,9 @@ def test_a_stock_checkpoint_is_trained_and_trained_again(corpus: list[str], tmp_
     for part in ("model.vision_model", "model.connector"):
         theirs = before.get_submodule(part).state_dict()
         assert all(torch.equal(weight, theirs[name]) for name, weight in after.get_submodule(part).state_dict().items())
-    assert f"base_model: {stock}" in (first / "README.md").read_text()
+    assert "base_model: stock\n" in (first / "README.md").read_text()
+    # Nothing that is published tells where on this machine the folders lie.
+    assert not [path for path in first.rglob("*") if path.is_file() and str(tmp_path).encode() in path.read_bytes()]
     # A folder that training wrote is a checkpoint too: with no learning rate it comes out as it went in.
     again = [f"model.name_or_path={first}", "model.tokens_per_frame=4", f"training.output_dir={second}"]
     assert main([*common, *again, "training.learning_rate=0.0"]) == 0
@@ -326,7 +341,6 @@ def test_the_script_says_what_is_wrong_in_one_line(repository: Path, tmp_path: P
         ("model.hidden_size=33", r"model\.hidden_size=33 must be a multiple of model\.heads=2"),
         ("model.heads=0", r"model\.heads must be 1 or more"),
         ("model.name_or_path=/nowhere/at/all", r"model\.name_or_path=/nowhere/at/all cannot be loaded"),
-        ("training.resume_from_checkpoint=true", r"holds no checkpoint"),
         ("training.resume_from_checkpoint=/nowhere", r"resume_from_checkpoint=/nowhere: no such folder"),
         (
             "model.freeze_vision=true",
@@ -336,6 +350,7 @@ def test_the_script_says_what_is_wrong_in_one_line(repository: Path, tmp_path: P
         ("training.gradient_accumulation_steps=0", "gradient_accumulation_steps must be 1 or more, not 0"),
         ("training.report_to=no_tracker", "training.report_to=no_tracker: that tracker is not installed"),
         ("training.use_liger_kernel=true", "has no effect on this model"),
+        ("training.push_to_hub=true", "would publish before results and card are written: upload the finished folder"),
         ("training.look_pairs=0", r"training\.look_pairs must be 1 or more, not 0"),
         ("training.focal_gamma=-1", r"training\.focal_gamma must be 0 or more"),
         ("model=3", "model=3 is no choice: known are smolvlm2_256m"),
@@ -420,6 +435,64 @@ def test_a_folder_that_cannot_be_written_is_one_line(
 ) -> None:
     (tmp_path / "file").write_text("")
     assert str(tmp_path / "file") in refused(capsys, *SETTINGS, *corpus, f"training.output_dir={tmp_path / 'file'}")
+
+
+def test_nothing_private_is_written(corpus: list[str], tmp_path: Path, in_process: None) -> None:
+    """Neither a secret nor where the folders lie, in any file of the folder, checkpoints included."""
+    secret, settings = "hf_9tZsecretsecret", ["training.save_strategy=steps", "training.look_steps=0"]
+    settings += ["training.save_steps=1", "training.eval_strategy=steps", "training.eval_steps=1"]
+    settings += ["training.load_best_model_at_end=true"]
+    settings += [f"training.hub_token={secret}", f"training.output_dir={tmp_path / 'out'}", "training.max_steps=2"]
+    settings += [
+        "training.accelerator_config={dispatch_batches:false}",
+        f"training.run_name={tmp_path}/run of {secret}",
+    ]
+    assert main([*SETTINGS, *corpus, *settings]) == 0
+    folders = [corpus[0].partition("=")[2].removesuffix("/corpus"), str(tmp_path)]
+    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert {"README.md", "results.json", "trainer_state.json"} <= {path.name for path in files}
+    for path in files:
+        content = path.read_bytes()
+        assert not [text for text in (*folders, secret) if text.encode() in content], path
+    states = [json.loads(path.read_text()) for path in files if path.name == "trainer_state.json"]
+    assert len(states) == 3 and {state["best_model_checkpoint"] for state in states} <= {"checkpoint-1", "checkpoint-2"}
+    given = json.loads((tmp_path / "out" / "results.json").read_text())["settings"]["training"]
+    assert "hub_token" not in given and given["output_dir"] == "."
+
+
+def test_a_retraining_that_is_killed_leaves_no_results_of_the_old_model(
+    corpus: list[str], tmp_path: Path, in_process: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = [f"training.output_dir={tmp_path}", "training.look_steps=0", "training.max_steps=1"]
+    assert main([*SETTINGS, *corpus, *output]) == 0
+    facts = json.loads((tmp_path / "results.json").read_text())
+    assert facts["weights_sha256"] == weights_hash(tmp_path)
+    assert f"weights_sha256: {facts['weights_sha256']}\n" in (tmp_path / "README.md").read_text()
+    (tmp_path / ".eval_results").mkdir()
+    (tmp_path / ".eval_results" / "prospect.yaml").write_text("of the old weights")
+
+    def killed(*args: Any, **kwargs: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_module, "evaluate_freely", killed)
+    assert main([*SETTINGS, *corpus, *output, "training.seed=1"]) == 1
+    assert weights_hash(tmp_path) != facts["weights_sha256"]
+    for name in ("README.md", "results.json", ".eval_results/prospect.yaml"):
+        assert not (tmp_path / name).exists(), name
+
+
+def test_results_name_the_machine(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, _ = finished
+    found = json.loads((folder / "results.json").read_text())["machine"]
+    assert (found["torch"], found["transformers"]) == (torch.__version__, transformers.__version__)
+    assert (found["threads"], found["processes"]) == (1, 1) and found["processor"] and found["python"]
+    assert f"Machine: {found['processor'].split()[0]}" in (folder / "README.md").read_text()
+
+
+def test_the_same_seed_and_threads_give_the_same_bits(corpus: list[str], tmp_path: Path, in_process: None) -> None:
+    for name in ("a", "b"):
+        assert main([*SETTINGS, *corpus, f"training.output_dir={tmp_path / name}"]) == 0
+    assert weights_hash(tmp_path / "a") == weights_hash(tmp_path / "b")
 
 
 def facts_without(*names: str) -> dict[str, Any]:

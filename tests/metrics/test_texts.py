@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import sys
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
@@ -24,14 +25,14 @@ from prospect_hf.metrics.texts import (
     document_frequencies,
     text_counts,
     text_figures,
-    words,
 )
+from prospect_hf.words import words
 
 pytest.importorskip("nltk")
 rouge_scorer = pytest.importorskip("rouge_score.rouge_scorer")
 
 # Few words, so that n-grams match and repeat; inflections share stems; the last are no words for ROUGE.
-TOKENS = ["cut", "Cutting", "cuts", "the", "onion", "onions", "now", "well", "done", "8", ".", ",", "don't", "…", "é"]
+TOKENS = ["cut", "Cutting", "cuts", "the", "onion", "onions", "now", "well", "done", "8", ".", ",", "don't", "…", "–"]
 utterances = st.lists(st.sampled_from(TOKENS), max_size=9).map(" ".join)
 pair_lists = st.lists(st.tuples(utterances, utterances), max_size=8)
 FIGURES = {"text_bleu1", "text_bleu2", "text_bleu3", "text_bleu4", "text_rouge_l", "text_meteor", "text_cider_d"}
@@ -88,8 +89,8 @@ def test_rouge_l_is_that_of_the_package(pairs: list[tuple[str, str]]) -> None:
     assert counts["text_rouge_l_sum"] == pytest.approx(sum(expected))
 
 
-@given(st.text() | utterances)
-def test_words_are_the_tokens_of_rouge(text: str) -> None:
+@given(st.text(st.characters(codec="ascii")) | utterances)
+def test_words_of_english_are_the_tokens_of_rouge(text: str) -> None:
     tokenize = pytest.importorskip("rouge_score.tokenize").tokenize
     assert words(text) == tokenize(text, None)
 
@@ -167,6 +168,63 @@ def test_cider_d_is_undefined_where_every_document_says_the_same() -> None:
     assert figures_of(same)["text_cider_d"] is None and figures_of(same)["text_rouge_l"] == 1.0
     mixed = text_counts(["", "cut"], ["well", "well cut"], document_frequencies(["well", "well cut"]))
     assert mixed["text_cider_d_pairs"] == 1 and mixed["text_pairs"] == mixed["text_word_pairs"] == 2
+
+
+# ---- other alphabets
+
+# Two texts of each script that differ in one word.
+SCRIPTS = {
+    "German": ("Das Öl steht bereit.", "Das Äl steht bereit."),
+    "Russian": ("Возьми белую чашку.", "Возьми чёрную чашку."),
+    "Greek": ("Πάρε το μαχαίρι.", "Πάρε το ποτήρι."),
+    "Chinese": ("把轮子装上。", "把盘子装上。"),
+    "Japanese": ("ネジを回してください。", "フタを回してください。"),
+    "Korean": ("바퀴를 끼우세요.", "나사를 끼우세요."),
+    "Thai": ("ใส่น้ำในหม้อ", "ใส่นมในหม้อ"),
+    "Khmer": ("ដាក់ទឹក", "ដាក់ប្រេង"),
+    "Myanmar": ("ရေထည့်ပါ", "ဆီထည့်ပါ"),
+    "Hindi": ("पहिया लगाओ।", "पेंच लगाओ।"),
+    "Hindi, a mark apart": ("की पहिया", "के पहिया"),
+    "Arabic": ("خذ الكوب الأبيض", "خذ الكوب الأسود"),
+    "Hebrew": ("קח את הכוס הלבנה", "קח את הכוס השחורה"),
+}
+
+
+def scores(prediction: str, reference: str) -> dict[str, float | None]:
+    frequencies = document_frequencies([reference, "something else altogether"])
+    return plain(text_figures(text_counts([prediction], [reference], frequencies)))
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_words_of_any_script_count(script: str) -> None:
+    text, other = SCRIPTS[script]
+    length = len(words(text))
+    equal, different = scores(text, text), scores(other, text)
+    assert length > 1 and equal["text_rouge_l"] == 1 and equal["text_cider_d"] == 10 and equal["text_bleu1"] == 100
+    assert equal["text_meteor"] == pytest.approx(1 - 0.5 / length**3)
+    for name in ("text_rouge_l", "text_meteor", "text_cider_d", "text_bleu1"):
+        reached, highest = different[name], equal[name]
+        assert reached is not None and highest is not None and 0 < reached < highest, name
+    assert scores(unicodedata.normalize("NFD", text), text) == equal
+    assert distinct([text], 1) is not None
+
+
+any_text = st.text() | st.text("añб語ก\u0e31क\u0940ا\u064bé\u0301\U0001f600\u200f ", max_size=12)
+
+
+@settings(deadline=None)
+@given(any_text, any_text)
+def test_any_text_is_at_the_top_with_itself_and_never_above(one: str, other: str) -> None:
+    equal, reached = scores(one, one), scores(other, one)
+    length = len(words(one))
+    assert equal["text_rouge_l"] == (1 if length else None) and equal["text_cider_d"] == (10 if length else None)
+    assert equal["text_bleu4"] in (None, pytest.approx(100))
+    for name in FIGURES:
+        score, highest = reached[name], equal[name]
+        assert (score is None) == (highest is None)
+        assert score is None or highest is None or 0 <= score <= highest + 1e-9
+    if length and not any(word.isascii() for word in words(one)) and sorted(words(one)) != sorted(words(other)):
+        assert reached["text_rouge_l"] != 1 and reached["text_cider_d"] != 10
 
 
 # ---- rules for all

@@ -205,6 +205,61 @@ def test_what_is_no_video(tmp_path: Path) -> None:
         next(sample_video("x", format="no-such-format"))
 
 
+def test_a_file_that_names_other_files_is_refused(tmp_path: Path) -> None:
+    """A playlist that somebody uploads must not show another file of this machine."""
+    secret = write_clip(tmp_path / "secret.ts", range(4), Fraction(1, 10))
+    assert len(list(sample_video(secret))) == 1
+    hls = "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{}\n#EXT-X-ENDLIST\n"
+    lists = {
+        "upload.mp4": "ffconcat version 1.0\nfile secret.ts\n",
+        "list.ffconcat": f"ffconcat version 1.0\nfile {secret}\n",
+        "near.m3u8": hls.format("secret.ts"),
+        "far.m3u8": hls.format(secret),
+        "there.m3u8": hls.format("http://127.0.0.1:9/x.ts"),
+        "call.sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n",
+    }
+    for name, text in lists.items():
+        (tmp_path / name).write_text(text)
+        with pytest.raises(ValueError, match="lists of files are not opened: give the video itself"):
+            list(sample_video(tmp_path / name))
+    for number in range(2):
+        numbered(number).save(tmp_path / f"{number}.png")
+    with pytest.raises(ValueError, match="lists of files are not opened"):
+        list(sample_video(tmp_path / "%d.png"))
+
+
+def test_only_addresses_of_the_network_are_opened(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "clip.ts", range(4), Fraction(1, 10))
+    wrappers = ("file://", "cache:file://", "concat:file://", "subfile,,start,0,end,0,,:file://", "async:file://")
+    for source in (*(f"{wrapper}{clip}" for wrapper in wrappers), "tcp://127.0.0.1:9", "pipe://0", "data://a/b,c"):
+        with pytest.raises(ValueError, match="only http, https, rtsp, rtsps addresses are opened"):
+            list(sample_video(source))
+
+
+def test_what_lies_at_an_address_names_no_file_of_this_machine(tmp_path: Path) -> None:
+    """A playlist on a server: its pictures come from servers, never from this disk."""
+    clip = write_clip(tmp_path / "clip.ts", range(4), Fraction(1, 10))
+    (tmp_path / "site").mkdir()
+    shutil.copy(clip, tmp_path / "site")
+    hls = "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{}\n#EXT-X-ENDLIST\n"
+    (tmp_path / "site" / "good.m3u8").write_text(hls.format("clip.ts"))
+    (tmp_path / "site" / "bad.m3u8").write_text(hls.format(f"file://{clip}"))
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *given: object) -> None:
+            super().__init__(*given, directory=str(tmp_path / "site"))
+
+        def log_message(self, *_: object) -> None: ...
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        assert len(list(sample_video(f"{address}/good.m3u8"))) == 1
+        with pytest.raises(ValueError, match=r"bad\.m3u8: "):
+            list(sample_video(f"{address}/bad.m3u8"))
+        server.shutdown()
+
+
 def test_a_cover_picture_is_no_video(tmp_path: Path) -> None:
     with av.open(str(tmp_path / "song.m4a"), "w", format="mp4") as container:
         stream = container.add_stream("mjpeg", rate=1)
@@ -476,3 +531,96 @@ def test_a_title_in_another_encoding_is_no_reason_to_refuse_a_video(tmp_path: Pa
         container.mux(stream.encode(None))
     path.write_bytes(path.read_bytes().replace(b"CafXXX", "Caf\u00e9\u00e9\u00e9".encode("latin-1")))
     assert len(list(sample_video(path, 2.0))) == 4
+
+
+# --- files whose clock starts again, and streams that are joined on the way
+
+
+def joined(tmp_path: Path, name: str, codec: str, *lengths: int) -> Path:
+    """Clips of numbered pictures, each with its own clock, put one behind the other byte by byte."""
+    content, first = b"", 0
+    for length in lengths:
+        pictures = [numbered(number) for number in range(first, first + length)]
+        clip = write_clip(tmp_path / f"part.{name}", range(length), TENTH, rate=10, codec=codec, pictures=pictures)
+        content += clip.read_bytes()
+        first += length
+    (tmp_path / f"joined.{name}").write_bytes(content)
+    return tmp_path / f"joined.{name}"
+
+
+@pytest.mark.parametrize("lengths", [(30, 20), (20, 30), (4, 3, 6), (25, 25, 25)])
+@pytest.mark.parametrize(("name", "codec"), [("ts", "libx264"), ("ts", "mpeg4"), ("vob", "mpeg2video")])
+def test_joined_files_follow_one_after_another(tmp_path: Path, name: str, codec: str, lengths: tuple[int, ...]) -> None:
+    path = joined(tmp_path, name, codec, *lengths)
+    with pytest.warns(UserWarning, match=f"clock starts again {len(lengths) - 1} times") as caught:
+        assert seen(sample_video(path, 10.0)) == [(k / 10, k) for k in range(sum(lengths))]
+    assert len(caught) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [("mp4", "libx264"), ("mov", "mpeg4"), ("flv", "libx264"), ("asf", "mpeg4"), ("nut", "mpeg4"), ("ivf", "libvpx"),
+     ("mkv", "libx264"), ("webm", "libvpx")],
+)  # fmt: skip
+def test_joined_files_of_which_only_the_first_can_be_read_are_refused(tmp_path: Path, name: str, codec: str) -> None:
+    assert len(seen(sample_video(joined(tmp_path, name, codec, 9), 10.0))) == 9
+    with pytest.raises(ValueError, match="holds several files one behind the other"):
+        next(sample_video(joined(tmp_path, name, codec, 9, 9)))
+
+
+def test_the_clock_of_a_transport_stream_runs_over(tmp_path: Path) -> None:
+    """It has 33 bits of 1/90000 s: 26.5 hours."""
+    path = write_clip(tmp_path / "v.ts", range(954415, 954465), TENTH, rate=10)
+    assert seen(sample_video(path, 10.0)) == [(k / 10, k) for k in range(50)]
+
+
+def test_a_jump_of_a_transport_streams_clock_is_no_gap(tmp_path: Path) -> None:
+    ticks = [*range(20), *range(5000, 5020)]
+    options = {"g": "20", "keyint_min": "20", "bf": "0"}
+    path = write_clip(tmp_path / "v.ts", ticks, TENTH, rate=10, options=options)
+    with pytest.warns(UserWarning, match="clock starts again 1 times"):
+        assert seen(sample_video(path, 10.0)) == [(k / 10, k) for k in range(40)]
+
+
+def test_times_that_are_hours_apart_are_refused(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "v.mkv", [0, 1, 2, 10**7], TENTH, rate=10)
+    found = until_error(
+        sample_video(path, 10.0), r"picture after 0\.\d+ s comes at 1000000\.00 s; its times are broken"
+    )
+    assert [number for _, number in found] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg2video", "mpeg4"])
+@pytest.mark.parametrize("open_gop", [False, True])
+def test_a_stream_joined_before_a_key_frame_begins_with_it(tmp_path: Path, codec: str, open_gop: bool) -> None:
+    """With open groups some pictures behind the key frame are shown before it, and lean on what was not received."""
+    options = {"g": "150", "keyint_min": "150", "sc_threshold": "0" if codec == "libx264" else "1000000000", "bf": "2"}
+    options |= {"x264-params": f"open-gop={int(open_gop)}"} if codec == "libx264" else {}
+    if not open_gop and codec != "libx264":
+        options["flags"] = "+cgop"
+    pictures = [numbered(number // 2) for number in range(400)]
+    path = write_clip(
+        tmp_path / "v.ts", range(400), Fraction(1, 25), rate=25, codec=codec, options=options, pictures=pictures
+    )
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    keys = [packet for packet in packets if packet.is_keyframe]
+    begin = packets[20].pos // 188 * 188
+    whole = path.read_bytes()
+    tables = whole[: 3 * 188]  # a receiver hears them all the time
+    path.write_bytes(tables + whole[begin:])
+    first = round((keys[1].pts - packets[0].pts) * packets[0].time_base * 25)
+    with pytest.warns(UserWarning, match=r"before its first key frame; the 1\d\d pictures until then"):
+        found = seen(sample_video(path, 25.0))
+    assert [number for _, number in found] == [number // 2 for number in range(first, 400)]
+    assert found[0][0] == 0.0
+
+
+def test_a_video_without_a_key_frame_is_refused(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "v.ts", range(40), TENTH, rate=10, codec="mpeg2video", options={"g": "300"})
+    with av.open(str(path)) as container:
+        second = [packet.pos for packet in container.demux(video=0) if packet.size][1]
+    content = path.read_bytes()
+    path.write_bytes(content[: 3 * 188] + content[second // 188 * 188 :])
+    with pytest.raises(ValueError, match="holds no picture that can be decoded; none of its pictures is a key frame"):
+        next(sample_video(path))

@@ -123,6 +123,27 @@ def test_a_range_of_a_video_stops_reading_at_its_end(tmp_path: Path) -> None:
     assert indices == list(range(len(indices))) and 2 < len(indices) < 10
 
 
+def test_no_picture_starts_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow gives PostScript to Ghostscript, whatever the file is called."""
+
+    def started(*command: object, **_: object) -> None:
+        raise AssertionError(f"a program was started: {command}")
+
+    monkeypatch.setattr("subprocess.check_call", started)
+    monkeypatch.setattr("subprocess.Popen", started)
+    code = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
+    (tmp_path / "0.png").write_bytes(code)
+    with pytest.raises(DataError, match="frame 0 is not a readable picture"):
+        list(open_source(str(tmp_path)))
+    (tmp_path / "0.png").rename(tmp_path / "0.eps")
+    with pytest.raises(DataError, match="not a picture"):
+        list(open_source(str(tmp_path)))
+    (tmp_path / "0.eps").unlink()
+    write_frames(tmp_path / "v.arrow", [code])
+    with pytest.raises(DataError, match="frame 0 is not a base64 JPEG"):
+        list(open_source(str(tmp_path / "v.arrow")))
+
+
 def test_pictures_come_in_natural_order_and_upright(tmp_path: Path) -> None:
     names = ["a1.png", "A2.png", "a10.png", "b2_c3.png", "b02_c20.PNG", "b10.png", "7.png", "30.png"]
     expected = ["7.png", "30.png", "a1.png", "A2.png", "a10.png", "b2_c3.png", "b02_c20.PNG", "b10.png"]

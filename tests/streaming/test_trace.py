@@ -14,7 +14,7 @@ from stream_fixtures import PLAN, talkative_model
 from trace_fixtures import HOSTILE, make_trace
 
 from prospect_hf.errors import DataError, UsageError
-from prospect_hf.streaming.trace import EVENT_KEYS, Trace, TraceWriter, read_trace, trace_header
+from prospect_hf.streaming.trace import EVENT_KEYS, Trace, TraceWriter, read_stream, read_trace, trace_header
 from streaming_dst_smolvlm import DSTStream, StreamEvent
 
 Event = make_dataclass("Event", EVENT_KEYS)
@@ -225,3 +225,39 @@ def test_a_header_says_how_the_stream_decides(tmp_path: Path) -> None:
     assert back["dst_update_threshold"] == stream.batch.model.config.dst_update_threshold
     assert back["context"]["strategy"] == "drop_middle" and back["context"]["max_tokens"] == stream.batch.max_tokens
     assert back["reference"] == reference
+
+
+def test_a_stream_in_several_traces_is_read_as_one(tmp_path: Path) -> None:
+    """Killed after frame 19, continued from frame 15, killed after 29, continued from 25."""
+    trace = make_trace(40)
+    parts = {"trace.jsonl": (0, 20), "trace-15.jsonl": (15, 30), "trace-25.jsonl": (25, 40)}
+    earlier = None
+    for name, (first, end) in parts.items():
+        with TraceWriter(tmp_path / name, {**trace.header, "continues": earlier}) as writer:
+            for event in trace.events[first:end]:
+                writer.write(Event(**{**event, "rejected": first}))
+        earlier = name
+    events = read_stream(tmp_path / "trace-25.jsonl").events
+    assert [event["frame"] for event in events] == list(range(40))
+    assert [event["rejected"] for event in events] == [0] * 15 + [15] * 10 + [25] * 15
+    (tmp_path / "trace-15.jsonl").unlink()
+    with pytest.raises(DataError, match=r"trace-15\.jsonl: no such trace"):
+        read_stream(tmp_path / "trace-25.jsonl")
+
+
+def test_what_continues_no_trace_is_refused(tmp_path: Path) -> None:
+    trace = make_trace(6)
+    for continues, message in (("trace.jsonl", "holds no frame 3"), ("later.jsonl", "continues this one")):
+        for name, events, before in (
+            ("trace.jsonl", trace.events[:3], None),
+            ("later.jsonl", trace.events[4:], continues),
+        ):
+            (tmp_path / name).unlink(missing_ok=True)
+            with TraceWriter(tmp_path / name, {**trace.header, "continues": before}) as writer:
+                for event in events:
+                    writer.write(Event(**event))
+        with pytest.raises(DataError, match=message):
+            read_stream(tmp_path / "later.jsonl")
+    for name in ("../trace.jsonl", "", 3):
+        with pytest.raises(DataError, match="not the name of a trace in the same folder"):
+            TraceWriter(tmp_path / "t.jsonl", {**trace.header, "continues": name})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from itertools import pairwise
 from typing import Any
@@ -16,6 +17,7 @@ STEPS = ["Fetch the chassis and lay it on the bench", "Screw the interior to the
 NASTY = "</script><img src=x onerror=alert(1)> --> & <!-- \u2028 \U0001f6e0\ufe0f " + "Donaudampfschifffahrt" * 12
 STRATEGIES = ["none", "drop_all", "drop_middle", "summarize_and_drop", "summarize_with_dst"]
 FPS = 2.0
+WEIGHTS = b"weights"  # content of the evaluated model.safetensors
 
 
 def make_results(sessions: int = 12, frames: int = 160, *, seed: int = 0, text: str = "") -> dict[str, Any]:
@@ -42,6 +44,7 @@ def _run(
         "dst_update_threshold": None if baseline else 0.37, "context": None, "tracking": None,
         "decoding": None if baseline else {"max_new_tokens": 48, "repetition_penalty": 1.1},
         "encoder": "all-MiniLM-L6-v2 @ 9f3c", "prospect_hf": "0.1.0", "torch": "2.13.0",
+        "weights_sha256": None if baseline else hashlib.sha256(WEIGHTS).hexdigest(),
     }  # fmt: skip
     views = [_view(rng, number, skill, frames, baseline, silent, text) for number in range(sessions)]
     views.sort(key=lambda view: view["score"])

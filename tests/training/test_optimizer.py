@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from model_fixtures import new_model
+from pytorch_optimizer.optimizer.utils.matrix import zero_power_via_newton_schulz_5
 from torch import nn
 
 from prospect_hf.errors import UsageError
@@ -53,6 +54,29 @@ def test_a_matrix_takes_a_step_of_the_same_size_in_every_direction(tmp_path: Pat
     # 0.2 * sqrt(longer side), the size of AdamW's step.
     step = torch.linalg.svdvals(before - weight.detach()) / (args.muon_learning_rate * 0.2 * len(weight) ** 0.5)
     assert float(step.min()) > 0.5 and float(step.max()) < 1.5
+
+
+def test_on_a_cpu_the_iteration_is_in_float32(tmp_path: Path) -> None:
+    """Each matrix of a group moves as by Newton-Schulz in float64, to float32's precision; bfloat16 has three digits.
+
+    Two matrices of one shape, one that is its transpose, and a convolution, which the library stacks.
+    """
+    args = DSTTrainingArguments(output_dir=str(tmp_path), **{**SETTINGS, "weight_decay": 0.0})
+    torch.manual_seed(0)
+    shapes = [(24, 40), (24, 40), (40, 24), (24, 2, 4, 5)]
+    model = nn.ParameterList([nn.Parameter(torch.randn(shape)) for shape in shapes])
+    optimizer = muon_optimizer(model, args)
+    before = [weight.detach().clone() for weight in model]
+    for weight in model:
+        weight.grad = torch.randn_like(weight)
+    gradients = [weight.grad.clone() for weight in model]
+    optimizer.step()
+    for weight, old, gradient in zip(model, before, gradients, strict=True):
+        # The first step: the momentum is 0.05 times the gradient, so Nesterov's update is a multiple of the gradient.
+        wanted = zero_power_via_newton_schulz_5(gradient.double().reshape(len(weight), -1), dtype=torch.float64)
+        scale = args.muon_learning_rate * 0.2 * max(len(weight), weight[0].numel()) ** 0.5
+        moved = (old - weight.detach()).double().reshape(len(weight), -1) / scale
+        assert float((moved - wanted).abs().max()) < 1e-4
 
 
 @pytest.mark.parametrize("value", [0.0, -1e-3, float("nan")])

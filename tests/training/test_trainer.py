@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -30,8 +31,10 @@ from prospect_hf.data.session_rows import SessionRows
 from prospect_hf.errors import UsageError
 from prospect_hf.sessions import IGNORE
 from prospect_hf.settings import parse
+from prospect_hf.training import trainer as trainer_module
 from prospect_hf.training.arguments import LOSSES, DSTTrainingArguments
-from prospect_hf.training.trainer import DSTTrainer, head_metrics, label_counts
+from prospect_hf.training.checkpoint_files import checkpoints, fault_in_files, fault_in_list
+from prospect_hf.training.trainer import DSTTrainer, _BestCheckpoint, head_metrics, label_counts
 
 # Labels fall as unevenly as they do: a silent session, one without state labels, a single frame, a busy one.
 SESSIONS = [
@@ -304,6 +307,46 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path: Path, logging_steps: i
         assert log["loss"] == pytest.approx(sum(log[f"{name}_loss"] for name in LOSSES), rel=1e-4)
 
 
+def test_a_run_that_was_killed_after_its_last_step_trains_no_further_step(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"max_steps": 5, "per_device_train_batch_size": 2, "save_strategy": "steps"}
+    whole = trainer_of(tmp_path, save_steps=5, **settings)
+    whole.train()
+    resumed = trainer_of(tmp_path, model=new_model(seed=9), save_steps=5, **settings)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-5"))
+    assert resumed.state.global_step == 5
+    after = weights_of(resumed)
+    assert all(torch.equal(weight, after[name]) for name, weight in weights_of(whole).items())
+
+
+@pytest.mark.parametrize("cut_off_in", ["_save_optimizer_and_scheduler", "write_list"])
+def test_a_save_that_is_cut_off_leaves_a_half_checkpoint_and_the_last_whole_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut_off_in: str
+) -> None:
+    settings: dict[str, Any] = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "save_total_limit": 1}
+    trainer = trainer_of(tmp_path, **settings)
+    place = trainer_module if cut_off_in == "write_list" else trainer
+    save = getattr(place, cut_off_in)
+
+    def cut_off(*args: Any, **kwargs: Any) -> None:
+        at_end = trainer.state.global_step == 4
+        if not (at_end and cut_off_in == "write_list"):
+            save(*args, **kwargs)
+        if at_end:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(place, cut_off_in, cut_off)
+        trainer.train()
+    assert fault_in_list(tmp_path / "checkpoint-2") is None and fault_in_files(tmp_path / "checkpoint-2") is None
+    assert "saving it was interrupted" in str(fault_in_list(tmp_path / "checkpoint-4"))
+    # Saved again, it is whole, holds no file of the half one, and takes the place of the older one.
+    (tmp_path / "checkpoint-4" / "stale.safetensors").write_bytes(b"")
+    trainer_of(tmp_path, **settings).train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert checkpoints(tmp_path) == [tmp_path / "checkpoint-4"]
+    assert fault_in_list(tmp_path / "checkpoint-4") is None and fault_in_files(tmp_path / "checkpoint-4") is None
+    assert not (tmp_path / "checkpoint-4" / "stale.safetensors").exists()
+
+
 def test_text_dropout_does_change_a_run(tmp_path: Path) -> None:
     runs = [trainer_of(tmp_path, dropout=dropout, max_steps=2) for dropout in (0.0, 0.9)]
     for trainer in runs:
@@ -447,3 +490,13 @@ def test_clips_grouped_by_length_are_all_read_in_every_epoch(tmp_path: Path) -> 
         assert sorted(orders[-1]) == list(range(8))
         assert lengths[orders[-1][0]] == max(lengths)  # the longest first, so that memory runs out at once or never
     assert orders[0] == orders[2] != orders[1]
+
+
+def test_a_run_that_goes_on_finds_its_best_checkpoint(tmp_path: Path) -> None:
+    """Its state names the best checkpoint without the folder, which may have been moved meanwhile."""
+    args = SimpleNamespace(output_dir=str(tmp_path))
+    (tmp_path / "checkpoint-2").mkdir()
+    for best, found in ((None, None), (3, None), (2, str(tmp_path / "checkpoint-2"))):
+        state = SimpleNamespace(best_global_step=best, best_model_checkpoint=None)
+        _BestCheckpoint().on_train_begin(args, state, SimpleNamespace())
+        assert state.best_model_checkpoint == found

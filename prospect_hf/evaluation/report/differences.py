@@ -16,7 +16,7 @@ from prospect_hf.errors import DataError, UsageError
 from prospect_hf.evaluation.report.results import read_results
 from prospect_hf.evaluation.score import figures
 from prospect_hf.metrics.bootstrap import draw_weights, drawn_sums, interval, recording_sums
-from prospect_hf.metrics.catalogue import FIGURES, PAIRS, Figure
+from prospect_hf.metrics.catalogue import FIGURES, PAIRS, WITHIN, Figure
 from prospect_hf.metrics.counts import plain, total
 from prospect_hf.tables import table
 
@@ -56,7 +56,11 @@ def paired_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], draws
         alone = figures(recording_sums(counts, recordings))
         sides.append((plain(figures(total(counts))), figures(drawn_sums(counts, weights)), alone))
     (value_a, drawn_a, alone_a), (value_b, drawn_b, alone_b) = sides
-    measured_alike = {"encoder": ("Stream matching", PAIRS), "judge": ("Judge",)}
+    measured_alike = {
+        "encoder": ("Stream matching", PAIRS),
+        "tokenization": (WITHIN, PAIRS),
+        "judge": ("Judge",),
+    }
     apart = [
         group
         for key, groups in measured_alike.items()
@@ -137,7 +141,8 @@ def difference_table(a: Mapping[str, Any], b: Mapping[str, Any], differences: Ma
     ]
     if a["stamp"]["mode"] != b["stamp"]["mode"]:
         lines.append(f"Note: A is {a['stamp']['mode']}, B is {b['stamp']['mode']}: not the same task.")
-    for key, what in (("encoder", "stream matching and the texts of its pairs"), ("judge", "marks")):
+    measured = {"encoder": "stream matching and the texts of its pairs", "tokenization": "texts", "judge": "marks"}
+    for key, what in measured.items():
         if a["stamp"].get(key) != b["stamp"].get(key):
             lines.append(f"A and B used different settings of {key}, so {what} are left out.")
     if len(rows) == 1:

@@ -7,6 +7,7 @@ from typing import Any
 
 from prospect_hf.metrics.catalogue import FIGURES
 from prospect_hf.tables import table
+from prospect_hf.terminal import visible
 
 MAIN = (
     "joint_state_accuracy",
@@ -54,7 +55,7 @@ def overview_table(runs: Sequence[Mapping[str, Any]]) -> str:
             rows.append([f"{figure.group}: {figure.label}", *cells])
     sessions = len(runs[0]["sessions"])
     stamp = runs[0]["stamp"]
-    head = f"{sessions} sessions of {stamp['data']} ({stamp['split']}), encoder: {stamp['encoder'] or 'none'}"
+    head = visible(f"{sessions} sessions of {stamp['data']} ({stamp['split']}), encoder: {stamp['encoder'] or 'none'}")
     return f"\n{head}\n{table(rows)}"
 
 

@@ -37,7 +37,7 @@ limits = {limits}
 launch(build_app(snapshot_download("{model_id}"), limits), host="0.0.0.0", port=7860)
 '''
 README = """---
-title: {title}
+title: "{title}"
 sdk: gradio
 sdk_version: {gradio}
 python_version: "{python}"

@@ -27,7 +27,7 @@ from prospect_hf.streaming.frame_sources import SourceFrame, video_frames
 from prospect_hf.streaming.pace import LivePace
 from prospect_hf.streaming.thumbnails import ThumbnailStrip
 from prospect_hf.streaming.timeline_page import write_page
-from prospect_hf.streaming.trace import TraceWriter, read_trace, trace_header
+from prospect_hf.streaming.trace import TraceWriter, new_trace_path, read_trace, trace_header
 from streaming_dst_smolvlm import DSTStream, StreamEvent
 
 CAMERA_S = 30.0  # seconds without a picture after which a camera counts as lost
@@ -246,7 +246,7 @@ class Visitor:
         yield shown
         shown.message = f"Following {name}."
         header = trace_header(stream, name, shared.name)
-        strip, path = ThumbnailStrip(), self.folder / "trace.jsonl"
+        strip, path = ThumbnailStrip(), new_trace_path(self.folder, 0)
         failure: ValueError | None = None
         limit = ""
         last_view = began = time.perf_counter()

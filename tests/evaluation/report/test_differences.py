@@ -106,6 +106,10 @@ def test_figures_of_two_sentence_encoders_are_not_compared() -> None:
     assert other["figures"].keys() == {name for name in same["figures"] if not name.startswith(("matching_", "text_"))}
     assert "A and B used different settings of encoder" in difference_table(a, b, other)
     assert "different settings" not in difference_table(a, a, same)
+    b = run_of(counts, encoder="x @ 1", tokenization="others")
+    other = paired_differences(a, b, 50)
+    assert other["figures"].keys() == {name for name in same["figures"] if not name.startswith("text_")}
+    assert "A and B used different settings of tokenization, so texts are left out" in difference_table(a, b, other)
 
 
 def told(a: dict[str, Any], b: dict[str, Any]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ import browser
 import httpx
 from browser import open_browser
 from demo_fixtures import NASTY, PLAN
+from hostile_fixtures import change_json, poison
 from video_fixtures import numbered, write_clip
 
 from prospect_hf.errors import DataError, UsageError
@@ -45,6 +47,16 @@ def app(folder: Path) -> Iterator[App]:
 def address(app: App) -> str:
     """Where it is served."""
     return str(app.page.local_url).rstrip("/")
+
+
+def test_the_demo_runs_no_code_of_its_folder(folder: Path, tmp_path: Path) -> None:
+    hostile = Path(shutil.copytree(folder, tmp_path / "model"))
+    poison(hostile, tmp_path / "it ran")
+    build_app(str(hostile)).close()
+    change_json(hostile / "config.json", model_type="evil")
+    with pytest.raises(UsageError, match="code of its own, which never happens"):
+        build_app(str(hostile))
+    assert not (tmp_path / "it ran").exists()
 
 
 @pytest.mark.parametrize("port", [99999999, 0, -1])

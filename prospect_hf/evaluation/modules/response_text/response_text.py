@@ -11,11 +11,12 @@ import evaluate
 from prospect_hf.metrics.counts import plain
 from prospect_hf.metrics.encoders import SentenceEncoder
 from prospect_hf.metrics.texts import distinct, document_frequencies, text_counts, text_figures
+from prospect_hf.words import TOKENIZATION
 
 _DESCRIPTION = """
 BLEU-1 to BLEU-4 (sacrebleu), ROUGE-L (rouge-score, stemmed), METEOR (nltk; exact and stem matches, no WordNet),
 CIDEr-D (with document frequencies of the given references), distinct-1 and distinct-2 of the predictions, and with a
-sentence encoder the mean cosine of the embeddings. Needs neither Java nor downloads. Undefined figures are None.
+sentence encoder the mean cosine of the embeddings. Words of any script. Needs neither Java nor downloads. Undefined figures are None.
 """
 _INPUTS = """
 Args:
@@ -25,7 +26,8 @@ Args:
         similarity is left out.
     cache_dir: folder of the cached embeddings; outputs/cache by default.
 Returns:
-    bleu1 to bleu4 (0 to 100), rouge_l, meteor, cider_d (0 to 10), distinct_1, distinct_2, similarity, encoder.
+    bleu1 to bleu4 (0 to 100), rouge_l, meteor, cider_d (0 to 10), distinct_1, distinct_2, similarity, encoder;
+    tokenization: what a word is.
 Examples:
     >>> metric = evaluate.load("response_text")
     >>> metric.compute(predictions=["Attach the wheel now."], references=["Attach the wheel now."])["bleu4"]
@@ -67,4 +69,5 @@ class ResponseText(evaluate.Metric):
             "distinct_1": distinct(predictions, 1),
             "distinct_2": distinct(predictions, 2),
             "encoder": identity,
+            "tokenization": TOKENIZATION,
         }
