@@ -76,7 +76,7 @@ def composed(text: str) -> str:
 
 
 def same_text(one: str, other: str) -> bool:
-    """Whether two texts are equal character by character, apart from blanks at their ends and from their Unicode form."""
+    """Whether two texts are equal, apart from blanks at their ends and from their Unicode form."""
     return composed(one).strip() == composed(other).strip()
 
 
