@@ -76,7 +76,7 @@ def composed(text: str) -> str:
 
 
 def same_text(one: str, other: str) -> bool:
-    """Whether two texts are equal in every character; blanks at their ends and their Unicode form do not count."""
+    """Whether two texts are equal, apart from blanks at their ends and from their Unicode form."""
     return composed(one).strip() == composed(other).strip()
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from itertools import islice
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -26,6 +29,8 @@ KINDS: dict[str, tuple[type, ...]] = {
     "number": (int, float),
     "null": (NoneType,),
 }
+# Most places of an answer at which an object is looked for.
+MOST_OBJECTS = 1000
 KEYWORDS = {"type", "enum", "properties", "required", "additionalProperties", "items", "description"}
 
 
@@ -41,6 +46,14 @@ class TransientError(Exception):
     def __init__(self, message: str, hint: str, wait_s: float | None = None) -> None:
         super().__init__(message)
         self.hint, self.wait_s = hint, wait_s
+
+
+class QuestionError(UsageError):
+    """One question has no answer for a reason that may be its own: others may still be answered."""
+
+
+class CutOffError(DataError):
+    """The answer was cut off by its limit of tokens: with the same limit, it would be cut off again."""
 
 
 def mismatch(value: Any, schema: Mapping[str, Any], at: str) -> str | None:
@@ -79,7 +92,7 @@ def _has_type(value: Any, kind: str) -> bool:
 def parsed(text: str) -> Any:
     """The JSON value of ``text``; None where it is invalid, or cannot be written as strict JSON in UTF-8."""
     try:
-        value = json.loads(text)
+        value = json.loads(text.removeprefix("\ufeff"))
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()  # rejects infinity, NaN and lone surrogates
     except (ValueError, RecursionError):
         return None
@@ -103,6 +116,7 @@ def answer_in(body: str, schema: Mapping[str, Any], secret: str | None) -> dict[
         secret: the API key; an answer that contains it is rejected, since answers are stored and displayed.
 
     Raises:
+        CutOffError: the answer is not complete, because it reached its limit of tokens.
         DataError: the reply has no answer that fits the schema; the message is a clause that gives the reason.
     """
     match parsed(body):
@@ -110,17 +124,50 @@ def answer_in(body: str, schema: Mapping[str, Any], secret: str | None) -> dict[
             raise DataError(f"the model refused ({quoted(words, secret)})")
         case {"choices": [{"finish_reason": "content_filter"}, *_]}:
             raise DataError("the server's content filter withheld it")
-        case {"choices": [{"finish_reason": "length"}, *_]}:
-            raise DataError("it was cut off; raise llm.max_output_tokens")
+        case {"choices": [{"finish_reason": "length", "message": {"content": content}}, *_]}:
+            try:
+                return _fitting(content or "", schema, secret)
+            except DataError:
+                raise CutOffError("it was cut off; raise llm.max_output_tokens") from None
         case {"choices": [{"message": {"content": str(content)}}, *_]}:
-            answer = parsed(content)
-            if secret and secret in json.dumps(answer, ensure_ascii=False):
-                raise DataError("it contains the API key")
-            fault = mismatch(answer, schema, "the answer")
-            if fault is None:
-                return dict(answer)
-            raise DataError(f"{fault}: {quoted(content, secret)}")
+            return _fitting(content, schema, secret)
+        case {"choices": [{"message": {"content": None}, "finish_reason": reason}, *_]}:
+            raise DataError(f"the answer has no text (finish_reason {quoted(str(reason), secret)})")
     raise DataError(f"the reply is not a chat completion: {quoted(body, secret)}")
+
+
+def _fitting(content: str, schema: Mapping[str, Any], secret: str | None) -> dict[str, Any]:
+    """The one answer in the text of a message; errors as in :func:`answer_in`.
+
+    Models write their thoughts, code fences and explanations around it. Two different answers are none: the second may
+    be a quotation.
+    """
+    whole = parsed(content)
+    objects = [whole] if whole is not None else list(_objects(re.split(r"</think(?:ing)?>", content)[-1]))
+    found = [value for value in objects if mismatch(value, schema, "the answer") is None]
+    if secret and secret in json.dumps(objects, ensure_ascii=False):
+        raise DataError("it contains the API key")
+    if not found:
+        fault = mismatch(objects[0] if len(objects) == 1 else None, schema, "the answer")
+        raise DataError(f"{fault}: {quoted(content, secret)}")
+    if any(value != found[0] for value in found):
+        raise DataError(f"it contains {len(found)} different answers: {quoted(content, secret)}")
+    return dict(found[0])
+
+
+def _objects(text: str) -> Iterator[Any]:
+    """The JSON objects in a text, without those inside of others."""
+    decoder, end = json.JSONDecoder(), 0
+    for start in islice(re.finditer(r'\{\s*"', text), MOST_OBJECTS):
+        if start.start() < end:
+            continue
+        try:
+            end = decoder.raw_decode(text, start.start())[1]
+        except (ValueError, RecursionError):
+            continue
+        value = parsed(text[start.start() : end])
+        if value is not None:
+            yield value
 
 
 def load_answer(path: Path, schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -148,11 +195,11 @@ def http_error(message: str, status: int, retry_after: str | None, api_key_env: 
     Args:
         message: what happened.
         status: the HTTP status.
-        retry_after: the header ``Retry-After``: seconds to wait (dates are ignored).
+        retry_after: the header ``Retry-After``: seconds to wait, or a date.
         api_key_env: name of the environment variable with the key.
     """
     if status in (408, 409, 429) or status >= 500:
-        wait_s = float(retry_after) if retry_after and re.fullmatch(r"\d+(\.\d+)?", retry_after) else None
+        wait_s = _seconds(retry_after or "")
         if wait_s is not None and wait_s > MAX_WAIT_S:
             return UsageError(f"{message} and asks to wait {wait_s:g} s: run again then; answers so far are kept.")
         return TransientError(message, "run again later, or lower llm.concurrency; answers so far are kept", wait_s)
@@ -160,7 +207,20 @@ def http_error(message: str, status: int, retry_after: str | None, api_key_env: 
         return UsageError(f"{message}: check the key in the environment variable {api_key_env}.")
     if status == 404:
         return UsageError(f"{message}: check llm.model and llm.base_url.")
-    return UsageError(f"{message}: check the llm settings, and that this model supports JSON schemas.")
+    return QuestionError(f"{message}: check the llm settings, and that this model supports JSON schemas.")
+
+
+def _seconds(retry_after: str) -> float | None:
+    """The wait in seconds that the header asks for; None where it is neither a number nor a date."""
+    if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", retry_after):
+        return float(retry_after)
+    try:
+        until = parsedate_to_datetime(retry_after)
+    except ValueError:
+        return None
+    if until.tzinfo is None:  # "-0000": a time in UTC
+        until = until.replace(tzinfo=timezone.utc)
+    return max((until - datetime.now(timezone.utc)).total_seconds(), 0.0)
 
 
 def quoted(text: str, secret: str | None) -> str:

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from prospect_hf.errors import UsageError
 from prospect_hf.llm.address import check_address
+
+# Keys of a request that have settings of their own, or that would change what its reply is.
+OWN_KEYS = {
+    "model", "messages", "response_format", "temperature", "seed", "max_tokens", "max_completion_tokens", "stream", "n",
+}  # fmt: skip
 
 
 @dataclass
@@ -21,13 +27,16 @@ class LLMArguments:
         api_key_env: name of the environment variable with the key. Without a key, only servers other than OpenAI's can
             be used.
         temperature: sampling temperature; OpenAI's reasoning models accept 1.0 only, and votes differ only above 0.
-        max_output_tokens: largest length of an answer in tokens, including its reasoning.
+        max_output_tokens: largest length of an answer in tokens, including its reasoning; an answer that is cut off is
+            asked for again with twice as many, up to 4 times this number.
         timeout_s: longest wait for data from the server, in seconds.
         max_retries: further attempts after a malformed or refused answer or a server error.
         concurrency: number of simultaneous requests.
         usd_per_million_input, usd_per_million_output: price of a million tokens, in dollars.
         max_usd, max_requests: limits of a run; cached answers count as neither.
         cache_dir: folder of the cached answers.
+        extra_body: further keys of each request, for what a server knows beside the common ones, such as
+            ``{top_k: 20}``. They are shown nowhere, but they are no place for a key.
     """
 
     model: str | None = None
@@ -43,6 +52,7 @@ class LLMArguments:
     max_usd: float | None = None
     max_requests: int | None = None
     cache_dir: str = "outputs/cache/llm"
+    extra_body: dict[str, Any] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.base_url is not None:
@@ -56,6 +66,10 @@ class LLMArguments:
             raise UsageError(f"llm.temperature must be between 0 and 2, not {self.temperature}.")
         if self.max_retries < 0:
             raise UsageError(f"llm.max_retries must be at least 0, not {self.max_retries}.")
+        if own := OWN_KEYS.intersection(self.extra_body or {}):
+            raise UsageError(
+                f"llm.extra_body must not contain {', '.join(sorted(own))}: this client sets them; use its settings."
+            )
         counts = {
             "max_output_tokens": self.max_output_tokens,
             "concurrency": self.concurrency,

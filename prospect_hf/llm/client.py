@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
@@ -22,6 +23,8 @@ from prospect_hf.extras import missing
 from prospect_hf.llm.address import check_address, is_loopback
 from prospect_hf.llm.answers import (
     MAX_WAIT_S,
+    CutOffError,
+    QuestionError,
     TransientError,
     answer_in,
     http_error,
@@ -34,22 +37,30 @@ from prospect_hf.llm.arguments import LLMArguments
 from prospect_hf.llm.ledger import Ledger
 from prospect_hf.progress import Progress
 
-# Wait before the second attempt, in seconds; it doubles with each attempt up to MAX_WAIT_S. Retry-After overrides it.
+# Wait before the second attempt, in seconds; it doubles with each attempt up to MAX_WAIT_S. Between half and all of it
+# is waited, so that questions refused together are not asked together again. Retry-After overrides it.
 FIRST_WAIT_S = 0.5
 # Added to the seed after a malformed answer; larger than the distance between the seeds of two questions.
 RESEED = 1_000_000
 # OpenAI's newer models reject max_tokens; most other servers ignore max_completion_tokens, so answers had no limit.
+# Bound of the limit that an answer gets which was cut off, as a multiple of llm.max_output_tokens.
+MOST_TIMES = 4
+# So many questions that fail one after another, without an answer between them, end a run.
+GIVE_UP_AFTER = 3
+# Failed questions whose reason is told.
+TOLD_REASONS = 5
 OPENAI_HOSTS = (".openai.com", ".openai.azure.com")
 
 
 @dataclass(frozen=True)
 class Question:
-    """Chat messages, the strict JSON schema of the answer, the schema's name, and the sampling seed."""
+    """Chat messages, the strict JSON schema of the answer, the schema's name, the sampling seed, and a name to tell."""
 
     messages: Sequence[Mapping[str, str]]
     schema: Mapping[str, Any]
     name: str
     seed: int = 0
+    title: str = ""
 
 
 class LLMClient:
@@ -136,25 +147,50 @@ class LLMClient:
         return self._ask(Question(messages, schema, name, seed), threading.Event())
 
     def ask_many(self, questions: Sequence[Question], progress: bool = True) -> list[dict[str, Any]]:
-        """Answers in the order of the questions, ``concurrency`` at a time; the first error ends the run.
+        """Answers in the order of the questions, ``concurrency`` at a time.
 
-        Requests in flight are completed and cached, so a second run asks only the remaining questions.
+        A question without a usable answer does not keep the others from being asked. What makes all of them fail, such
+        as a wrong key, a limit that is reached or a server that fails three questions in a row, ends the run at once.
+        All answers are cached, so a second run asks only the remaining questions.
 
         Raises:
+            DataError: at the end, with the questions that have no answer and the reasons.
             UsageError, DataError: as in ``ask``.
         """
         stop = threading.Event()
+        failed: dict[int, DataError | QuestionError] = {}
+        in_a_row = 0
         with ThreadPoolExecutor(self.arguments.concurrency) as pool:
-            futures = [pool.submit(self._ask, question, stop) for question in questions]
+            futures = {pool.submit(self._ask, question, stop): index for index, question in enumerate(questions)}
             try:
                 with Progress(len(futures), f"asking {self.arguments.model}", "question", show=progress) as bar:
                     for future in as_completed(futures):
-                        future.result()
+                        try:
+                            future.result()
+                            in_a_row = 0
+                        except (DataError, QuestionError) as error:
+                            failed[futures[future]] = error
+                            in_a_row += isinstance(error, QuestionError)
+                            if in_a_row == GIVE_UP_AFTER:
+                                raise
                         bar.update()
             except BaseException:
                 stop.set()  # the pool still runs the remaining questions, but they send no request
                 raise
+        if failed:
+            raise DataError(self._told(questions, failed))
         return [future.result() for future in futures]
+
+    def _told(self, questions: Sequence[Question], failed: Mapping[int, Exception]) -> str:
+        """A sentence with the failed questions, and the reasons of the first of them."""
+        names = {index: questions[index].title or f"question {index + 1}" for index in sorted(failed)}
+        reasons = [f"{name}: {str(failed[index]).rstrip('.')}" for index, name in names.items()]
+        unexplained = list(names.values())[TOLD_REASONS:]
+        rest = [f"and, for such reasons, {', '.join(unexplained)}"] if unexplained else []
+        return (
+            f"{len(failed)} of {len(questions)} questions have no answer, the others are kept in "
+            f"{self.arguments.cache_dir}; run again to ask these alone: {'; '.join([*reasons[:TOLD_REASONS], *rest])}."
+        )
 
     def _ask(self, question: Question, stop: threading.Event) -> dict[str, Any]:
         request = self._request(question)
@@ -163,6 +199,7 @@ class LLMClient:
             answer = load_answer(path, question.schema)
             self._ledger.count_cached()
             return answer
+        limit = self._limit_key()
         wait_s, attempts = FIRST_WAIT_S, self.arguments.max_retries + 1
         for attempt in range(attempts):
             if stop.is_set():
@@ -171,9 +208,16 @@ class LLMClient:
                 answer = answer_in(self._send(request, stop), question.schema, self._secret)
             except TransientError as failure:
                 if attempt + 1 == attempts:
-                    raise UsageError(f"{failure}, in {attempts} attempts; {failure.hint}.") from None
-                stop.wait(wait_s if failure.wait_s is None else failure.wait_s)
+                    raise QuestionError(f"{failure}, in {attempts} attempts; {failure.hint}.") from None
+                stop.wait(random.uniform(wait_s / 2, wait_s) if failure.wait_s is None else failure.wait_s)
                 wait_s = min(2 * wait_s, MAX_WAIT_S)
+            except CutOffError as failure:
+                if attempt + 1 == attempts or request[limit] >= MOST_TIMES * self.arguments.max_output_tokens:
+                    raise DataError(
+                        f"{self.arguments.model} gave no complete answer for {question.name!r} in {request[limit]} "
+                        f"tokens: {failure}."
+                    ) from None
+                request[limit] *= 2
             except DataError as failure:
                 if attempt + 1 == attempts:
                     raise DataError(
@@ -187,7 +231,7 @@ class LLMClient:
         raise AssertionError("the last attempt returns or raises")
 
     def _request(self, question: Question) -> dict[str, Any]:
-        limit = "max_completion_tokens" if self._host.endswith(OPENAI_HOSTS) else "max_tokens"
+        extra = {} if self.arguments.extra_body is None else {"extra_body": self.arguments.extra_body}
         return {
             "model": self.arguments.model,
             "messages": [dict(message) for message in question.messages],
@@ -197,8 +241,12 @@ class LLMClient:
             },
             "temperature": self.arguments.temperature,
             "seed": question.seed,
-            limit: self.arguments.max_output_tokens,
+            self._limit_key(): self.arguments.max_output_tokens,
+            **extra,
         }
+
+    def _limit_key(self) -> str:
+        return "max_completion_tokens" if self._host.endswith(OPENAI_HOSTS) else "max_tokens"
 
     def _path(self, request: Mapping[str, Any]) -> Path:
         """The cache file of a request, named by a hash of address and request."""
@@ -210,7 +258,7 @@ class LLMClient:
         import openai
 
         # Upper bound of the input tokens: a token has at least one byte.
-        most = len(json.dumps(request, ensure_ascii=False).encode()), self.arguments.max_output_tokens
+        most = len(json.dumps(request, ensure_ascii=False).encode()), request[self._limit_key()]
         self._ledger.reserve(most)
         used = 0, 0
         try:
@@ -224,7 +272,9 @@ class LLMClient:
             message = f"{self.address} sent no data for {self.arguments.timeout_s:g} s"
             raise TransientError(message, "raise llm.timeout_s, or run again later") from None
         except openai.APIConnectionError as error:
-            used = 0, 0
+            # By name, since openai's HTTP client depends on its version. A connection lost later may have been billed.
+            if type(error.__cause__).__name__ == "ConnectError":
+                used = 0, 0
             message = f"{self.address} cannot be reached ({quoted(str(error.__cause__ or error), self._secret)})"
             raise TransientError(message, "check llm.base_url, and that the server runs") from None
         except openai.APIStatusError as error:

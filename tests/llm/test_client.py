@@ -192,15 +192,18 @@ def test_a_broken_file_of_the_cache_is_named(client: Make, tmp_path: Path, text:
 
 MALFORMED = {
     "prose": (Reply("Tall, I think."), "the answer is not of type object: 'Tall, I think.'"),
-    "fenced": (Reply('```json\n{"word": "tall"}\n```'), "the answer is not of type object"),
+    "two answers": (Reply('{"word": "tall"} or {"word": "small"}'), "it contains 2 different answers"),
+    "another in a fence": (Reply('```json\n{"words": "tall"}\n```'), "must have the keys word and no others"),
+    "not a number": (Reply('{"word": NaN}'), "the answer is not of type object"),
+    "a tool": (Reply(None, finish_reason="tool_calls"), "no text .finish_reason 'tool_calls'."),
+    "only thoughts": (Reply("<think>Tall, I think."), "the answer is not of type object"),
     "another key": (Reply({"words": "tall"}), "must have the keys word and no others"),
     "another type": (Reply({"word": 3}), "the answer.word is not of type string"),
     "half a character": (Reply('{"word": "\\ud83d"}'), "the answer is not of type object"),
     "deep": (Reply("[" * 100_000), "the answer is not of type object"),
     "refused": (Reply(refusal="I will not."), "the model refused .'I will not.'"),
     "filtered": (Reply("", finish_reason="content_filter"), "content filter"),
-    "cut off": (Reply('{"word": "ta', finish_reason="length"), "raise llm.max_output_tokens"),
-    "no content": (Reply(None), "not a chat completion"),
+    "no content": (Reply(None), "the answer has no text .finish_reason 'stop'."),
     "no choices": (Reply(body='{"choices": []}'), "not a chat completion"),
     "a list": (Reply(body="[1]"), "not a chat completion: '.1.'"),
     "html": (Reply(body="<html>", headers={"Content-Type": "text/html"}), "not a chat completion: '<html>'"),
@@ -230,6 +233,63 @@ def test_a_malformed_answer_is_asked_for_again_then_told(client: Make, key: str,
     message = str(raised.value)
     assert message.startswith("m gave no usable answer for 'other' in 2 attempts: ")
     assert KEY not in message and len(message) < 400 and "\n" not in message
+
+
+ANSWERS = {
+    "a fence": '```json\n{"word": "tall"}\n```',
+    "a fence of tildes": 'Here it is:\n~~~\n{ "word":\n "tall" }\n~~~\nAnything else?',
+    "a fence that is not closed": '```\n{"word": "tall"}',
+    "thoughts": '<think>Perhaps {"word": "small"}? No.</think>\n\n{"word": "tall"}',
+    "thoughts without a beginning": 'It is {"word": "small"}.\n</think>\n```json\n{"word": "tall"}```',
+    "thoughts without an end": '<think>\nIt is {tall}.\n{"word": "tall"}',
+    "the same twice": 'Draft: {"word": "tall"}\nFinal: {"word": "tall"}',
+    "a byte order mark": '\ufeff{"word": "tall"}',
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_thoughts_and_fences_are_read_past(client: Make, key: str, name: str) -> None:
+    with fake_server([Reply(ANSWERS[name])]) as server:
+        assert client(server).ask(MESSAGES, SCHEMA, "word") == {"word": "tall"}
+        assert len(server.requests) == 1
+
+
+def test_a_tag_inside_of_an_answer_is_part_of_it(client: Make) -> None:
+    with fake_server([Reply({"word": "</think>"})]) as server:
+        assert client(server).ask(MESSAGES, SCHEMA, "word") == {"word": "</think>"}
+
+
+CUT = Reply('{"word": "ta', finish_reason="length")
+
+
+def test_an_answer_that_was_cut_off_gets_twice_the_room(client: Make) -> None:
+    with fake_server([CUT, GOOD]) as server:
+        asked = client(server, max_output_tokens=50)
+        assert asked.ask(MESSAGES, SCHEMA, "word", seed=3) == {"word": "tall"}
+        assert [(one["max_tokens"], one["seed"]) for one in server.requests] == [(50, 3), (100, 3)]
+        assert client(server, max_output_tokens=50).ask(MESSAGES, SCHEMA, "word", seed=3) == {"word": "tall"}
+        assert len(server.requests) == 2  # kept under the question as it was asked
+    with fake_server([CUT]) as server:
+        told = "no complete answer for 'word' in 200 tokens: it was cut off; raise llm.max_output_tokens"
+        with pytest.raises(DataError, match=told):
+            client(server, max_output_tokens=50, max_retries=9).ask(MESSAGES, SCHEMA, "word")
+        assert [one["max_tokens"] for one in server.requests] == [50, 100, 200]
+    with fake_server([Reply({"word": "tall"}, finish_reason="length")]) as server:
+        assert client(server).ask(MESSAGES, SCHEMA, "word") == {"word": "tall"}  # complete all the same
+    empty = fake_server([Reply(None, finish_reason="length")])
+    with empty as server, pytest.raises(DataError, match=r"raise llm\.max_output_tokens"):
+        client(server).ask(MESSAGES, SCHEMA, "word")
+
+
+def test_further_keys_of_a_request(client: Make, tmp_path: Path) -> None:
+    with fake_server([GOOD]) as server:
+        asked = client(server, extra_body={"top_k": 20, "chat_template_kwargs": {"enable_thinking": False}})
+        asked.ask(MESSAGES, SCHEMA, "word")
+        assert server.requests[0]["top_k"] == 20
+        assert server.requests[0]["chat_template_kwargs"] == {"enable_thinking": False}
+        assert "top_k" not in repr(asked.arguments)
+        client(server).ask(MESSAGES, SCHEMA, "word")  # another question
+        assert len(server.requests) == 2 and "top_k" not in server.requests[1]
 
 
 FAILING = {
@@ -283,6 +343,18 @@ def test_the_server_says_how_long_to_wait(client: Make, monkeypatch: pytest.Monk
         assert len(server.requests) == 1
 
 
+def test_the_wait_may_be_a_date(client: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(llm, "FIRST_WAIT_S", 0.01)
+    past, far = "Wed, 21 Oct 2015 07:28:00 GMT", "Fri, 21 Oct 2095 07:28:00 GMT"
+    for header in (past, past.replace("GMT", "-0000"), "soon", "-1", "", "9" * 400, "1e9"):
+        with fake_server([Reply(body="{}", status=429, headers={"Retry-After": header}), GOOD]) as server:
+            assert client(server, model=header or "m").ask(MESSAGES, SCHEMA, "word") == {"word": "tall"}
+    with fake_server([Reply(body="{}", status=503, headers={"Retry-After": far})]) as server:
+        with pytest.raises(UsageError, match=r"asks to wait .* s: run again then"):
+            client(server).ask(MESSAGES, SCHEMA, "other")
+        assert len(server.requests) == 1
+
+
 def test_a_silent_server_is_given_up_and_counted_at_the_most(client: Make, key: str) -> None:
     with fake_server([Reply({"word": "late"}, wait_s=30.0)]) as server:
         asked = client(server, timeout_s=0.1, max_retries=1, max_output_tokens=50, **PRICES)
@@ -292,6 +364,13 @@ def test_a_silent_server_is_given_up_and_counted_at_the_most(client: Make, key: 
     assert asked.spent["output_tokens"] == 100
     tokens = asked.spent["input_tokens"]
     assert tokens is not None and tokens > 2 * len("One word.Größe?".encode())
+
+
+def test_a_connection_that_is_lost_in_an_answer_is_tried_again_and_counted(client: Make, key: str) -> None:
+    with fake_server([Reply({"word": "tall"}, dropped=True), GOOD]) as server:
+        asked = client(server, max_output_tokens=50, **PRICES)
+        assert asked.ask(MESSAGES, SCHEMA, "word") == {"word": "tall"}
+        assert len(server.requests) == 2 and asked.spent["output_tokens"] == 60  # 50 may have been billed
 
 
 def test_a_server_that_is_not_there_is_named(client: Make, key: str) -> None:
@@ -361,6 +440,42 @@ def test_many_questions_keep_their_order_and_run_side_by_side(client: Make) -> N
         assert client(server).ask_many([], progress=False) == []
 
 
+def test_one_failed_question_does_not_keep_the_others_from_an_answer(client: Make) -> None:
+    bad = {2: Reply("no"), 5: Reply(body="{}", status=400)}
+
+    def some_bad(request: dict[str, Any]) -> Reply:
+        seed = request["seed"] % llm.RESEED
+        return bad.get(seed, Reply({"word": str(seed)}))
+
+    questions = [Question(MESSAGES, SCHEMA, "word", seed, "" if seed else "the first") for seed in range(9)]
+    with fake_server(some_bad) as server:
+        with pytest.raises(DataError, match=r"^2 of 9 questions have no answer, .*run again to ask these") as raised:
+            client(server, max_retries=1).ask_many(questions, progress=False)
+        told = str(raised.value)
+        assert "question 3: m gave no usable answer" in told and "question 6: " in told and "HTTP 400" in told
+        assert "the first" not in told and len(server.requests) == 10
+        bad.clear()
+        answers = client(server, max_retries=1).ask_many(questions, progress=False)
+        assert len(server.requests) == 12  # only what failed is paid for
+    assert answers == [{"word": str(seed)} for seed in range(9)]
+
+
+def test_many_failures_are_named_and_some_explained(client: Make) -> None:
+    with fake_server([Reply("no")]) as server:
+        questions = [Question(MESSAGES, SCHEMA, "word", seed, f"session {seed}") for seed in range(7)]
+        with pytest.raises(DataError, match=r"session 4: .*and, for such reasons, session 5, session 6\.$"):
+            client(server, max_retries=0).ask_many(questions, progress=False)
+        assert len(server.requests) == 7
+
+
+def test_a_server_that_fails_again_and_again_is_given_up(client: Make) -> None:
+    with fake_server([Reply(body="{}", status=500)]) as server:
+        questions = [Question(MESSAGES, SCHEMA, "word", seed) for seed in range(50)]
+        with pytest.raises(UsageError, match="HTTP 500"):
+            client(server, max_retries=0, concurrency=1).ask_many(questions, progress=False)
+        assert len(server.requests) < 8
+
+
 def test_the_first_error_stops_the_rest(client: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(llm, "FIRST_WAIT_S", 1000.0)
 
@@ -401,6 +516,9 @@ def test_the_first_error_stops_the_rest(client: Make, monkeypatch: pytest.Monkey
         ({"max_retries": -1}, "llm.max_retries must be at least 0"),
         ({"timeout_s": 0.0}, "llm.timeout_s must be over 0"),
         ({"max_usd": float("inf"), **PRICES}, "llm.max_usd must be over 0"),
+        ({"extra_body": {"model": "x", "top_k": 1}}, "llm.extra_body must not contain model: "),
+        ({"extra_body": {"messages": []}}, "llm.extra_body must not contain messages: "),
+        ({"extra_body": [1]}, "llm.extra_body must be"),
         ({"usd_per_million_input": 1.0}, "Give both"),
         ({"usd_per_million_input": -1.0, "usd_per_million_output": 1.0}, "must be at least 0"),
         ({"max_usd": 1.0}, "llm.max_usd needs llm.usd_per_million_input"),

@@ -21,6 +21,7 @@ class Reply:
         content: of the message; a dict is written as JSON.
         usage: tokens, or None to tell none.
         wait_s: before the answer.
+        dropped: whether the connection is lost in the middle of the answer.
     """
 
     content: str | dict[str, Any] | None = None
@@ -31,6 +32,7 @@ class Reply:
     usage: dict[str, int] | None = field(default_factory=lambda: dict(USAGE))
     headers: dict[str, str] = field(default_factory=dict)
     wait_s: float = 0.0
+    dropped: bool = False
 
     def text(self) -> str:
         """The body of the reply."""
@@ -89,7 +91,8 @@ def fake_server(script: Script) -> Iterator[FakeServer]:
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body)
+            self.wfile.write(body[: len(body) // 2] if reply.dropped else body)
+            self.close_connection = self.close_connection or reply.dropped
 
         def log_message(self, format: str, *args: Any) -> None:
             pass

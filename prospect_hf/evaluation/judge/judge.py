@@ -76,14 +76,18 @@ def judge_sessions(
 
     Raises:
         UsageError: no votes, or the server cannot be asked.
-        DataError: a session is too long or has an invalid time, or an answer does not follow the schema.
+        DataError: a session is too long or has an invalid time, or some votes have no answer that follows the schema;
+            the message lists them, and the other votes are kept for a second run.
     """
     if votes < 1:
         raise UsageError(f"The judge's votes must be at least 1, not {votes}.")
     questions = []
     for session in sessions:
         messages = judge_messages(session, max_characters)
-        questions += [Question(messages, SCHEMA, "judgement", seed) for seed in range(votes)]
+        questions += [
+            Question(messages, SCHEMA, "judgement", seed, f"{session.session_id} (vote {seed + 1})")
+            for seed in range(votes)
+        ]
     answers = client.ask_many(questions, progress)
     judgements = []
     for index, session in enumerate(sessions):

@@ -122,6 +122,18 @@ def test_any_text_stays_in_the_data(text: str) -> None:
         assert told == " ".join(text.split())
 
 
+def test_votes_without_an_answer_are_named_and_asked_again_alone(client: Callable[..., LLMClient]) -> None:
+    good = Reply({"reason": "fine", **marks(4, 4, 4, 4)})
+    bad = {1: Reply("no")}
+    with fake_server(lambda request: bad.get(request["seed"], good)) as server:
+        sessions = [session(), session("two", "Attach the wheel..")]
+        with pytest.raises(DataError, match=r"2 of 4 questions have no answer.*one \(vote 2\).*two \(vote 2\)"):
+            judge_sessions(client(server, max_retries=0), sessions, votes=2, progress=False)
+        bad.clear()
+        assert len(judge_sessions(client(server, max_retries=0), sessions, votes=2, progress=False)) == 2
+        assert len(server.requests) == 6
+
+
 @pytest.mark.parametrize("seconds", [math.nan, math.inf])
 def test_a_time_that_is_none_is_an_error(seconds: float) -> None:
     with pytest.raises(DataError, match=r"two: 'Attach the wheel.' has the time"):

@@ -16,8 +16,8 @@ from prospect_hf.words import TOKENIZATION
 _DESCRIPTION = """
 BLEU-1 to BLEU-4 (sacrebleu), ROUGE-L (rouge-score, stemmed), METEOR (nltk; exact and stem matches, no WordNet),
 CIDEr-D (with document frequencies of the given references), distinct-1 and distinct-2 of the predictions, and with a
-sentence encoder the mean cosine of the embeddings. Words of any script. Needs neither Java nor downloads. Undefined
-figures are None.
+sentence encoder the mean cosine of the embeddings. Words of any script. Needs neither
+Java nor downloads. Undefined figures are None.
 """
 _INPUTS = """
 Args:
