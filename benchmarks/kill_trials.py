@@ -54,7 +54,7 @@ MOMENTS = {
     "encode": ("first stage 4/4", 0.2),
     "train": ("whole sessions ", 3.0),
     "save": ("whole sessions ", 0.5),
-    "results": (f"whole sessions {STEPS}/{STEPS}", 1.5),
+    "results": ("evaluation 1/1", 1.5),
 }
 
 
