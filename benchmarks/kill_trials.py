@@ -54,15 +54,14 @@ MOMENTS = {
     "encode": ("first stage 4/4", 0.2),
     "train": ("whole sessions ", 3.0),
     "save": ("whole sessions ", 0.5),
-    "results": (f"whole sessions {STEPS}/{STEPS}", 1.5),
+    "results": ("evaluation 1/1", 1.5),
 }
 
 
-def start(folder: Path, log: Path) -> subprocess.Popen[bytes]:
+def start(folder: Path, log: Path, save_steps: int = 5) -> subprocess.Popen[bytes]:
     """The job, in a group of its own; it appends its lines to ``log``."""
     places = [f"data.root={folder / 'corpus'}", f"data.cache_dir={folder / 'cache'}"]
-    # A save at each step gives a kill within a save as many chances as there are steps.
-    places += [f"training.output_dir={folder / 'out'}", "training.save_steps=1"]
+    places += [f"training.output_dir={folder / 'out'}", f"training.save_steps={save_steps}"]
     with log.open("ab") as output:
         return subprocess.Popen(
             [sys.executable, ROOT / "scripts" / "train.py", *SETTINGS, *places],
@@ -88,7 +87,8 @@ def kill_at(moment: str, folder: Path, log: Path, draw: random.Random) -> bool |
     begin = log.stat().st_size if log.exists() else 0
     output = folder / "out"
     before = half_saved(output)
-    job = start(folder, log)
+    # A save at each step gives a kill within a save as many chances as there are steps.
+    job = start(folder, log, save_steps=1 if moment == "save" else 5)
     while job.poll() is None and line.encode() not in log.read_bytes()[begin:]:
         time.sleep(0.002)
     end = time.monotonic() + draw.uniform(0, seconds)
