@@ -330,7 +330,7 @@ class _Parts:
         waiting: the part's first key frame has not come yet.
         skipped: the part's pictures before it.
         cut: the last packet is incomplete.
-        elsewhere: other video streams that begin where this one ends.
+        elsewhere: another video stream begins behind this one's end.
     """
 
     def __init__(self, container: Any, stream: Any, name: str, live: bool) -> None:
@@ -338,7 +338,7 @@ class _Parts:
         stream.thread_type = "SLICE" if live else "AUTO"
         stream.thread_count = THREADS
         self.waiting, self.skipped, self.cut = True, 0, False
-        self.elsewhere: set[int] = set()
+        self.elsewhere = False
         self._container, self._stream, self._name, self._live = container, stream, name, live
         self._jumps = bool(container.format.flags & av.format.Flags.ts_discont.value)
         # Time stamps of the part: its first one, its first key frame's, the greatest, and the last decoding time.
@@ -368,7 +368,8 @@ class _Parts:
 
     def _packets(self) -> Iterator[Any]:
         """The stream's packets."""
-        known: set[int] = set()
+        begins: dict[int, int] = {}  # places in the file: those of other streams' first packets, and of our last one
+        place = 0
         # In joined transport streams the second part may be another stream.
         streams = _moving(self._container) if self._jumps else [self._stream]
         packets = self._container.demux(streams)
@@ -376,15 +377,15 @@ class _Parts:
             try:
                 packet = next(packets)
             except StopIteration:
+                self.elsewhere = any(begin > place for begin in begins.values())
                 return
             except IndexError:  # PyAV's, for a stream that was not there when the file was opened
                 raise ValueError(f"{self._name}: {GOES_ON_ELSEWHERE}") from None
             if packet.stream_index == self._stream.index:
-                known |= self.elsewhere if packet.size else set()
-                self.elsewhere -= known
+                place = max(place, packet.pos or 0)
                 yield packet
-            elif packet.size and packet.stream_index not in known:
-                self.elsewhere.add(packet.stream_index)
+            elif packet.pos is not None:
+                begins.setdefault(packet.stream_index, packet.pos)
 
     def _seconds(self, ticks: int) -> float:
         return float(ticks * self._stream.time_base)

@@ -524,10 +524,9 @@ def test_a_part_in_another_stream_is_not_lost(tmp_path: Path, options: dict[str,
     assert found == [(k / 10, k) for k in range(len(found))] and len(found) >= 25
     # Two programmes at a time are no joined files: the first one is followed.
     with av.open(str(tmp_path / "w.ts"), "w") as container:
-        streams = [container.add_stream("mpeg4", rate=10) for _ in range(2)]
+        streams = [container.add_stream("mpeg4", rate=10, width=64, height=64) for _ in range(2)]
         for number in range(20):
             for index, stream in enumerate(streams):
-                stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
                 frame = av.VideoFrame.from_image(numbered(number + 100 * index))
                 frame.pts, frame.time_base = number, TENTH
                 container.mux(stream.encode(frame))
