@@ -64,6 +64,10 @@ HEADERS = {
     "ivf": rb"DKIF\x00\x00\x20\x00",
     "nut": rb"nut/multimedia container\x00",
 }
+GOES_ON_ELSEWHERE = (
+    "goes on in another stream, as files do that were put one behind the other; give them one by one, or join them "
+    "with FFmpeg's concat."
+)
 # A video may end this much before the length that its header states.
 LENGTH_SLACK_S = 0.5
 
@@ -312,6 +316,8 @@ def _decode(container: Any, name: str, live: bool) -> Generator[tuple[Fraction, 
         if origin is None:
             why = "none of its pictures is a key frame" if parts.waiting and parts.skipped else "check the file"
             raise ValueError(f"{name}: holds no picture that can be decoded; {why}.")
+        if parts.elsewhere:
+            raise ValueError(f"{name}: {GOES_ON_ELSEWHERE}")
         if parts.cut:
             raise ValueError(f"{name}: breaks off in the middle of a picture at {float(end):.2f} s; copy it again.")
         stated = _stated_length(container, stream, origin)
@@ -346,6 +352,7 @@ class _Parts:
         waiting: the part's first key frame has not come yet.
         skipped: the part's pictures before it.
         cut: the last packet is incomplete.
+        elsewhere: another video stream begins behind this one's end.
     """
 
     def __init__(self, container: Any, stream: Any, name: str, live: bool) -> None:
@@ -353,6 +360,7 @@ class _Parts:
         stream.thread_type = "SLICE" if live else "AUTO"
         stream.thread_count = THREADS
         self.waiting, self.skipped, self.cut = True, 0, False
+        self.elsewhere = False
         self._container, self._stream, self._name, self._live = container, stream, name, live
         self._jumps = bool(container.format.flags & av.format.Flags.ts_discont.value)
         # Time stamps of the part: its first one, its first key frame's, the greatest, and the last decoding time.
@@ -363,7 +371,7 @@ class _Parts:
 
     def __iter__(self) -> Iterator[tuple[int, Any]]:
         number = 0
-        for packet in self._container.demux(self._stream):
+        for packet in self._packets():
             if not packet.size:
                 # Without a time it is the last one: it calls for what the decoder still holds. With a time it is an
                 # empty picture: the one before stays; the decoder would take it for the end.
@@ -379,6 +387,27 @@ class _Parts:
                 yield from ((number, frame) for frame in self._held_back())
                 self._begin()
             yield from ((number, frame) for frame in self._decoded(packet))
+
+    def _packets(self) -> Iterator[Any]:
+        """The stream's packets."""
+        begins: dict[int, int] = {}  # places in the file: those of other streams' first packets, and of our last one
+        place = 0
+        # In joined transport streams the second part may be another stream.
+        streams = _moving(self._container) if self._jumps else [self._stream]
+        packets = self._container.demux(streams)
+        while True:
+            try:
+                packet = next(packets)
+            except StopIteration:
+                self.elsewhere = any(begin > place for begin in begins.values())
+                return
+            except IndexError:  # PyAV's, for a stream that was not there when the file was opened
+                raise ValueError(f"{self._name}: {GOES_ON_ELSEWHERE}") from None
+            if packet.stream_index == self._stream.index:
+                place = max(place, packet.pos or 0)
+                yield packet
+            elif packet.pos is not None:
+                begins.setdefault(packet.stream_index, packet.pos)
 
     def _seconds(self, ticks: int) -> float:
         return float(ticks * self._stream.time_base)

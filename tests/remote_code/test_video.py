@@ -568,6 +568,28 @@ def test_joined_files_of_which_only_the_first_can_be_read_are_refused(tmp_path: 
         next(sample_video(joined(tmp_path, name, codec, 9, 9)))
 
 
+@pytest.mark.parametrize("options", [{}, {"mpegts_pmt_start_pid": "0x1100"}, {"mpegts_service_id": "7"}])
+def test_a_part_in_another_stream_is_not_lost(tmp_path: Path, options: dict[str, str]) -> None:
+    """A transport stream of another sender has other ids, which FFmpeg takes for one more stream or programme."""
+    first = write_clip(tmp_path / "a.ts", range(30), TENTH, rate=10).read_bytes()
+    options = {"mpegts_start_pid": "0x200", **options}
+    second = write_clip(tmp_path / "b.ts", range(20), TENTH, rate=10, container_options=options).read_bytes()
+    (tmp_path / "v.ts").write_bytes(first + second)
+    found = until_error(sample_video(tmp_path / "v.ts", 10.0), r"v\.ts: goes on in another stream")
+    assert found == [(k / 10, k) for k in range(len(found))] and len(found) >= 25
+    # Two programmes at a time are no joined files: the first one is followed.
+    with av.open(str(tmp_path / "w.ts"), "w") as container:
+        streams = [container.add_stream("mpeg4", rate=10, width=64, height=64) for _ in range(2)]
+        for number in range(20):
+            for index, stream in enumerate(streams):
+                frame = av.VideoFrame.from_image(numbered(number + 100 * index))
+                frame.pts, frame.time_base = number, TENTH
+                container.mux(stream.encode(frame))
+        for stream in streams:
+            container.mux(stream.encode())
+    assert seen(sample_video(tmp_path / "w.ts", 10.0)) == [(k / 10, k) for k in range(20)]
+
+
 def test_the_clock_of_a_transport_stream_runs_over(tmp_path: Path) -> None:
     """It has 33 bits of 1/90000 s: 26.5 hours."""
     path = write_clip(tmp_path / "v.ts", range(954415, 954465), TENTH, rate=10)
