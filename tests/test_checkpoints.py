@@ -103,8 +103,8 @@ def change_json(path: Path, changes: dict[str, Any]) -> None:
     ("changes", "message"),
     [
         ({"text_config.num_hidden_layers": 10**7}, "10000001 layers, but"),
-        ({"text_config.num_attention_heads": 0}, "num_attention_heads|attention heads"),
-        ({"vision_config.num_attention_heads": -2}, "vision_config.num_attention_heads must be a whole number from 1"),
+        ({"text_config.num_attention_heads": 0}, "text_config.num_attention_heads=0; it must be a whole number"),
+        ({"vision_config.num_attention_heads": -2}, "vision_config.num_attention_heads=-2; it must"),
         (
             {"text_config.vocab_size": 10**8},
             r"another shape, the first of them .*\[340, 32\] in the file and \[100000000",
@@ -135,7 +135,6 @@ def test_sizes_that_are_not_the_weights_are_refused_at_once(folder: Path, change
         ("processor_config.json", {"image_processor.max_image_size": {"longest_edge": 10**7}}),
         ("processor_config.json", {"image_processor.image_mean": [1e308] * 3}),
         ("processor_config.json", {"image_processor": []}),
-        ("generation_config.json", {"max_length": "x"}),
     ],
 )
 def test_whatever_a_library_raises_is_one_sentence(folder: Path, name: str, changes: Any) -> None:
