@@ -156,6 +156,12 @@ def check_settings(**given: Any) -> None:
             raise StreamError(f"{name} is {type(value).__name__}: give a {name.capitalize()}.")
 
 
+def check_function(function: Any, name: str) -> None:
+    """Raise ``StreamError`` unless ``function`` can be called, or is None."""
+    if function is not None and not callable(function):
+        raise StreamError(f"{name} is {type(function).__name__}: give a function.")
+
+
 def check_text(text: Any, what: str) -> None:
     """Raise ``StreamError`` unless ``text`` is a text that a tokenizer can read; ``what`` names it in the message."""
     if not isinstance(text, str):
@@ -194,6 +200,7 @@ def encode_frames(
 
 
 __all__ = [
+    "check_function",
     "check_input",
     "check_settings",
     "check_task",
