@@ -147,19 +147,19 @@ def check_task(task: Any) -> list[int]:
 
 
 def check_settings(**given: Any) -> None:
-    """Raise ``StreamError`` unless each value is of the class of its name: ``context``, ``tracking``, ``decoding``.
+    """Check the values behind a stream's keywords ``context``, ``tracking``, ``decoding``, ``task`` and ``on_text``.
 
     Classes are compared by name: a checkpoint brings its own copy of this code, whose classes are others.
+
+    Raises:
+        StreamError: a value is not of the class of its name, or ``on_text`` is neither None nor a function.
     """
     for name, value in given.items():
-        if type(value).__name__ != name.capitalize():
+        if name == "on_text":
+            if value is not None and not callable(value):
+                raise StreamError(f"on_text is {type(value).__name__}: give a function.")
+        elif type(value).__name__ != name.capitalize():
             raise StreamError(f"{name} is {type(value).__name__}: give a {name.capitalize()}.")
-
-
-def check_function(function: Any, name: str) -> None:
-    """Raise ``StreamError`` unless ``function`` can be called, or is None."""
-    if function is not None and not callable(function):
-        raise StreamError(f"{name} is {type(function).__name__}: give a function.")
 
 
 def check_text(text: Any, what: str) -> None:
@@ -200,7 +200,6 @@ def encode_frames(
 
 
 __all__ = [
-    "check_function",
     "check_input",
     "check_settings",
     "check_task",

@@ -20,15 +20,7 @@ try:
     from .context_dst_smolvlm import Context, ContextFull, StreamError
     from .decoding_dst_smolvlm import Decoding
     from .events_dst_smolvlm import ContextEvent, FrameFacts, StreamEvent, StreamInput, StreamRow, Task
-    from .inputs_dst_smolvlm import (
-        check_function,
-        check_input,
-        check_settings,
-        check_task,
-        encode_frames,
-        frames_of,
-        listed,
-    )
+    from .inputs_dst_smolvlm import check_input, check_settings, check_task, encode_frames, frames_of, listed
     from .processing_dst_smolvlm import DSTSmolVLMProcessor, Stream, one_line
     from .room_dst_smolvlm import Cut, Restart, check_room, plan_room
     from .tracking_dst_smolvlm import StateTable, Tracking
@@ -38,15 +30,7 @@ except ImportError:  # imported as a top-level module of the installed package
     from context_dst_smolvlm import Context, ContextFull, StreamError
     from decoding_dst_smolvlm import Decoding
     from events_dst_smolvlm import ContextEvent, FrameFacts, StreamEvent, StreamInput, StreamRow, Task
-    from inputs_dst_smolvlm import (
-        check_function,
-        check_input,
-        check_settings,
-        check_task,
-        encode_frames,
-        frames_of,
-        listed,
-    )
+    from inputs_dst_smolvlm import check_input, check_settings, check_task, encode_frames, frames_of, listed
     from processing_dst_smolvlm import DSTSmolVLMProcessor, Stream, one_line
     from room_dst_smolvlm import Cut, Restart, check_room, plan_room
     from tracking_dst_smolvlm import StateTable, Tracking
@@ -110,8 +94,7 @@ class StreamBatch:
         self.context = Context(context) if isinstance(context, str) else context
         self.decoding = Decoding() if decoding is None else decoding
         self.tracking = Tracking() if tracking is None else tracking
-        check_settings(context=self.context, decoding=self.decoding, tracking=self.tracking)
-        check_function(on_text, "on_text")
+        check_settings(context=self.context, decoding=self.decoding, tracking=self.tracking, on_text=on_text)
         self.max_tokens = self.context.limit(text_config.max_position_embeddings)
         self.cache = StreamCache(len(tasks), text_config.num_hidden_layers)
         self.turns = Turns(
@@ -441,7 +424,7 @@ class DSTStream:
         speaking_threshold: float | None = None,
         dst_update_threshold: float | None = None,
     ) -> None:
-        check_function(on_text, "on_text")
+        check_settings(on_text=on_text)
         of_batch = None if on_text is None else lambda _, frame, piece: on_text(frame, piece)
         self.batch = StreamBatch(
             model,
