@@ -90,7 +90,7 @@ def number_of(value: Any, what: str, advice: str = "give a finite number") -> fl
     Raises:
         StreamError: it is no number of Python or numpy, or not finite.
     """
-    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise StreamError(f"{what} is {type(value).__name__}: give a number.")
     try:
         number = float(value)
@@ -143,7 +143,7 @@ def check_task(task: Any) -> list[int]:
     if len(given) != len(plan):
         raise StreamError(f"{len(given)} states for {len(plan)} steps.")
     # numpy's whole numbers become Python's, which JSON can hold.
-    return [int(s) if isinstance(s, numbers.Integral) and not isinstance(s, bool) else s for s in given]
+    return [s if isinstance(s, bool) or not isinstance(s, numbers.Integral) else int(s) for s in given]
 
 
 def check_settings(**given: Any) -> None:

@@ -104,7 +104,9 @@ def _check_parts(path: Path) -> None:
     values = as_dict(load_json(path), str(path))
     for part in ("text_config", "vision_config"):
         inner = values.get(part)
-        for name in SIZES if isinstance(inner, dict) else ():
+        if not isinstance(inner, dict):
+            continue  # transformers says what is missing
+        for name in SIZES:
             value = inner.get(name, 1)
             if type(value) is not int or value < 1:
                 raise UsageError(f"{path} has {part}.{name}={value!r}; it must be a whole number of 1 or more.")
