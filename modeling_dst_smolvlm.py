@@ -90,7 +90,7 @@ class DSTSmolVLMForConditionalGeneration(SmolVLMForConditionalGeneration):
         """
         config = kwargs.get("config")
         by_auto_model = kwargs.get("trust_remote_code") and isinstance(config, PreTrainedConfig)
-        if by_auto_model and cls.__module__.startswith("transformers_modules."):
+        if config is not None and by_auto_model and cls.__module__.startswith("transformers_modules."):
             folder = os.fspath(pretrained_model_name_or_path)
             if os.path.isdir(folder):
                 own = get_class_from_dynamic_module(config.auto_map["AutoModel"], folder)
