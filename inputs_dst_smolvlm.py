@@ -147,12 +147,18 @@ def check_task(task: Any) -> list[int]:
 
 
 def check_settings(**given: Any) -> None:
-    """Raise ``StreamError`` unless each value is of the class of its name: ``context``, ``tracking``, ``decoding``.
+    """Check the values behind a stream's keywords ``context``, ``tracking``, ``decoding``, ``task`` and ``on_text``.
 
     Classes are compared by name: a checkpoint brings its own copy of this code, whose classes are others.
+
+    Raises:
+        StreamError: a value is not of the class of its name, or ``on_text`` is neither None nor a function.
     """
     for name, value in given.items():
-        if type(value).__name__ != name.capitalize():
+        if name == "on_text":
+            if value is not None and not callable(value):
+                raise StreamError(f"on_text is {type(value).__name__}: give a function.")
+        elif type(value).__name__ != name.capitalize():
             raise StreamError(f"{name} is {type(value).__name__}: give a {name.capitalize()}.")
 
 

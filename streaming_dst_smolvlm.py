@@ -94,9 +94,7 @@ class StreamBatch:
         self.context = Context(context) if isinstance(context, str) else context
         self.decoding = Decoding() if decoding is None else decoding
         self.tracking = Tracking() if tracking is None else tracking
-        check_settings(context=self.context, decoding=self.decoding, tracking=self.tracking)
-        if on_text is not None and not callable(on_text):
-            raise StreamError(f"on_text is {type(on_text).__name__}: give a function.")
+        check_settings(context=self.context, decoding=self.decoding, tracking=self.tracking, on_text=on_text)
         self.max_tokens = self.context.limit(text_config.max_position_embeddings)
         self.cache = StreamCache(len(tasks), text_config.num_hidden_layers)
         self.turns = Turns(
@@ -426,6 +424,7 @@ class DSTStream:
         speaking_threshold: float | None = None,
         dst_update_threshold: float | None = None,
     ) -> None:
+        check_settings(on_text=on_text)
         of_batch = None if on_text is None else lambda _, frame, piece: on_text(frame, piece)
         self.batch = StreamBatch(
             model,

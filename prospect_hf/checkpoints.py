@@ -15,11 +15,11 @@ import torch
 from safetensors import safe_open
 from transformers import AutoConfig, PreTrainedConfig
 
-from configuration_dst_smolvlm import DSTSmolVLMConfig
+from configuration_dst_smolvlm import SIZES, DSTSmolVLMConfig
 from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
 from processing_dst_smolvlm import DSTSmolVLMProcessor
 from prospect_hf.checked_json import as_dict, get_dict, load_json
-from prospect_hf.errors import UsageError
+from prospect_hf.errors import DataError, UsageError
 
 # What weights may be stored as, in the words of safetensors.
 FLOATS = ("F64", "F32", "F16", "BF16")
@@ -75,6 +75,8 @@ def read_config(name: Path | str) -> PreTrainedConfig:
             f"{name} holds an adapter (adapter_config.json), whose base model would be loaded from elsewhere; merge "
             "the adapter into its model and save the whole model."
         )
+    if (Path(name) / "config.json").is_file():
+        _check_parts(Path(name) / "config.json")
     config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     values = config.to_dict()
     if values.get("transformers_weights") is not None:
@@ -101,6 +103,19 @@ def check_safetensors(name: Path | str) -> None:
         )
 
 
+def _check_parts(path: Path) -> None:
+    """Refuse sizes below 1 by name: transformers divides by them as soon as it reads them."""
+    values = as_dict(load_json(path), str(path))
+    for part in ("text_config", "vision_config"):
+        inner = values.get(part)
+        if not isinstance(inner, dict):
+            continue  # transformers says what is missing
+        for name in SIZES:
+            value = inner.get(name, 1)
+            if type(value) is not int or value < 1:
+                raise UsageError(f"{path} has {part}.{name}={value!r}; it must be a whole number of 1 or more.")
+
+
 @contextmanager
 def reading(name: Path | str) -> Iterator[None]:
     """Around one call of a library that reads a model's folder: whatever it raises is a ``UsageError``.
@@ -110,7 +125,7 @@ def reading(name: Path | str) -> Iterator[None]:
     """
     try:
         yield
-    except (UsageError, MemoryError):
+    except (UsageError, DataError, MemoryError):
         raise
     except Exception as error:
         raise cannot_load(name, error) from error

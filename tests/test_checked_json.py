@@ -85,3 +85,8 @@ def test_half_a_character_is_refused() -> None:
     for read in (get_text, get_optional_text):
         with pytest.raises(DataError, match=r"^file: 'content' holds half a character \(U\+D83D at place 8\)"):
             read(record, "content", "file")
+
+
+def test_a_number_that_products_could_make_infinite_is_refused() -> None:
+    with pytest.raises(DataError, match=r"no time, rate or index is over 1e\+15"):
+        get_number({"end_ts": 1e308}, "end_ts", "here")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +17,7 @@ from stream_fixtures import talkative_model
 from prospect_hf.checkpoints import load_trained
 from prospect_hf.errors import UsageError
 from prospect_hf.training.arguments import ModelArguments
-from prospect_hf.training.build import build_model
+from prospect_hf.training.build import build_model, build_processor
 
 Weights = dict[str, torch.Tensor]
 
@@ -82,3 +85,66 @@ def test_training_starts_from_no_weight_that_is_not_finite(folder: Path) -> None
     change(folder, spoil(float("nan")))
     with pytest.raises(UsageError, match="not finite"):
         build_model(ModelArguments(name_or_path=str(folder)), small_processor())
+
+
+def change_json(path: Path, changes: dict[str, Any]) -> None:
+    """Set ``part.key`` of a JSON file."""
+    values = json.loads(path.read_text())
+    for place, value in changes.items():
+        *outer, last = place.split(".")
+        inner = values
+        for part in outer:
+            inner = inner[part]
+        inner[last] = value
+    path.write_text(json.dumps(values))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"text_config.num_hidden_layers": 10**7}, "10000001 layers, but"),
+        ({"text_config.num_attention_heads": 0}, "text_config.num_attention_heads=0; it must be a whole number"),
+        ({"vision_config.num_attention_heads": -2}, "vision_config.num_attention_heads=-2; it must"),
+        (
+            {"text_config.vocab_size": 10**8},
+            r"another shape, the first of them .*\[340, 32\] in the file and \[100000000",
+        ),
+        ({"vision_config.image_size": 48}, "another shape, the first of them .*position_embedding"),
+        ({"scale_factor": 0}, "scale_factor must be a whole number"),
+        ({"fps": float("inf")}, "fps must be positive"),
+        ({"image_token_id": ["x"]}, "cannot be loaded"),
+        ({"image_token_id": 7}, "its tokenizer is not its model's"),
+    ],
+)
+def test_sizes_that_are_not_the_weights_are_refused_at_once(folder: Path, changes: Any, message: str) -> None:
+    change_json(folder / "config.json", changes)
+    began = time.monotonic()
+    with pytest.raises(UsageError, match=message):
+        load_trained(folder)
+    assert time.monotonic() - began < 20  # building ten million layers takes hours
+    with pytest.raises(UsageError):
+        arguments = ModelArguments(name_or_path=str(folder))
+        build_model(arguments, build_processor(arguments, []))
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("tokenizer.json", {"decoder": 3}),  # tokenizers raises a bare Exception
+        ("tokenizer_config.json", {"bos_token": 3}),
+        ("processor_config.json", {"image_processor.max_image_size": {"longest_edge": 10**7}}),
+        ("processor_config.json", {"image_processor.image_mean": [1e308] * 3}),
+        ("processor_config.json", {"image_processor": []}),
+    ],
+)
+def test_whatever_a_library_raises_is_one_sentence(folder: Path, name: str, changes: Any) -> None:
+    change_json(folder / name, changes)
+    with pytest.raises(UsageError, match="cannot be loaded") as refused:
+        load_trained(folder)
+    assert "\n" not in str(refused.value) and len(str(refused.value)) < 900
+
+
+def test_weights_of_whole_numbers_are_refused(folder: Path) -> None:
+    change(folder, lambda weights: weights.update({"dst_state_head.bias": torch.zeros(3, dtype=torch.int8)}))
+    with pytest.raises(UsageError, match=r"dst_state_head.bias in model.safetensors holds I8"):
+        load_trained(folder)

@@ -615,3 +615,51 @@ def test_a_stream_goes_on_after_a_text_that_is_refused() -> None:
     with pytest.raises(StreamError):
         stream.step(picture("v", 0), "\ud83d")
     assert stream.step(picture("v", 0)).p_speak == other.step(picture("v", 0)).p_speak
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"time": "1.0"}, "time is str"),
+        ({"time": 10**400}, "time is inf"),
+        ({"time": True}, "time is bool"),
+        ({"frame": torch.zeros(1, 32).to_sparse()}, "sparse_coo torch.float32"),
+        ({"frame": torch.zeros(1, 32, device="meta")}, "empty torch.float32"),
+        ({"frame": torch.zeros(1, 32, dtype=torch.float8_e4m3fn)}, "float8"),
+        ({"frame": torch.full((1, 32), 1e38)}, "too large"),
+        ({"frame": torch.full((1, 32), 1e300, dtype=torch.float64)}, "too large"),
+        ({"frame": {}}, "frame 0 is dict"),
+        ({"user_text": b"x"}, "user's text is bytes"),
+    ],
+)
+def test_values_of_another_type_leave_the_stream_as_it_was(given: dict[str, Any], message: str) -> None:
+    stream, calm = (DSTStream(talkative_model(), small_processor(), ["attach the wheel"]) for _ in range(2))
+    for one in (stream, calm):
+        one.step(picture("v", 0))
+    with pytest.raises(StreamError, match=message):
+        stream.step(**{"frame": picture("v", 1), **given})
+    shown = picture("v", 1)
+    assert_same_events([stream.step(shown, "two", np.float32(7))], [calm.step(shown, "two", 7.0)], 0.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"plan": (step for step in "ab")}, "The plan is generator"),
+        ({"states": ["0"]}, "0, 1 or 2"),
+        ({"states": 3}, "states of the plan are int"),
+        ({"context": b"none"}, "context is bytes"),
+        ({"tracking": "text"}, "tracking is str"),
+        ({"decoding": 3}, "decoding is int"),
+        ({"on_text": 3}, "on_text is int"),
+        ({"speaking_threshold": "0.5"}, "speaking_threshold is str"),
+        ({"dst_update_threshold": float("nan")}, "dst_update_threshold is nan"),
+    ],
+)
+def test_a_stream_does_not_begin_with_values_of_another_type(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(StreamError, match=message):
+        DSTStream(talkative_model(), small_processor(), **{"plan": ["a"], **options})
+    stream = DSTStream(talkative_model(), small_processor(), ["a"], states=np.array([1]))
+    with pytest.raises(StreamError, match="The frames are NoneType"):
+        list(stream.run(None))  # type: ignore[arg-type]
+    assert stream.step(picture("v", 0)).frame == 0

@@ -114,3 +114,19 @@ def test_what_cannot_be_restored(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     with pytest.raises(UsageError, match="holds no stream"):
         save_stream(stream, tmp_path / "other")
+
+
+@pytest.mark.parametrize("name", ["stream.json", "stream.safetensors"])
+def test_a_changed_or_damaged_file_is_not_restored(name: str, tmp_path: Path) -> None:
+    stream = new_stream()
+    stream.step(picture("v", 0))
+    save_stream(stream, tmp_path / "stream")
+    path = tmp_path / "stream" / name
+    if name == "stream.json":
+        path.write_text(path.read_text().replace('"frame": 0', '"frame": 1'))
+    else:
+        data = bytearray(path.read_bytes())
+        data[-5] ^= 1
+        path.write_bytes(data)
+    with pytest.raises(DataError, match="damaged or changed after it was saved"):
+        restore_stream(tmp_path / "stream", talkative_model(), small_processor())
