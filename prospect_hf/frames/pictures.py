@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from prospect_hf.errors import DataError
 
@@ -25,5 +25,7 @@ def open_picture(file: Path | BinaryIO, where: str, convert: Callable[[Image.Ima
             return convert(picture)
     except MemoryError:
         raise
+    except UnidentifiedImageError as error:
+        raise DataError(f"{where} is not a readable picture (its format is not known).") from error
     except Exception as error:  # each of Pillow's decoders raises errors of its own, SyntaxError among them
         raise DataError(f"{where} is not a readable picture ({error}).") from error

@@ -6,6 +6,8 @@ import errno
 import os
 import re
 
+from prospect_hf.terminal import visible
+
 # errno -> what is wrong, what to do, exit code: 1 where the machine is at its end, 2 where another path would do.
 MEANINGS = {
     errno.ENOSPC: ("no space is left on the disk", "free some, or give a folder on another disk", 1),
@@ -69,5 +71,5 @@ def error_number(error: BaseException) -> int | None:
 
 def shown(path: str) -> str:
     """A path as the user knows it: without the name under which a file is written before it is renamed."""
-    named = re.sub(r"\.\d+-[0-9a-f]{8}\.partial", "", path)
+    named = visible(re.sub(r"\.\d+-[0-9a-f]{8}\.partial", "", path))
     return named if len(named) <= LONGEST else f"{named[: LONGEST // 2]}…{named[-LONGEST // 4 :]}"

@@ -48,7 +48,7 @@ def build_processor(
     """
     if checkpoint is not None:
         with reading(checkpoint):
-            return DSTSmolVLMProcessor.from_pretrained(checkpoint)
+            return DSTSmolVLMProcessor.from_pretrained(checkpoint, trust_remote_code=False)
     if model.name_or_path is None:
         return tiny_processor(session_texts(sessions), model)
     config, _ = load_config(model)
@@ -144,6 +144,7 @@ def load_config(model: ModelArguments) -> tuple[DSTSmolVLMConfig, bool]:
     except ValueError as error:
         raise UsageError(str(error)) from error
     if not stock and Path(str(model.name_or_path)).is_dir():
+        check_safetensors(str(model.name_or_path))
         check_shapes(config, Path(str(model.name_or_path)))
     return config, stock
 

@@ -140,7 +140,7 @@ def test_no_picture_starts_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyP
         list(open_source(str(tmp_path)))
     (tmp_path / "0.eps").unlink()
     write_frames(tmp_path / "v.arrow", [code])
-    with pytest.raises(DataError, match="frame 0 is not a base64 JPEG"):
+    with pytest.raises(DataError, match="frame 0 is not a readable picture"):
         list(open_source(str(tmp_path / "v.arrow")))
 
 
