@@ -363,9 +363,8 @@ class _Parts:
         self.elsewhere = False
         self._container, self._stream, self._name, self._live = container, stream, name, live
         self._jumps = bool(container.format.flags & av.format.Flags.ts_discont.value)
-        # Time stamps of the part: its first one, its first key frame's, the greatest, and the last decoding time.
+        # Time stamps of the part: its first one, the greatest, and the last decoding time.
         self._first: int | None = None
-        self._key: int | None = None
         self._latest: int | None = None
         self._decoding: int | None = None
 
@@ -381,7 +380,7 @@ class _Parts:
             if self._starts_again(packet):
                 yield from ((number, frame) for frame in self._held_back())
                 number, self.waiting, self.skipped = number + 1, True, 0
-                self._first = self._key = self._latest = None
+                self._first = self._latest = None
             self._note(packet)
             if self.waiting and packet.is_keyframe:
                 yield from ((number, frame) for frame in self._held_back())
@@ -437,10 +436,7 @@ class _Parts:
             self._first = stamp if self._first is None else self._first
             self._latest = stamp if self._latest is None else max(self._latest, stamp)
         self._decoding = self._decoding if packet.dts is None else packet.dts
-        if not self.waiting:
-            return
-        if packet.is_keyframe:
-            self._key = stamp
+        if packet.is_keyframe or not self.waiting:
             return
         self.skipped += 1
         if self._live and self._waited() > KEY_FRAME_S:
@@ -472,12 +468,9 @@ class _Parts:
             # packet does not bear the mark of a key frame any more.
             self.skipped -= self.waiting
             return [None]
-        if self.waiting:
-            return []
-        if not self.skipped or self._key is None:
-            return list(frames)
-        # What is shown before the key frame leans on pictures that were skipped.
-        return [frame for frame in frames if frame.pts is None or frame.pts >= self._key]
+        # Pictures that are shown before the key frame and stored behind it lean on skipped ones: the decoder, which is
+        # empty when the key frame comes, drops them.
+        return [] if self.waiting else list(frames)
 
     def _held_back(self) -> list[Any]:
         """The pictures that the decoder still holds; it is empty then and can begin anew."""
