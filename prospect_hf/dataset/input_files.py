@@ -12,6 +12,7 @@ import datasets
 
 import prospect_hf
 from prospect_hf.code_fingerprint import code_fingerprint
+from prospect_hf.content_hash import file_hash
 from prospect_hf.errors import UsageError
 from prospect_hf.sessions import SOURCES
 from prospect_hf.sources.prepared import PREPARED_FILES, prepared_files
@@ -27,6 +28,7 @@ LABEL_CODE = (
     "sessions.py",
     "timeline.py",
     "checked_json.py",
+    "words.py",
     "sources/*.py",
     "labels/*.py",
     "frames/store.py",
@@ -98,17 +100,21 @@ class DstFramesConfig(datasets.BuilderConfig):
         return found
 
     def fingerprint(self) -> str:
-        """A hash of everything that determines the rows: path, size and time of each input file, and the label code."""
+        """A hash of everything that determines the rows: the texts of the input files, the frame files, the label code.
+
+        Of a frame file, which only sets how many frames there are, size and time stand for its content.
+        """
         root = Path(self.root)
-        files = {path for paths in self.input_files().values() for path in paths}
-        for source in self.sources:
-            files.update((root / "processed_data" / source / "frames").glob("*.arrow"))
+        texts = {path for paths in self.input_files().values() for path in paths}
         if self.dst_root:
-            files.update(Path(self.dst_root).rglob("*.json"))
+            texts.update(Path(self.dst_root).rglob("*.json"))
         digest = hashlib.sha256()
-        for path in sorted(files):
-            stat = path.stat()
-            digest.update(f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
+        for path in sorted(texts):
+            digest.update(f"{path.resolve()}\0{file_hash(path)}\0".encode())
+        for source in self.sources:
+            for path in sorted((root / "processed_data" / source / "frames").glob("*.arrow")):
+                stat = path.stat()
+                digest.update(f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
         digest.update(code_fingerprint(Path(prospect_hf.__file__).parent, LABEL_CODE).encode())
         return digest.hexdigest()
 

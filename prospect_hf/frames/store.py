@@ -15,6 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 from PIL import Image
 
+from prospect_hf.content_hash import FileState, file_state
 from prospect_hf.errors import DataError
 from prospect_hf.files import replacing
 from prospect_hf.frames.pictures import open_picture
@@ -22,8 +23,8 @@ from prospect_hf.frames.pictures import open_picture
 ROWS_PER_BATCH = 64
 # The end of an Arrow IPC stream: a continuation marker and a length of 0 (Arrow columnar format, IPC streaming format).
 END_MARK = b"\xff\xff\xff\xff\x00\x00\x00\x00"
-# Path -> size and time of the files that this process has validated.
-_VALIDATED: dict[Path, tuple[int, int]] = {}
+# Path -> the state in which this process validated it.
+_VALIDATED: dict[Path, FileState] = {}
 
 
 def write_frames(path: Path, jpegs: Iterable[bytes]) -> int:
@@ -76,12 +77,11 @@ class FrameStore:
         Arrow trusts the offsets of a file: wrong ones read outside the buffer, which ends the process. A file that was
         cut between two batches reads as a shorter one.
         """
-        stat = self.path.stat()
-        state = stat.st_size, stat.st_mtime_ns
+        state = file_state(self.path)
         if _VALIDATED.get(self.path) == state:
             return
         with self.path.open("rb") as file:
-            file.seek(-min(len(END_MARK), stat.st_size), os.SEEK_END)
+            file.seek(-min(len(END_MARK), self.path.stat().st_size), os.SEEK_END)
             if file.read() != END_MARK:
                 raise DataError(f"{self.path}: the file has no end mark, so it was cut short; copy or write it again.")
         try:

@@ -23,6 +23,7 @@ from prospect_hf.errors import DataError
 from prospect_hf.labels.segments import Segment, parse_segments, reasons
 from prospect_hf.labels.spans import Span
 from prospect_hf.sessions import Step
+from prospect_hf.words import words
 
 # A segment is assigned to a step only where their similarity is at least this.
 MIN_SIMILARITY = 0.2
@@ -34,6 +35,7 @@ UNDOES = "a mistake or its correction"
 NO_MATCH = "matches no step"
 OUT_OF_ORDER = "matches no step in order"
 
+_LETTERS = re.compile("[a-z]+")
 _STOP_WORDS = frozenset(
     """a an and as at be by for from in into is it its of off on onto or other out some that the their them then this
     through to together up use user using with you your""".split()  # noqa: SIM905
@@ -60,7 +62,9 @@ class Alignment:
 
 
 def _words(text: str) -> list[str]:
-    return [_stem(word) for word in re.findall(r"[^\W\d_]+", text.lower()) if word not in _STOP_WORDS]
+    # Of English, runs of letters; of other alphabets the words as the metrics know them.
+    found = _LETTERS.findall(text.lower()) if text.isascii() else [w for w in words(text) if not w.isdigit()]
+    return [_stem(word) for word in found if word not in _STOP_WORDS]
 
 
 def _stem(word: str) -> str:

@@ -152,6 +152,12 @@ def test_unchanged_inputs_are_taken_from_the_cache_and_changed_ones_are_read_aga
     os.utime(path, (time.time() + 5, time.time() + 5))
     assert files().isdisjoint(first)
     assert load(corpus)["validation"][4]["response"] == "Empty it"
+    # Same size, other content, and the time of before, as a copy that keeps times leaves it.
+    stat, before = path.stat(), files()
+    path.write_text(path.read_text().replace("Empty it", "Steep it"))
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert files().isdisjoint(before)
+    assert load(corpus)["validation"][4]["response"] == "Steep it"
     store = corpus / "processed_data/wtag/frames/v3.arrow"
     before = files()
     store.parent.mkdir()

@@ -188,6 +188,20 @@ def test_segments_without_a_step_are_counted_by_reason() -> None:
     assert len(found.segments) == found.abstained.total() + sum(step is not None for step in found.assigned)
 
 
+@pytest.mark.parametrize(
+    ("plan", "work"),
+    [
+        (("安装车轮", "粉刷屋顶"), ("车轮", "屋顶")),
+        (("ใส่ล้อ", "ทาสีหลังคา"), ("ล้อ", "หลังคา")),
+        (("прикрути колесо", "покрась крышу"), ("колесо", "крышу")),
+    ],
+)
+def test_segments_in_any_script_find_their_step(plan: tuple[str, str], work: tuple[str, str]) -> None:
+    steps = parse_steps(f"1. {plan[0]}\n2. {plan[1]}", "test")
+    assert similarity(work[::-1], steps).argmax(1).tolist() == [1, 0]
+    assert align(f"[0.0s-2.0s] {work[0]}\n[3.0s-4.0s] {work[1]}", steps, "test").assigned == (0, 1)
+
+
 def test_a_failure_says_what_the_lines_were() -> None:
     with pytest.raises(DataError, match=r"no valid segment line .*\(lines with a time: a negative time: 2\)"):
         align("[-1s-2s] attach roof\n[-3s-4s] paint", TOY, "here")
