@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import signal
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from prospect_hf.errors import UsageError
+from prospect_hf.files import write_json, write_text
 from prospect_hf.hub.weights import WEIGHTS_KEY, check_weights, new_model_files, weights_hash
 
 
@@ -30,10 +30,9 @@ def write_model(folder: Path, name: str, shards: int) -> None:
 def write_about(folder: Path) -> None:
     """Results and card of the weights in ``folder``."""
     found = weights_hash(folder)
-    (folder / "results.json").write_text(json.dumps({WEIGHTS_KEY: found}))
-    (folder / "README.md").write_text(found)
-    (folder / ".eval_results").mkdir(exist_ok=True)
-    (folder / ".eval_results" / "prospect.yaml").write_text(found)
+    write_json(folder / "results.json", {WEIGHTS_KEY: found})
+    write_text(folder / "README.md", found)
+    write_text(folder / ".eval_results" / "prospect.yaml", found)
 
 
 def is_whole(folder: Path) -> bool:
@@ -149,6 +148,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from test_weights import write_about, write_model
+from prospect_hf.files import write_json, write_text
 from prospect_hf.hub.weights import new_model_files
 folder = Path(sys.argv[1])
 while True:

@@ -339,7 +339,7 @@ def test_what_cannot_be_compared(two: tuple[Path, Path], tmp_path: Path, capsys:
     assert "data_fingerprint" in refused(capsys, "compare", a, str(tmp_path / "bare.json"))
     assert "data_fingerprint" in refused(capsys, "report", str(tmp_path / "x.html"), str(tmp_path / "bare.json"))
     (tmp_path / "text.json").write_text("nothing")
-    assert "cannot be read as JSON" in refused(capsys, "report", str(tmp_path / "x.html"), str(tmp_path / "text.json"))
+    assert "invalid JSON" in refused(capsys, "report", str(tmp_path / "x.html"), str(tmp_path / "text.json"))
     assert "must end in .html" in refused(capsys, "report", a, b)
     (tmp_path / "folder.html").mkdir()
     assert "folder.html, is a folder" in refused(capsys, "report", str(tmp_path / "folder.html"), a)

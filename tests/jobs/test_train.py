@@ -401,7 +401,7 @@ def test_checkpoints_of_the_wrong_kind(
     empty.mkdir()
     assert f"{empty} cannot be loaded" in refused(capsys, *common, f"model.name_or_path={empty}")
     (empty / "config.json").write_text("{oops")
-    assert "not a valid JSON" in refused(capsys, *common, f"model.name_or_path={empty}")
+    assert "invalid JSON" in refused(capsys, *common, f"model.name_or_path={empty}")
     stock = stock_folder(tmp_path / "stock")
     (stock / "model.safetensors").unlink()
     assert "model.safetensors" in refused(capsys, *common, "data.max_seq_len=2000", f"model.name_or_path={stock}")
