@@ -4,13 +4,12 @@ Pictures are taken by presentation time. Stepping over a fixed number of picture
 for variable frame rates; here picture k is the one that a player shows k / fps seconds after the first one, so a
 frame's index always is its time.
 
-Self-contained (standard library, Pillow, PyAV), since it travels with the checkpoint as remote code.
+Remote code of the Hub: standard library, Pillow and PyAV.
 """
 
 from __future__ import annotations
 
 import math
-import mmap
 import os
 import re
 import warnings
@@ -18,7 +17,7 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 from PIL import Image
 
@@ -27,25 +26,18 @@ try:  # inside a try: transformers loads this file without PyAV too, for models 
 except ImportError:
     av = None  # type: ignore[assignment]
 
+try:
+    from .container_dst_smolvlm import moving_streams, open_video, reason_of, stated_length
+except ImportError:  # imported as a top-level module of the installed package
+    from container_dst_smolvlm import moving_streams, open_video, reason_of, stated_length
+
 # A picture counts as on show from this many seconds before its time, so that rounding cannot push it to the next one.
 TOLERANCE_S = 1e-6
-# Seconds that a URL or a camera may be silent before it counts as lost; a file on disk may take as long as it wants.
-SILENCE_S = 15.0
-# The only schemes of a URL that are opened, and the protocols that what lies there may use in turn: no files.
-SCHEMES = ("http", "https", "rtsp", "rtsps")
-NETWORK = "http,https,httpproxy,rtsp,rtsps,rtp,srtp,udp,tcp,tls,crypto,data"
-# Formats that name other files or hosts to be opened, or are scripts: a file on disk must be the video itself.
-LISTS = {
-    *("applehttp", "avisynth", "concat", "dash", "hls", "image2", "imf", "mlv", "rtsp", "sap", "sdp"),
-    *("vapoursynth", "vobsub", "webm_dash_manifest"),
-}
 # Threads that decode. Where the last pictures of a file are damaged, PyAV drops what its threads still hold without
 # telling: as many pictures at most.
 THREADS = 4
 # Damaged pictures in a row that are bridged by the picture before them.
 DAMAGED_IN_A_ROW = 100
-# Containers whose header states the length of the video; FFmpeg estimates it for others from what is there.
-MP4, MATROSKA = "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"
 # A key frame's time that lies further back than these seconds, or at the beginning, is that of a clock that has started
 # again; nearer, it is a picture that comes too late.
 LATE_S = 1.0
@@ -56,14 +48,6 @@ JUMP_S = 10.0
 LONGEST_GAP_S = 6 * 3600.0
 # Seconds in which a live stream has to send a key frame.
 KEY_FRAME_S = 120.0
-# How files of formats begin whose demultiplexer stops where a second one begins.
-HEADERS = {
-    MATROSKA: rb"\x1a\x45\xdf\xa3.{1,40}?\x42\x82.(webm|matroska)",
-    "asf": re.escape(bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")),
-    "flv": rb"FLV\x01[\x00-\x05]\x00\x00\x00\x09",
-    "ivf": rb"DKIF\x00\x00\x20\x00",
-    "nut": rb"nut/multimedia container\x00",
-}
 GOES_ON_ELSEWHERE = (
     "goes on in another stream, as files do that were put one behind the other; give them one by one, or join them "
     "with FFmpeg's concat."
@@ -126,7 +110,10 @@ def sample_video(
     live = format is not None or "://" in name
     shown: tuple[Any, Image.Image] | None = None  # a decoded frame and its picture: a repeated one is converted once
     told = without_secrets(name)
-    with _open(name, told, live, format, options) as container, closing(_decode(container, told, live)) as pictures:
+    with (
+        open_video(name, told, live, format, options) as container,
+        closing(_decode(container, told, live)) as pictures,
+    ):
         for index, frame in on_show(pictures, fps):
             if shown is None or shown[0] is not frame:
                 shown = frame, _rgb(frame)
@@ -177,100 +164,13 @@ def without_secrets(source: str) -> str:
     return f"{scheme}://{host}{slash}{re.split(r'[?#]', path)[0]}"
 
 
-def _open(name: str, told: str, live: bool, format: str | None, options: dict[str, str] | None) -> Any:
-    if live:
-        if format is None:
-            if name.partition("://")[0].lower() not in SCHEMES:
-                raise ValueError(f"{told}: only {', '.join(SCHEMES)} addresses are opened; give one, or a file's path.")
-            options = {"protocol_whitelist": NETWORK, **(options or {})}
-        source, timeout = name, SILENCE_S
-    else:
-        # "file:" keeps FFmpeg from reading a colon in a file's name as a protocol.
-        source, timeout = f"file:{name}", None
-        formats = ",".join(sorted(av.formats_available.difference(LISTS)))
-        options = {"protocol_whitelist": "file", "format_whitelist": formats, **(options or {})}
-    try:
-        # Titles and places in other encodings than UTF-8 are of no use here, and no reason to refuse a video.
-        container = av.open(source, format=format, options=options, timeout=timeout, metadata_errors="replace")
-    except av.error.FileNotFoundError:
-        raise ValueError(f"{told}: no such video file or device; check the path.") from None
-    except (av.error.InvalidDataError, av.error.EOFError) as error:
-        raise ValueError(f"{told}: not a video, or cut off before its header; check or copy the file again.") from error
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        # FFmpeg's answer to a format that is not on its list.
-        hint = ""
-        if isinstance(error, av.error.ArgumentError) and not live:
-            hint = "; playlists and other lists of files are not opened: give the video itself"
-        raise ValueError(f"{told}: cannot be opened as a video ({_reason(error)}){hint}.") from error
-    # FFmpeg takes any text for the drawings of a terminal; a cover picture of a song is no video either.
-    if container.format.name == "tty" or not _moving(container):
-        container.close()
-        raise ValueError(f"{told}: no video stream in it (text or sound only?); give a video file.")
-    if not live and _holds_another_file(name, container.format.name):
-        container.close()
-        raise ValueError(
-            f"{told}: holds several files one behind the other, of which players read the first only; give them one "
-            "by one, or join them with FFmpeg's concat."
-        )
-    return container
-
-
-def _holds_another_file(path: str, format: str) -> bool:
-    """Whether another file begins behind the first one, where FFmpeg stops without a word.
-
-    Formats that are missing here are read to the end of the file, and ``_Parts`` puts the parts one after another.
-    """
-    with open(path, "rb") as file:
-        if format == MP4:
-            kinds = _mp4_boxes(file, os.path.getsize(path))
-            return kinds.count(b"ftyp") > 1 or kinds.count(b"moov") > 1
-        begin = _matroska_end(file) if format == MATROSKA else 0
-        if format not in HEADERS or begin >= os.path.getsize(path):
-            return False
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return re.compile(HEADERS[format], re.DOTALL).search(content, max(begin, 16)) is not None
-
-
-def _mp4_boxes(file: BinaryIO, size: int) -> list[bytes]:
-    """The kinds of an MP4's boxes at the top level."""
-    kinds, at = [], 0
-    while at + 8 <= size:
-        file.seek(at)
-        length, kind = int.from_bytes(file.read(4), "big"), file.read(4)
-        if length == 1:  # a longer one follows
-            length = int.from_bytes(file.read(8), "big")
-        kinds.append(kind)
-        at += length if length >= 8 else size  # 0: it reaches to the end of the file
-    return kinds
-
-
-def _matroska_end(file: BinaryIO) -> int:
-    """Where a Matroska file's segment ends; where it does not tell its size, where it begins."""
-    for _ in ("header", "segment"):
-        file.read(4)
-        first = int.from_bytes(file.read(1), "big")
-        if first == 0:
-            break
-        more = 8 - first.bit_length()
-        size = int.from_bytes(bytes([first & (1 << 7 - more) - 1]) + file.read(more), "big")
-        if size == (1 << 7 * (more + 1)) - 1:
-            return file.tell()
-        file.seek(size, os.SEEK_CUR)
-    return file.tell()
-
-
-def _moving(container: Any) -> list[Any]:
-    """The container's video streams without cover pictures."""
-    return [stream for stream in container.streams.video if not stream.disposition & av.stream.Disposition.attached_pic]
-
-
 def _decode(container: Any, name: str, live: bool) -> Generator[tuple[Fraction, Fraction, Any], None, None]:
     """Start and duration (exact, in seconds from the first picture) and frame of each undamaged picture.
 
     Raises:
         ValueError: the video breaks off, holds no undamaged picture, or does not tell when its pictures are shown.
     """
-    stream = _moving(container)[0]
+    stream = moving_streams(container)[0]
     # AVI has no presentation times: FFmpeg's guesses go wrong with H.264's B-frames, the decoding times do not, but
     # the pictures that the decoder holds back until the end lack them: they follow without a gap.
     by_dts = container.format.name == "avi"
@@ -320,14 +220,14 @@ def _decode(container: Any, name: str, live: bool) -> Generator[tuple[Fraction, 
             raise ValueError(f"{name}: {GOES_ON_ELSEWHERE}")
         if parts.cut:
             raise ValueError(f"{name}: breaks off in the middle of a picture at {float(end):.2f} s; copy it again.")
-        stated = _stated_length(container, stream, origin)
+        stated = stated_length(container, stream, origin)
         if stated is not None and end + usual < stated - LENGTH_SLACK_S:
             raise ValueError(
                 f"{name}: ends at {float(end):.2f} s, but its header says {stated:.2f} s; it was cut off or damaged: "
                 "copy it again."
             )
     except (av.error.FFmpegError, OSError) as error:
-        raise ValueError(f"{name}: reading stopped at {float(end):.2f} s ({_reason(error)}).") from error
+        raise ValueError(f"{name}: reading stopped at {float(end):.2f} s ({reason_of(error)}).") from error
     finally:
         if lost:
             warnings.warn(
@@ -392,7 +292,7 @@ class _Parts:
         begins: dict[int, int] = {}  # places in the file: those of other streams' first packets, and of our last one
         place = 0
         # In joined transport streams the second part may be another stream.
-        streams = _moving(self._container) if self._jumps else [self._stream]
+        streams = moving_streams(self._container) if self._jumps else [self._stream]
         packets = self._container.demux(streams)
         while True:
             try:
@@ -479,32 +379,8 @@ class _Parts:
         return frames
 
 
-def _stated_length(container: Any, stream: Any, first: int) -> float | None:
-    """Seconds of video that the header states, counted from the first picture; None where it states nothing."""
-    if container.format.name == MP4 and stream.duration is not None:
-        return float(stream.duration * stream.time_base)
-    if container.format.name != MATROSKA:
-        return None
-    # Matroska: the end of each stream in a tag, or the end of the longest one in the header. FFmpeg reports the longest
-    # one as every stream's duration.
-    origin = float(first * stream.time_base)
-    clock = stream.metadata.get("DURATION", "").split(":")
-    if len(clock) == 3:
-        return int(clock[0]) * 3600 + int(clock[1]) * 60 + float(clock[2]) - origin
-    if container.duration is not None and len(container.streams) == 1:
-        return container.duration / av.time_base - origin
-    return None
-
-
 def _rgb(frame: Any) -> Image.Image:
     """The RGB picture of a decoded frame, upright."""
     picture: Image.Image = frame.to_image()
     # Both count degrees counter-clockwise.
     return picture.rotate(frame.rotation, expand=True) if frame.rotation else picture
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, av.error.ExitError):
-        return f"no data for {SILENCE_S:g} s"
-    strerror = error.strerror if isinstance(error, (av.error.FFmpegError, OSError)) else None
-    return strerror or str(error)

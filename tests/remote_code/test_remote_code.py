@@ -29,6 +29,7 @@ from streaming_dst_smolvlm import DSTStream
 REMOTE = (
     "cache",
     "configuration",
+    "container",
     "context",
     "decoding",
     "events",

@@ -22,6 +22,7 @@ pytest.importorskip("av", reason="PyAV is not installed")
 import av
 from video_fixtures import brute_force, number_of, numbered, write_clip, write_sound
 
+import container_dst_smolvlm
 import video_dst_smolvlm
 from video_dst_smolvlm import DAMAGED_IN_A_ROW, VideoFrame, on_show, sample_video
 
@@ -513,7 +514,7 @@ def test_urls(tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> N
     assert seen(sample_video(f"{server}/v.mp4", 2.0)) == [(k / 2, k * 5) for k in range(10)]
     with pytest.raises(ValueError, match=r"nothing\.mp4: cannot be opened as a video \(.*404"):
         next(sample_video(f"{server}/nothing.mp4"))
-    monkeypatch.setattr(video_dst_smolvlm, "SILENCE_S", 0.3)
+    monkeypatch.setattr(container_dst_smolvlm, "SILENCE_S", 0.3)
     with pytest.raises(ValueError, match=r"stalled\.mp4: cannot be opened as a video \(no data for 0\.3 s\)"):
         next(sample_video(f"{server}/stalled.mp4"))
 
