@@ -55,11 +55,11 @@ def check_results(results: Any, where: str) -> None:
 
 
 def _check(results: Any, where: str) -> None:
-    _require(results, ("kind", "version"), where)
-    kind, version = results["kind"], results["version"]
-    if kind != KIND or version != VERSION:
+    if not isinstance(results, dict) or results.get("kind") != KIND:
+        raise DataError(f"{where} holds no results of an evaluation; give a results.json of scripts/evaluate.py.")
+    if results.get("version") != VERSION:
         raise DataError(
-            f"{where} has kind {kind!r} and version {version!r}, but {KIND!r} and version {VERSION} are needed: run "
+            f"{where} has version {results.get('version')!r}, but version {VERSION} is needed: run "
             "scripts/evaluate.py again with the same evaluate.output_dir, which reuses the predictions kept there."
         )
     _require(results, ("written", "runs"), where)

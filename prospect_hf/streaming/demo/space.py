@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 import modeling_dst_smolvlm
 import prospect_hf
 from prospect_hf.errors import UsageError
-from prospect_hf.files import write_text
+from prospect_hf.files import temporary_path, write_text
 from prospect_hf.streaming.demo.limits import Limits
 
 PYTHON = "3.11"
@@ -64,7 +64,8 @@ def write_space(folder: Path, model_id: str, limits: Limits | None = None) -> li
         The paths of its files and folders.
 
     Raises:
-        UsageError: ``model_id`` is no name of the Hub, a file is there already, or the folder cannot be written.
+        UsageError: ``model_id`` is no name of the Hub, or a file is there already.
+        OSError: the folder cannot be written.
     """
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", model_id, re.ASCII):
         raise UsageError(f"{model_id!r} is no model of the Hub: give OWNER/NAME.")
@@ -77,19 +78,22 @@ def write_space(folder: Path, model_id: str, limits: Limits | None = None) -> li
     package, modules = Path(prospect_hf.__file__).parent, Path(modeling_dst_smolvlm.__file__).parent
     code = [package, *sorted(modules.glob("*_dst_smolvlm.py"))]
     written = [folder / name for name in (*texts, *(path.name for path in code))]
+    for path in written:
+        if path.exists():
+            raise UsageError(f"{path} is there already: give another folder.")
+    temporary = temporary_path(folder / "space")  # a full disk leaves no half Space
     try:
-        for path in written:
-            if path.exists():
-                raise UsageError(f"{path} is there already: give another folder.")
         for name, text in texts.items():
-            write_text(folder / name, text)
+            write_text(temporary / name, text)
         for path in code:
             if path.is_dir():
-                shutil.copytree(path, folder / path.name, ignore=shutil.ignore_patterns("__pycache__"))
+                shutil.copytree(path, temporary / path.name, ignore=shutil.ignore_patterns("__pycache__"))
             else:
-                shutil.copyfile(path, folder / path.name)
-    except OSError as error:
-        raise UsageError(f"{folder} cannot be written ({error.strerror or error}): give another folder.") from error
+                shutil.copyfile(path, temporary / path.name)
+        for path in written:
+            (temporary / path.name).replace(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     return written
 
 

@@ -108,9 +108,9 @@ def wrong_frame(results: dict[str, Any]) -> None:
 
 
 CHANGES: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
-    (lambda r: r.update(kind="other"), r" has kind 'other' and version 2, but 'prospect_hf_evaluation'"),
-    (lambda r: r.update(version=1), r"version 1, but .* version 2 are needed: run scripts/evaluate.py again"),
-    (lambda r: r.pop("kind"), r"the key 'kind' is missing"),
+    (lambda r: r.update(kind="other"), r" holds no results of an evaluation; give a results\.json"),
+    (lambda r: r.update(version=1), r"version 1, but version 2 is needed: run scripts/evaluate.py again"),
+    (lambda r: r.pop("kind"), r" holds no results of an evaluation"),
     (lambda r: r.pop("written"), r"the key 'written' is missing"),
     (lambda r: r.update(runs=[]), r"runs is empty"),
     (lambda r: r["runs"][3].pop("name"), r"run 3: the key 'name' is missing"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ pytest.importorskip("av", reason="PyAV is not installed (extra stream)")
 
 
 from prospect_hf.errors import UsageError
+from prospect_hf.jobs.command import sentence
 from prospect_hf.streaming.demo.limits import Limits
 from prospect_hf.streaming.demo.space import write_space
 
@@ -79,10 +81,19 @@ def test_a_space_overwrites_nothing(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
 
 
-def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+def test_a_space_that_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(UsageError, match=r"space cannot be written \(Not a directory\): give another folder"):
+    with pytest.raises(NotADirectoryError):
         write_space(tmp_path / "file" / "space", "owner/name")
+
+    def full(*_: object, **__: object) -> None:
+        raise shutil.Error([("a.py", "b.py", "[Errno 28] No space left on device: 'b.py'")])
+
+    monkeypatch.setattr(shutil, "copytree", full)
+    with pytest.raises(shutil.Error) as failed:
+        write_space(tmp_path / "space", "owner/name")
+    assert sentence(failed.value) == ("no space is left on the disk: free some, or give a folder on another disk.", 1)
+    assert not list((tmp_path / "space").iterdir())
 
 
 def test_the_script_says_what_is_wrong(repository: Path, tmp_path: Path) -> None:
