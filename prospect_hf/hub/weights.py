@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from prospect_hf.errors import UsageError
-from prospect_hf.files import temporary_path
+from prospect_hf.files import flush_files, temporary_path
 
 WEIGHTS = "*.safetensors"
 WEIGHTS_KEY = "weights_sha256"
@@ -68,10 +67,7 @@ def new_model_files(folder: Path) -> Iterator[Path]:
     temporary.mkdir(parents=True)
     try:
         yield temporary
-        for path in temporary.rglob("*"):
-            if path.is_file():
-                with path.open("rb+") as file:
-                    os.fsync(file.fileno())
+        flush_files(temporary)
         remove_results(folder)
         for pattern in (WEIGHTS, WEIGHTS + ".index.json"):
             for path in folder.glob(pattern):
