@@ -77,6 +77,9 @@ def open_video(name: str, told: str, live: bool, format: str | None, options: di
     if container.format.name == "tty" or not moving_streams(container):
         container.close()
         raise ValueError(f"{told}: no video stream in it (text or sound only?); give a video file.")
+    if moving_streams(container)[0].codec_context is None:
+        container.close()
+        raise ValueError(f"{told}: its pictures are in a coding that FFmpeg does not know; convert the video.")
     if not live and _holds_another_file(name, container.format.name):
         container.close()
         raise ValueError(

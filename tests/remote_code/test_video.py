@@ -647,3 +647,10 @@ def test_a_video_without_a_key_frame_is_refused(tmp_path: Path) -> None:
     path.write_bytes(content[: 3 * 188] + content[second // 188 * 188 :])
     with pytest.raises(ValueError, match="holds no picture that can be decoded; none of its pictures is a key frame"):
         next(sample_video(path))
+
+
+def test_a_video_of_an_unknown_coding_is_refused(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "clip.avi", range(4), Fraction(1, 2), rate=2, codec="mpeg4")
+    path.write_bytes(path.read_bytes().replace(b"FMP4", b"ZZ%9"))
+    with pytest.raises(ValueError, match="in a coding that FFmpeg does not know; convert the video"):
+        list(sample_video(path))

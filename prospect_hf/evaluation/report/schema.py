@@ -79,6 +79,7 @@ def _check(results: Any, where: str) -> None:
         _check_scores(run["scores"], at)
         for session in run["sessions"]:
             _require(session, SESSION_KEYS, f"{at}, sessions")
+            _check_id(session["id"], f"{at}, sessions")
             if not all(isinstance(value, (int, float)) for value in session["counts"].values()):
                 raise DataError(f"{at}, session {session['id']!r}: counts holds a value that is no number.")
             if not all(value is None or isinstance(value, (int, float)) for value in session["figures"].values()):
@@ -93,6 +94,11 @@ def _require(mapping: Any, keys: Sequence[str], where: str) -> None:
     missing = [key for key in keys if key not in mapping]
     if missing:
         raise DataError(f"{where}: the key {missing[0]!r} is missing.")
+
+
+def _check_id(session_id: Any, where: str) -> None:
+    if not isinstance(session_id, str):
+        raise DataError(f"{where}: the id of a session is {session_id!r} and no text.")
 
 
 def _check_stamp(stamp: Any, where: str) -> None:
@@ -134,6 +140,7 @@ def _check_scores(scores: Mapping[str, Mapping[str, Any]], where: str) -> None:
 def _check_view(view: Any, where: str) -> None:
     """Check one view. Frames are counted from 0 in the session; ``first_frame`` shifts only the clock."""
     _require(view, VIEW_KEYS, where)
+    _check_id(view["id"], where)
     at, frames, steps = f"{where}, session {view['id']!r}", view["frames"], len(view["steps"])
     if frames < 1 or not view["fps"] > 0:
         raise DataError(f"{at}: {frames} frames at {view['fps']} fps; both must be above 0.")

@@ -115,6 +115,8 @@ CHANGES: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
     (lambda r: r.update(runs=[]), r"runs is empty"),
     (lambda r: r["runs"][3].pop("name"), r"run 3: the key 'name' is missing"),
     (lambda r: r["runs"][1].update(name="offline"), r"run 'offline': two runs have this name"),
+    (lambda r: r["runs"][1]["sessions"][0].update(id=[1]), r"sessions: the id of a session is \[1\] and no text"),
+    (lambda r: r["runs"][1]["views"][0].update(id=1), r"views: the id of a session is 1 and no text"),
     (lambda r: r["runs"][1].pop("stamp"), r"run 'stream, none': the key 'stamp' is missing"),
     (lambda r: r["runs"][1].update(stamp=None), r"run 'stream, none', stamp: NoneType instead of an object"),
     (lambda r: r["runs"][1]["stamp"].update(mode="online"), r"mode 'online' is none of offline, stream, baseline"),
