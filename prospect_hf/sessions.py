@@ -17,6 +17,7 @@ from prospect_hf.errors import DataError
 SOURCES = ("assembly101", "ego4d", "egoexolearn", "epickitchens", "holoassist", "wtag")
 NOT_STARTED, IN_PROGRESS, COMPLETED = 0, 1, 2
 IGNORE = -100
+REOPEN, MONOTONE = "reopen", "monotone"
 FPS = 2.0
 # A label beyond a day, or more frames a second than a camera takes, is no fact of a video. The number of rows follows
 # from both, so they are checked before anything is made of that size.
@@ -60,6 +61,15 @@ class DSTEvent:
     transition: str
 
 
+@dataclass(frozen=True)
+class Mistake:
+    """Something that was done wrongly from ``start`` to ``end`` (seconds); ``text`` says what."""
+
+    start: float
+    end: float
+    text: str
+
+
 def event_order(event: DSTEvent) -> tuple[float, int, int]:
     """Sort key of state events: by time, completions before starts, then by step."""
     return event.time, 0 if event.transition == "complete" else 1, event.step
@@ -83,6 +93,8 @@ class Session:
         num_frames: absolute index after the last frame.
         frames_file: path of the frame store, relative to the source's folder.
         origin: file and record of the session, for messages.
+        mistakes: what was done wrongly, as annotated; empty where a corpus has no such annotation.
+        state_rule: "reopen" (a completed step may be in progress again) or "monotone" (a step starts once at most).
 
     Raises:
         DataError: a field is invalid, or the labels contradict each other.
@@ -102,6 +114,8 @@ class Session:
     num_frames: int
     frames_file: str
     origin: str
+    mistakes: tuple[Mistake, ...] = ()
+    state_rule: str = REOPEN
 
     def __post_init__(self) -> None:
         if self.source not in SOURCES:
@@ -131,7 +145,10 @@ class Session:
                 f"{self.origin}: the session has {frames} frames and {len(self.steps)} steps, which is more than "
                 "any video has; check them."
             )
+        if self.state_rule not in (REOPEN, MONOTONE):
+            raise DataError(f"{self.origin}: state_rule is '{self.state_rule}'; it must be {REOPEN} or {MONOTONE}.")
         self._check_turns()
+        self._check_mistakes()
         if self.events is not None:
             self._check_events(self.events)
 
@@ -149,6 +166,16 @@ class Session:
             if not turn.text.strip():
                 raise DataError(f"{where}.content is empty; a turn needs a text.")
 
+    def _check_mistakes(self) -> None:
+        for number, mistake in enumerate(self.mistakes):
+            where = f"{self.origin}: mistakes[{number}]"
+            check_time(mistake.start, f"{where}.start")
+            check_time(mistake.end, f"{where}.end")
+            if mistake.end <= mistake.start:
+                raise DataError(f"{where}: its end {mistake.end} is not after its start {mistake.start}.")
+            if not mistake.text.strip():
+                raise DataError(f"{where}.text is empty; say what was done wrongly.")
+
     def _check_events(self, events: tuple[DSTEvent, ...]) -> None:
         by_step: dict[int, list[DSTEvent]] = defaultdict(list)
         for number, event in enumerate(events):
@@ -161,8 +188,11 @@ class Session:
             by_step[event.step].append(event)
         for step, of_step in by_step.items():
             open_since: float | None = None
+            name = f"{self.origin}: step {self.steps[step].id}"
+            starts = [event.time for event in of_step if event.transition == "start"]
+            if self.state_rule == MONOTONE and len(starts) > 1:
+                raise DataError(f"{name} starts {len(starts)} times, but state_rule is {MONOTONE}; merge its spans.")
             for event in sorted(of_step, key=event_order):
-                name = f"{self.origin}: step {self.steps[step].id}"
                 if event.transition == "complete":
                     if open_since is None:
                         raise DataError(

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import datasets
+import pyarrow as pa
 
 from prospect_hf.dataset.input_files import VERSION, DstFramesConfig, Form
 from prospect_hf.dataset.report import REPORT_FILE, load_report, report_lines, summary
-from prospect_hf.dataset.row_maker import FEATURES, session_rows
+from prospect_hf.dataset.row_maker import FEATURES, session_table
 from prospect_hf.errors import UsageError
 from prospect_hf.files import write_json
 from prospect_hf.sessions import SOURCES, Session
@@ -26,7 +27,7 @@ from prospect_hf.sources.report import OnError, SessionsReport, check_splits
 logger = logging.getLogger(__name__)
 
 
-class DstFrames(datasets.GeneratorBasedBuilder):
+class DstFrames(datasets.ArrowBasedBuilder):
     """Frame rows of one source or of all: ``DstFrames(config_name="wtag", root="...", dst="align")``.
 
     Splits are train, validation and test; a split without input files is left out. ``report`` lists what was read and
@@ -115,10 +116,9 @@ class DstFrames(datasets.GeneratorBasedBuilder):
         # At this point the folder is the library's temporary one, which it renames when everything is written.
         write_json(Path(self._output_dir) / REPORT_FILE, self._report)
 
-    def _generate_examples(self, sessions: list[Session]) -> Iterator[tuple[Any, dict[str, Any]]]:
+    def _generate_tables(self, sessions: list[Session]) -> Iterator[tuple[Any, pa.Table]]:
         for number, session in enumerate(sessions):
-            for row in session_rows(session):
-                yield datasets.builder.Key(number, row["frame_index"]), row
+            yield datasets.builder.Key(number, 0), session_table(session)
 
 
 def load_dst_frames(

@@ -19,7 +19,7 @@ from prospect_hf.sources.prepared import PREPARED_FILES, prepared_files
 from prospect_hf.sources.proassist import DST, dialogs_file, source_folder
 from prospect_hf.sources.report import FILE_SPLITS, OnError
 
-VERSION = datasets.Version("1.0.0")
+VERSION = datasets.Version("2.0.0")
 
 Form = Literal["dialogs", "prepared"]
 
@@ -34,6 +34,7 @@ LABEL_CODE = (
     "frames/store.py",
     "dataset/dst_frames.py",
     "dataset/input_files.py",
+    "dataset/licenses.py",
     "dataset/row_maker.py",
     "dataset/report.py",
 )

@@ -122,6 +122,7 @@ def rows_of(session: SessionRows) -> list[dict[str, Any]]:
                 "user_type": session.user_type,
                 "frame_index": session.first_frame + frame,
                 "timestamp": (session.first_frame + frame) / 2,
+                "fps": 2.0,
                 "frames_file": session.frames_file,
                 "goal": session.goal,
                 "steps": session.steps,
@@ -132,7 +133,10 @@ def rows_of(session: SessionRows) -> list[dict[str, Any]]:
                 "transitions": [{"step": step, "transition": names[new]} for step, new in item.changes.items()],
                 "states_before": session.states_before[frame].tolist(),
                 "states_after": session.states_after[frame].tolist(),
+                "state_rule": "reopen",
+                "mistake": "",
                 "progress": "",
+                "license": "MIT",
             }
         )
     return rows

@@ -76,6 +76,7 @@ def test_a_row_a_frame_with_its_labels(corpus: Path) -> None:
         "user_type": "talk_some",
         "frame_index": 3,
         "timestamp": 2.0,
+        "fps": 2.0,
         "frames_file": "frames/v3.arrow",
         "goal": "Make tea",
         "steps": ["Fill the kettle.", "Boil the water."],
@@ -86,7 +87,10 @@ def test_a_row_a_frame_with_its_labels(corpus: Path) -> None:
         "transitions": [],
         "states_before": [0, 0],
         "states_after": [0, 0],
+        "state_rule": "reopen",
+        "mistake": "",
         "progress": "",
+        "license": "MIT",
     }
     assert (row[4]["speaking"], row[4]["response"], row[4]["progress"]) == (1, "Fill it.", "Asked.")
     assert row[17]["transitions"] == [{"step": 0, "transition": "complete"}, {"step": 1, "transition": "start"}]

@@ -19,7 +19,7 @@ from mutations import ODD_TEXTS, damaged_json, mutate_bytes
 from PIL import Image
 
 from prospect_hf.dataset.report import load_report
-from prospect_hf.dataset.row_maker import session_rows
+from prospect_hf.dataset.row_maker import session_table
 from prospect_hf.errors import DataError
 from prospect_hf.frames.store import FrameStore, write_frames
 from prospect_hf.labels.align import align
@@ -73,11 +73,9 @@ def write_corpus(root: Path, source: str, data: bytes, name: str = "generated_di
 
 
 def take(sessions: list[Session]) -> None:
-    """The rows of the sessions, as far as anybody would wait for them."""
+    """The rows of the sessions."""
     for session in sessions:
-        for number, _ in enumerate(session_rows(session)):
-            if number > 200:
-                break
+        session_table(session)
 
 
 def dialogs() -> Target:
