@@ -30,6 +30,7 @@ LABEL_CODE = (
     "checked_json.py",
     "words.py",
     "sources/*.py",
+    "sources/annotations/*.py",
     "labels/*.py",
     "frames/store.py",
     "dataset/dst_frames.py",

@@ -29,6 +29,7 @@ def summary(report: SessionsReport) -> dict[str, Any]:
         "segments": report.segments,
         "abstained": dict(report.abstained),
         "left_out_lines": dict(report.left_out_lines),
+        "repairs": dict(report.repairs),
         "unusable_segments": report.unusable_segments,
         "unused_labels": report.unused_labels,
         "steps": report.steps,
@@ -69,6 +70,9 @@ def report_lines(report: dict[str, Any]) -> list[str]:
                 found.append(
                     f"annotation lines with a time that are no segment: {total} ({reasons(counts['left_out_lines'])})"
                 )
+            if counts["repairs"]:
+                total = sum(counts["repairs"].values())
+                found.append(f"repairs: {total} ({reasons(counts['repairs'])})")
             if found:
                 lines.append(f"{source}, {split}: sessions read: {counts['sessions']}; {'; '.join(found)}.")
             if counts["skipped"]:
