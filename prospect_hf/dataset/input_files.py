@@ -21,7 +21,8 @@ from prospect_hf.sources.report import FILE_SPLITS, OnError
 
 VERSION = datasets.Version("2.0.0")
 
-Form = Literal["dialogs", "prepared"]
+Form = Literal["dialogs", "prepared", "annotations"]
+FORMS: tuple[Form, ...] = ("dialogs", "prepared", "annotations")
 
 # The code that determines the content of a row and of the report; a change here invalidates cached rows.
 LABEL_CODE = (
@@ -47,14 +48,14 @@ class DstFramesConfig(datasets.BuilderConfig):
     """Configuration of the builder.
 
     Args:
-        root: folder that holds ``processed_data``.
+        root: folder that holds ``processed_data``; for annotations the one that holds a folder ``{source}``.
         sources: the sources to read; a source without files is left out and listed in the report as absent.
         dst: "files", "align" or "none", see ``read_sessions``; "align" gives prepared rows no state labels.
         dst_root: folder of state label files.
         suffix: ending of the dialog files' names, before ``.json``.
         pattern: glob pattern of the prepared files, with ``{split}`` as placeholder.
         on_error: "raise" or "skip" on a bad record.
-        form: "dialogs" (generated_dialogs) or "prepared" (prepared rows).
+        form: "dialogs" (generated_dialogs), "prepared" (prepared rows) or "annotations" (the sources' own releases).
     """
 
     root: str = ""
@@ -69,55 +70,71 @@ class DstFramesConfig(datasets.BuilderConfig):
     def input_files(self) -> dict[tuple[str, str], list[Path]]:
         """The existing input files by (split, source), ordered by split.
 
-        Raises ``UsageError`` where ``root`` has no ``processed_data``, or no input file.
+        The release of a source's annotations is read for each of its splits.
+
+        Raises ``UsageError`` where ``root`` has no folder of the form, or no input file.
         """
         if not self.root:
             raise UsageError("root is not set; give the folder that holds processed_data.")
-        if self.form not in ("dialogs", "prepared"):
-            raise UsageError(f"form is '{self.form}'; it must be dialogs or prepared.")
+        if self.form not in FORMS:
+            raise UsageError(f"form is '{self.form}'; it must be {', '.join(FORMS[:-1])} or {FORMS[-1]}.")
         root = Path(self.root)
         for source in self.sources:
             if source not in SOURCES:
                 raise UsageError(f"source '{source}' is unknown; known are {', '.join(SOURCES)}.")
-        if len(self.sources) == 1:
+        if self.form == "annotations":
+            if not root.is_dir():
+                raise UsageError(f"{root}: no such folder; root is the folder that holds {{source}}/ with annotations.")
+        elif len(self.sources) == 1:
             source_folder(root, self.sources[0])
         elif not (root / "processed_data").is_dir():
             raise UsageError(f"{root / 'processed_data'}: no such folder; root is the folder that holds it.")
         found: dict[tuple[str, str], list[Path]] = {}
         for split in FILE_SPLITS:
             for source in self.sources:
-                if self.form == "prepared":
-                    files = prepared_files(root, source, split, self.pattern)
-                else:
-                    dialogs = dialogs_file(root, source, split, self.suffix)
-                    files = [dialogs] if dialogs.is_file() else []
-                if files:
+                if files := self._files(source, split):
                     found[split, source] = files
         if not found:
-            wanted = (
-                "prepared/" + self.pattern.replace("{split}", "{train,val,test}")
-                if self.form == "prepared"
-                else f"generated_dialogs/{{train,val,test}}{self.suffix}.json"
-            )
-            raise UsageError(f"{root / 'processed_data'}: no {wanted} for {', '.join(self.sources)}.")
+            wanted = {
+                "prepared": "prepared/" + self.pattern.replace("{split}", "{train,val,test}"),
+                "dialogs": f"generated_dialogs/{{train,val,test}}{self.suffix}.json",
+                "annotations": "annotations",
+            }[self.form]
+            folder = root if self.form == "annotations" else root / "processed_data"
+            raise UsageError(f"{folder}: no {wanted} for {', '.join(self.sources)}.")
         return found
 
-    def fingerprint(self) -> str:
+    def _files(self, source: str, split: str) -> list[Path]:
+        root = Path(self.root)
+        if self.form == "annotations":
+            return sorted(path for path in (root / source).rglob("*") if path.is_file() and "frames" not in path.parts)
+        if self.form == "prepared":
+            return prepared_files(root, source, split, self.pattern)
+        dialogs = dialogs_file(root, source, split, self.suffix)
+        return [dialogs] if dialogs.is_file() else []
+
+    def frames_folder(self, source: str) -> Path:
+        """The folder that the ``frames_file`` of a session of ``source`` is relative to."""
+        return Path(self.root) / source if self.form == "annotations" else Path(self.root) / "processed_data" / source
+
+    def fingerprint(self, images: bool = False) -> str:
         """A hash of everything that determines the rows: the texts of the input files, the frame files, the label code.
 
-        Of a frame file, which only sets how many frames there are, size and time stand for its content.
+        It is the same wherever the corpus lies. Of a frame file, which only sets how many frames there are, name and
+        size stand for its content; where the rows have pictures (``images``), the content itself.
         """
         root = Path(self.root)
-        texts = {path for paths in self.input_files().values() for path in paths}
+        texts = {path: path.relative_to(root) for paths in self.input_files().values() for path in paths}
         if self.dst_root:
-            texts.update(Path(self.dst_root).rglob("*.json"))
+            labels = Path(self.dst_root)
+            texts |= {path: "dst_root" / path.relative_to(labels) for path in labels.rglob("*.json")}
         digest = hashlib.sha256()
-        for path in sorted(texts):
-            digest.update(f"{path.resolve()}\0{file_hash(path)}\0".encode())
+        for path, name in sorted(texts.items(), key=lambda item: item[1]):
+            digest.update(f"{name.as_posix()}\0{file_hash(path)}\0".encode())
         for source in self.sources:
-            for path in sorted((root / "processed_data" / source / "frames").glob("*.arrow")):
-                stat = path.stat()
-                digest.update(f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
+            for path in sorted((self.frames_folder(source) / "frames").glob("*.arrow")):
+                state = file_hash(path) if images else path.stat().st_size
+                digest.update(f"{source}/{path.name}\0{state}\0".encode())
         digest.update(code_fingerprint(Path(prospect_hf.__file__).parent, LABEL_CODE).encode())
         return digest.hexdigest()
 

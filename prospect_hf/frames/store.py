@@ -95,10 +95,14 @@ class FrameStore:
 
     def __getitem__(self, index: int) -> Image.Image:
         """The RGB picture of absolute frame ``index``."""
+        encoded = io.BytesIO(self.encoded(index))
+        return open_picture(encoded, f"{self.path}: frame {index}", lambda picture: picture.convert("RGB"))
+
+    def encoded(self, index: int) -> bytes:
+        """The JPEG file of absolute frame ``index``, not decoded."""
         if not 0 <= index < len(self._column):
             raise DataError(f"{self.path}: no frame {index}; the file has frames 0 to {len(self) - 1}.")
         try:
-            encoded = base64.b64decode(self._column[index].as_py(), validate=True)
+            return base64.b64decode(self._column[index].as_py(), validate=True)
         except (ValueError, TypeError) as error:
             raise DataError(f"{self.path}: frame {index} is not a base64 JPEG picture ({error}).") from error
-        return open_picture(io.BytesIO(encoded), f"{self.path}: frame {index}", lambda picture: picture.convert("RGB"))
