@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import shutil
+import warnings
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from prospect_hf.errors import DataError
 from prospect_hf.frames.opened import VIDEO_SUFFIXES, find_frames, frame_entries, frames_hash, open_frames
@@ -53,8 +55,6 @@ def test_every_form_is_found_and_read_alike(tmp_path: Path, make: Callable[[Path
     assert store.path == path and len(store) == 6
     assert [number_of(picture) for picture in store] == list(range(6))
     assert [number_of(picture) for picture in store.frames([4, 1, 4])] == [4, 1, 4]
-    from PIL import Image
-
     assert number_of(Image.open(io.BytesIO(store.encoded(3))).convert("RGB")) == 3
     for index in (-1, 6):
         with pytest.raises(DataError, match=rf"{path.name}: no frame {index}; it holds 6 frames, 0 to 5"):
@@ -127,6 +127,7 @@ def test_a_video_that_breaks_off(tmp_path: Path) -> None:
     path = write_clip(
         tmp_path / "v.mp4", range(50), Fraction(1, 10), rate=10, container_options={"movflags": "faststart"}
     )
-    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
-    with pytest.raises(DataError, match=r"v\.mp4: breaks off|v\.mp4: ends at"):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 8 // 10])
+    with warnings.catch_warnings(), pytest.raises(DataError, match=r"v\.mp4: breaks off"):
+        warnings.simplefilter("ignore")  # the picture that was cut in two may be counted too
         open_frames(path)
