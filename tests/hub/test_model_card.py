@@ -16,7 +16,8 @@ from jinja2 import UndefinedError
 
 from prospect_hf.errors import DataError
 from prospect_hf.hub.front_matter import read_card, with_front_matter
-from prospect_hf.hub.model_card import base_model, escaped, write_card
+from prospect_hf.hub.markdown import escaped
+from prospect_hf.hub.model_card import base_model, write_card
 
 HASH = "0123456789abcdef" * 4
 HOSTILE = [
