@@ -14,6 +14,7 @@ import prospect_hf
 from prospect_hf.code_fingerprint import code_fingerprint
 from prospect_hf.content_hash import file_hash
 from prospect_hf.errors import UsageError
+from prospect_hf.frames.opened import frame_entries
 from prospect_hf.sessions import SOURCES
 from prospect_hf.sources.prepared import PREPARED_FILES, prepared_files
 from prospect_hf.sources.proassist import DST, dialogs_file, source_folder
@@ -30,11 +31,17 @@ LABEL_CODE = (
     "checked_json.py",
     "words.py",
     "sources/*.py",
+    "sources/annotations/*.py",
     "labels/*.py",
+    "frames/base.py",
+    "frames/folder.py",
+    "frames/opened.py",
     "frames/store.py",
+    "frames/video.py",
     "dataset/dst_frames.py",
     "dataset/input_files.py",
     "dataset/licenses.py",
+    "dataset/read.py",
     "dataset/row_maker.py",
     "dataset/report.py",
 )
@@ -103,7 +110,7 @@ class DstFramesConfig(datasets.BuilderConfig):
     def fingerprint(self) -> str:
         """A hash of everything that determines the rows: the texts of the input files, the frame files, the label code.
 
-        Of a frame file, which only sets how many frames there are, size and time stand for its content.
+        Of stored frames, which only set how many frames there are, size and time stand for the content.
         """
         root = Path(self.root)
         texts = {path for paths in self.input_files().values() for path in paths}
@@ -113,8 +120,8 @@ class DstFramesConfig(datasets.BuilderConfig):
         for path in sorted(texts):
             digest.update(f"{path.resolve()}\0{file_hash(path)}\0".encode())
         for source in self.sources:
-            for path in sorted((root / "processed_data" / source / "frames").glob("*.arrow")):
-                stat = path.stat()
+            for path in frame_entries(root / "processed_data" / source / "frames"):
+                stat = path.stat()  # of a folder of pictures: its time changes with the names in it
                 digest.update(f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
         digest.update(code_fingerprint(Path(prospect_hf.__file__).parent, LABEL_CODE).encode())
         return digest.hexdigest()

@@ -30,6 +30,7 @@ def summary(report: SessionsReport) -> dict[str, Any]:
         "segments": report.segments,
         "abstained": dict(report.abstained),
         "left_out_lines": dict(report.left_out_lines),
+        "repairs": dict(report.repairs),
         "unusable_segments": report.unusable_segments,
         "unused_labels": report.unused_labels,
         "steps": report.steps,
@@ -77,6 +78,8 @@ def left_out(counts: dict[str, Any]) -> list[str]:
     if counts["left_out_lines"]:
         total = str(sum(counts["left_out_lines"].values()))
         found.append(f"annotation lines with a time that are no segment: {total} ({reasons(counts['left_out_lines'])})")
+    if counts["repairs"]:
+        found.append(f"repairs: {sum(counts['repairs'].values())} ({reasons(counts['repairs'])})")
     return found
 
 
