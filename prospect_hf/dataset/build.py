@@ -20,8 +20,10 @@ import pyarrow as pa
 
 import prospect_hf
 from prospect_hf.code_fingerprint import code_fingerprint
+from prospect_hf.content_hash import file_hash
 from prospect_hf.dataset.balance import balance_of
 from prospect_hf.dataset.build_state import BuildState, finish_shard, remove_unfinished
+from prospect_hf.dataset.card import CARD_FILE, write_card
 from prospect_hf.dataset.input_files import LABEL_CODE, DstFramesConfig
 from prospect_hf.dataset.layout import (
     SAMPLE,
@@ -29,7 +31,6 @@ from prospect_hf.dataset.layout import (
     Manifest,
     Shard,
     check_files,
-    configurations,
     load_manifest,
     write_manifest,
 )
@@ -38,8 +39,7 @@ from prospect_hf.dataset.plan import Plan, by_split
 from prospect_hf.dataset.report import REPORT_FILE, load_report, report_lines
 from prospect_hf.dataset.shards import COUNTED, PlannedShard, WrittenShard
 from prospect_hf.errors import DataError, UsageError
-from prospect_hf.files import sole_writer, write_json, write_text
-from prospect_hf.hub.front_matter import with_front_matter
+from prospect_hf.files import sole_writer, write_json
 from prospect_hf.progress import Progress
 from prospect_hf.workers import worker_pool
 
@@ -120,9 +120,14 @@ def _build(config: DstFramesConfig, output: Path, settings: dict[str, Any], proc
                 shards.append(written)
                 if written.shard.path not in kept:
                     bar.update(written.work)
+            bar.update(plan.work - bar.done)  # what rounding left out
     except BaseException:
         remove_unfinished(output)
         raise
+    report = plan.report()
+    if frames is not None:
+        report["images"] = {source: picture_warning(source) for source in frames}
+    write_json(output / REPORT_FILE, report)
     manifest = Manifest(
         tool_version=prospect_hf.__version__,
         label_version=code_fingerprint(PACKAGE, LABEL_CODE),
@@ -132,13 +137,10 @@ def _build(config: DstFramesConfig, output: Path, settings: dict[str, Any], proc
         balance=by_split({part: _balance(plan.summaries[part], shards, part) for part in plan.summaries}),
         shards=_in_order(written for written in shards if written.shard.source != SAMPLE),
         sample=_in_order(written for written in shards if written.shard.source == SAMPLE),
+        files={REPORT_FILE: file_hash(output / REPORT_FILE)},
     )
     state.place((*manifest.shards, *manifest.sample))
-    report = plan.report()
-    if frames is not None:
-        report["images"] = {source: picture_warning(source) for source in frames}
-    write_json(output / REPORT_FILE, report)
-    _write_card(output, manifest)
+    write_card(output, manifest, report)
     write_manifest(output, manifest)
     state.close()
     return manifest
@@ -151,6 +153,8 @@ def _finished(output: Path, fingerprint: str, settings: dict[str, Any]) -> Manif
         if (manifest.fingerprint, manifest.settings) != (fingerprint, settings):
             return None
         check_files(output, manifest)
+        if not (output / CARD_FILE).is_file():
+            raise DataError(f"{output / CARD_FILE}: the file is missing.")
     except UsageError:  # there is none
         return None
     except DataError as error:
@@ -203,15 +207,6 @@ def picture_warning(source: str) -> str:
         f"the rows of {source} contain pictures of its videos, which are other people's; they may be kept on this "
         "machine, but not published. Labels and references are publishable: images=false."
     )
-
-
-def _write_card(output: Path, manifest: Manifest) -> None:
-    """Write ``README.md``, whose YAML block says which files each configuration has."""
-    configs = [
-        {"config_name": name, "data_files": [{"split": split, "path": path} for split, path in paths.items()]}
-        for name, paths in configurations(manifest)
-    ]
-    write_text(output / "README.md", with_front_matter({"configs": configs}, ""))
 
 
 def _hash(*facts: Any) -> str:

@@ -14,9 +14,11 @@ import prospect_hf
 from prospect_hf.code_fingerprint import code_fingerprint
 from prospect_hf.content_hash import file_hash
 from prospect_hf.errors import UsageError
+from prospect_hf.frames.opened import frame_entries, frames_hash
 from prospect_hf.sessions import SOURCES
+from prospect_hf.sources.dialog_files import FILTERED, dialog_files, other_forms
 from prospect_hf.sources.prepared import PREPARED_FILES, prepared_files
-from prospect_hf.sources.proassist import DST, dialogs_file, source_folder
+from prospect_hf.sources.proassist import DST, source_folder
 from prospect_hf.sources.report import FILE_SPLITS, OnError
 
 VERSION = datasets.Version("2.0.0")
@@ -33,7 +35,11 @@ LABEL_CODE = (
     "sources/*.py",
     "sources/annotations/*.py",
     "labels/*.py",
+    "frames/base.py",
+    "frames/folder.py",
+    "frames/opened.py",
     "frames/store.py",
+    "frames/video.py",
     "dataset/dst_frames.py",
     "dataset/input_files.py",
     "dataset/licenses.py",
@@ -52,7 +58,8 @@ class DstFramesConfig(datasets.BuilderConfig):
         sources: the sources to read; a source without files is left out and listed in the report as absent.
         dst: "files", "align" or "none", see ``read_sessions``; "align" gives prepared rows no state labels.
         dst_root: folder of state label files.
-        suffix: ending of the dialog files' names, before ``.json``.
+        suffix: which dialog files are read: "_filtered", "" (unfiltered) or "/" (a file for each video), see
+            ``dialog_files``.
         pattern: glob pattern of the prepared files, with ``{split}`` as placeholder.
         on_error: "raise" or "skip" on a bad record.
         form: "dialogs" (generated_dialogs), "prepared" (prepared rows) or "annotations" (the sources' own releases).
@@ -62,7 +69,7 @@ class DstFramesConfig(datasets.BuilderConfig):
     sources: Sequence[str] = SOURCES
     dst: DST = "none"
     dst_root: str = ""
-    suffix: str = "_filtered"
+    suffix: str = FILTERED
     pattern: str = PREPARED_FILES
     on_error: OnError = "raise"
     form: Form = "dialogs"
@@ -95,33 +102,40 @@ class DstFramesConfig(datasets.BuilderConfig):
                 if files := self._files(source, split):
                     found[split, source] = files
         if not found:
-            wanted = {
-                "prepared": "prepared/" + self.pattern.replace("{split}", "{train,val,test}"),
-                "dialogs": f"generated_dialogs/{{train,val,test}}{self.suffix}.json",
-                "annotations": "annotations",
-            }[self.form]
-            folder = root if self.form == "annotations" else root / "processed_data"
-            raise UsageError(f"{folder}: no {wanted} for {', '.join(self.sources)}.")
+            raise UsageError(self._nothing_found(root))
         return found
 
     def _files(self, source: str, split: str) -> list[Path]:
         root = Path(self.root)
         if self.form == "annotations":
-            return sorted(path for path in (root / source).rglob("*") if path.is_file() and "frames" not in path.parts)
+            folder = root / source
+            return sorted(
+                path for path in folder.rglob("*") if path.is_file() and path.relative_to(folder).parts[0] != "frames"
+            )
         if self.form == "prepared":
             return prepared_files(root, source, split, self.pattern)
-        dialogs = dialogs_file(root, source, split, self.suffix)
-        return [dialogs] if dialogs.is_file() else []
+        return dialog_files(root, source, split, self.suffix)
+
+    def _nothing_found(self, root: Path) -> str:
+        """The message where there is no input file: what was looked for, and which other forms there are."""
+        place, sources = root / "processed_data", ", ".join(self.sources)
+        if self.form == "annotations":
+            return f"{root}: no folder with annotations of {sources}."
+        if self.form == "prepared":
+            return f"{place}: no prepared/{self.pattern.replace('{split}', '{train,val,test}')} for {sources}."
+        names = {name for source in self.sources for name in other_forms(root, source)}
+        there = f"; there are {', '.join(sorted(names))}, which another value of suffix reads" if names else ""
+        return f"{place}: no generated_dialogs/{{train,val,test}}{self.suffix}.json for {sources}{there}."
 
     def frames_folder(self, source: str) -> Path:
         """The folder that the ``frames_file`` of a session of ``source`` is relative to."""
         return Path(self.root) / source if self.form == "annotations" else Path(self.root) / "processed_data" / source
 
     def fingerprint(self, images: bool = False) -> str:
-        """A hash of everything that determines the rows: the texts of the input files, the frame files, the label code.
+        """A hash of everything that determines the rows: the texts of the input files, the frames, the label code.
 
-        It is the same wherever the corpus lies. Of a frame file, which only sets how many frames there are, name and
-        size stand for its content; where the rows have pictures (``images``), the content itself.
+        It is the same wherever the corpus lies. Of stored frames, which only set how many frames there are, the name
+        and the size stand for the content; where the rows have pictures (``images``), the content itself.
         """
         root = Path(self.root)
         texts = {path: path.relative_to(root) for paths in self.input_files().values() for path in paths}
@@ -132,9 +146,9 @@ class DstFramesConfig(datasets.BuilderConfig):
         for path, name in sorted(texts.items(), key=lambda item: item[1]):
             digest.update(f"{name.as_posix()}\0{file_hash(path)}\0".encode())
         for source in self.sources:
-            for path in sorted((self.frames_folder(source) / "frames").glob("*.arrow")):
-                state = file_hash(path) if images else path.stat().st_size
-                digest.update(f"{source}/{path.name}\0{state}\0".encode())
+            for path in frame_entries(self.frames_folder(source) / "frames"):
+                state = frames_hash(path) if images else _size(path)
+                digest.update(f"{source}/{path.name}\0{state}\0".encode("utf-8", "surrogateescape"))
         digest.update(code_fingerprint(Path(prospect_hf.__file__).parent, LABEL_CODE).encode())
         return digest.hexdigest()
 
@@ -142,3 +156,8 @@ class DstFramesConfig(datasets.BuilderConfig):
         """The name of the cache folder, which changes with the inputs."""
         inputs = {**config_kwargs, "fingerprint": self.fingerprint()}
         return str(super().create_config_id(inputs, custom_features=custom_features))
+
+
+def _size(frames: Path) -> int:
+    """Bytes of a file, or the number of files in a folder."""
+    return sum(1 for _ in frames.iterdir()) if frames.is_dir() else frames.stat().st_size

@@ -21,8 +21,8 @@ from prospect_hf.dataset.layout import Shard
 from prospect_hf.dataset.row_maker import SCHEMA, SCHEMA_WITH_IMAGES, session_tables
 from prospect_hf.errors import DataError
 from prospect_hf.files import replacing
+from prospect_hf.frames.opened import find_frames, no_frames, open_frames
 from prospect_hf.frames.pictures import open_picture
-from prospect_hf.frames.store import FrameStore
 from prospect_hf.sessions import Session
 
 # What ``Dataset.to_parquet`` writes too: pages that end where the content says so, which the Hub stores once for all
@@ -158,7 +158,10 @@ def _pictures(session: Session, folder: Path, frames: Iterable[int]) -> Iterator
     """The stored bytes of each frame. Each is decoded once, at an eighth of its size: no broken one is published."""
     frame = None
     try:
-        store = FrameStore(folder / session.frames_file)
+        path = find_frames(folder / session.frames_file)
+        if path is None:
+            raise no_frames(folder / session.frames_file)
+        store = open_frames(path, session.fps)
         for frame in frames:
             stored = store.encoded(frame)
             open_picture(io.BytesIO(stored), f"{store.path}: frame {frame}", _decoded)
