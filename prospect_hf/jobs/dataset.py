@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from prospect_hf.data.arguments import DataArguments
-from prospect_hf.data.corpus import ready_corpus, rows_config
+from prospect_hf.data.inputs import ready_corpus, rows_config
 from prospect_hf.dataset.arguments import DatasetArguments
 from prospect_hf.dataset.build import build_rows
 from prospect_hf.dataset.layout import Manifest
