@@ -74,7 +74,7 @@ def stored_facts(path: Path) -> StoredFacts | None:
     try:
         with pa.memory_map(str(path), "r") as source:
             count = pa.ipc.open_stream(source).read_all().num_rows
-    except pa.ArrowInvalid:
+    except (pa.ArrowInvalid, OSError):  # OSError: the file ends within a batch
         return StoredFacts(texts, None)
     return StoredFacts(texts, count if _is_whole(path) else None)
 
