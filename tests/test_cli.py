@@ -81,7 +81,10 @@ def test_a_script_is_its_command(name: str, repository: Path) -> None:
     done = subprocess.run(
         [sys.executable, repository / "scripts" / f"{name}.py", "--help"], capture_output=True, text=True, check=True
     )
-    assert f"usage: python scripts/{name}.py" in done.stdout and COMMANDS[SCRIPTS[name]].summary.split(":")[0] in done.stdout
+    assert (
+        f"usage: python scripts/{name}.py" in done.stdout
+        and COMMANDS[SCRIPTS[name]].summary.split(":")[0] in done.stdout
+    )
 
 
 def test_completion_knows_groups_keys_and_commands(tmp_path: Path) -> None:

@@ -17,24 +17,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from frame_fixtures import counting_video
 from PIL import Image
+from video_fixtures import brute_force, number_of, numbered, write_clip
 
 from prospect_hf.errors import DataError
 from prospect_hf.frames import sampling as sampling_module
 from prospect_hf.frames.sampling import Sampling, fitted, sample_into
 from prospect_hf.frames.store import FrameStore, write_frames
 from prospect_hf.frames.videos import VideoTask
-from tests.support.video_fixtures import brute_force, number_of, numbered, write_clip
 
 SMALL = Sampling(fps=2.0, size=32, fit="crop", rotate=0, quality=90, max_frames=0)
 TENTHS = Fraction(1, 10)
-
-
-def video(path: Path, seconds: int = 3, first: int = 0) -> Path:
-    """A video that shows another number every half second."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    shown = [numbered(first + at // 5) for at in range(10 * seconds)]
-    return write_clip(path, range(10 * seconds), TENTHS, rate=10, pictures=shown)
 
 
 def numbers(folder: Path, store: str = "frames/v.arrow") -> list[int]:
@@ -59,7 +53,7 @@ def test_frames_are_those_on_show(tmp_path: Path, rotation: int) -> None:
 
 
 def test_several_videos_become_one_frame_file(tmp_path: Path) -> None:
-    videos = video(tmp_path / "a.mp4", 2), video(tmp_path / "b.mp4", 2, first=8)
+    videos = counting_video(tmp_path / "a.mp4", 4), counting_video(tmp_path / "b.mp4", 4, first=8)
     sample_into(tmp_path, task(*videos), SMALL)
     assert numbers(tmp_path) == [0, 1, 2, 3, 8, 9, 10, 11]
     sample_into(tmp_path, task(*reversed(videos)), replace(SMALL, max_frames=6))
@@ -81,7 +75,7 @@ def test_crop_takes_the_middle_and_pad_keeps_everything() -> None:
 
 
 def test_what_is_there_is_not_sampled_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = video(tmp_path / "v.mp4")
+    path = counting_video(tmp_path / "v.mp4")
     first = sample_into(tmp_path, task(path), SMALL)
     content = (tmp_path / "frames/v.arrow").read_bytes()
     monkeypatch.setattr(sampling_module, "write_frames", None)
@@ -98,7 +92,7 @@ def test_what_is_there_is_not_sampled_again(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_another_video_or_setting_is_sampled_again(tmp_path: Path) -> None:
-    path = video(tmp_path / "v.mp4", 20)
+    path = counting_video(tmp_path / "v.mp4", 40)
     assert sample_into(tmp_path, task(path), SMALL).new
     for change in ({"fps": 4.0}, {"size": 48}, {"fit": "pad"}, {"rotate": 90}, {"quality": 50}, {"max_frames": 2}):
         made = sample_into(tmp_path, task(path), replace(SMALL, **change))  # type: ignore[arg-type]
@@ -116,7 +110,7 @@ def test_another_video_or_setting_is_sampled_again(tmp_path: Path) -> None:
 
 
 def test_a_frame_file_that_was_cut_is_no_finished_one(tmp_path: Path) -> None:
-    path, store = video(tmp_path / "v.mp4"), tmp_path / "frames/v.arrow"
+    path, store = counting_video(tmp_path / "v.mp4"), tmp_path / "frames/v.arrow"
     sample_into(tmp_path, task(path), SMALL)
     whole = store.read_bytes()
     for length in (len(whole) - 8, len(whole) - 300, len(whole) // 2):
@@ -130,7 +124,7 @@ def test_a_frame_file_that_was_cut_is_no_finished_one(tmp_path: Path) -> None:
 
 
 def test_frames_of_others_are_left_alone(tmp_path: Path) -> None:
-    path, store = video(tmp_path / "v.mp4"), tmp_path / "frames/v.arrow"
+    path, store = counting_video(tmp_path / "v.mp4"), tmp_path / "frames/v.arrow"
     write_frames(store, [b"x"])
     with pytest.raises(DataError, match=r"v\.arrow: these frames were not sampled by this command; move them away"):
         sample_into(tmp_path, task(path), SMALL)
@@ -150,7 +144,7 @@ def test_a_bad_video_leaves_no_frame_file(tmp_path: Path) -> None:
 
 
 def test_a_video_that_changes_meanwhile_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = video(tmp_path / "v.mp4")
+    path = counting_video(tmp_path / "v.mp4")
 
     def slow(*given: Any) -> Iterator[bytes]:
         yield b"x"
@@ -163,7 +157,7 @@ def test_a_video_that_changes_meanwhile_is_refused(tmp_path: Path, monkeypatch: 
 
 
 def test_damaged_pictures_are_told(tmp_path: Path) -> None:
-    path = video(tmp_path / "v.mp4", 20)
+    path = counting_video(tmp_path / "v.mp4", 40)
     data = bytearray(path.read_bytes())
     at = data.index(b"mdat") + len(data) // 3
     data[at : at + 60] = bytes(60)
@@ -173,7 +167,7 @@ def test_damaged_pictures_are_told(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_nothing_and_a_later_run_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = video(tmp_path / "v.mp4")
+    path = counting_video(tmp_path / "v.mp4")
     write_batch = pa.ipc.RecordBatchStreamWriter.write_batch
 
     def full(*given: Any) -> None:
@@ -189,7 +183,7 @@ def test_a_full_disk_leaves_nothing_and_a_later_run_continues(tmp_path: Path, mo
 
 
 def test_a_killed_run_leaves_no_frame_file(tmp_path: Path, repository: Path) -> None:
-    path = video(tmp_path / "v.mp4")
+    path = counting_video(tmp_path / "v.mp4")
     script = f"""
 import os
 from pathlib import Path

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from frame_fixtures import counting_video
+from video_fixtures import number_of
 
 from prospect_hf.cli import main
 from prospect_hf.frames.store import FrameStore
 from prospect_hf.jobs import sample as job
-from tests.frames.test_sampling import video
-from tests.support.video_fixtures import number_of
 
 
 def sample(folder: Path, *settings: str) -> int:
@@ -42,11 +42,11 @@ def stores(folder: Path) -> dict[str, list[int]]:
 
 
 def test_bad_videos_are_reported_and_the_others_sampled(tmp_path: Path, capsys: Any) -> None:
-    video(tmp_path / "videos/a.mp4", 2)
+    counting_video(tmp_path / "videos/a.mp4", 4)
     (tmp_path / "videos/b.mp4").write_bytes(b"")
     (tmp_path / "videos/c.mkv").write_bytes(b"nonsense" * 99)
     (tmp_path / "videos/d.mp4").symlink_to("d.mp4")
-    video(tmp_path / "videos/deep/e.mp4", 1, first=5)
+    counting_video(tmp_path / "videos/deep/e.mp4", 2, first=5)
     assert sample(tmp_path) == 1
     told = capsys.readouterr()
     assert "Sampled 2 videos; 0 were sampled already, 3 cannot be read." in told.out
@@ -63,7 +63,7 @@ def test_bad_videos_are_reported_and_the_others_sampled(tmp_path: Path, capsys: 
     # When the bad ones are mended, the next run does them alone.
     for name in ("b.mp4", "c.mkv", "d.mp4"):
         (tmp_path / "videos" / name).unlink()
-        video(tmp_path / "videos" / name, 1)
+        counting_video(tmp_path / "videos" / name, 2)
     assert sample(tmp_path) == 0
     assert "Sampled 3 videos; 2 were sampled already, 0 cannot be read." in capsys.readouterr().out
     assert len(report(tmp_path)["videos"]) == 5
@@ -79,7 +79,7 @@ def test_a_bad_video_ends_the_run_where_that_is_asked_for(tmp_path: Path, capsys
 
 def test_shards_are_the_whole(tmp_path: Path, capsys: Any) -> None:
     for name in "abcde":
-        video(tmp_path / "videos" / f"{name}.mp4", 1)
+        counting_video(tmp_path / "videos" / f"{name}.mp4", 2)
     counts = []
     for part in (1, 2, 3):
         assert sample(tmp_path, f"sample.shard={part}/3") == 0
@@ -91,7 +91,7 @@ def test_shards_are_the_whole(tmp_path: Path, capsys: Any) -> None:
 @pytest.mark.slow
 def test_several_processes_write_the_same(tmp_path: Path) -> None:
     for name in "abc":
-        video(tmp_path / "videos" / f"{name}.mp4", 2)
+        counting_video(tmp_path / "videos" / f"{name}.mp4", 4)
     assert sample(tmp_path, "sample.processes=2") == 0
     content = {path.name: path.read_bytes() for path in (tmp_path / "processed_data/wtag/frames").iterdir()}
     (tmp_path / "one").mkdir()
@@ -101,7 +101,7 @@ def test_several_processes_write_the_same(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_ends_the_run(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    video(tmp_path / "videos/a.mp4", 1)
+    counting_video(tmp_path / "videos/a.mp4", 2)
 
     def full(*given: Any) -> None:
         raise OSError(28, "No space left on device", str(tmp_path / "a.arrow"))
@@ -147,7 +147,7 @@ def test_headsets_that_lie_on_their_side_are_turned(tmp_path: Path) -> None:
 
 
 def test_what_killed_runs_left_is_removed(tmp_path: Path) -> None:
-    video(tmp_path / "videos/a.mp4", 1)
+    counting_video(tmp_path / "videos/a.mp4", 2)
     frames = tmp_path / "processed_data/wtag/frames"
     frames.mkdir(parents=True)
     old, new = frames / "a.arrow.1-0123abcd.partial", frames / "a.arrow.2-0123abcd.partial"
