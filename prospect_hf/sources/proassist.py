@@ -144,7 +144,7 @@ class _Video:
         if annotation.get("duration") is not None:
             self.stated_end = self.first_frame / FPS + _seconds(annotation, "duration", where)
         stored = find_frames(folder / frames_file(source, self.uid))
-        self.stored_frames = None if stored is None else len(open_frames(stored, FPS))
+        self.stored_frames = None if stored is None else len(open_frames(stored))
 
     def num_frames(self, times: list[float], spans: tuple[Span, ...], origin: str) -> int:
         """The end frame (exclusive) of a session whose turns are at ``times`` (seconds)."""
