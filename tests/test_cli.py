@@ -19,6 +19,7 @@ from prospect_hf.settings_schema import read_settings
 SCRIPTS = {
     **{name: name for name in ("train", "evaluate", "stream", "demo", "simulate")},
     "build_dataset": "dataset",
+    "sample_frames": "sample",
 }
 
 

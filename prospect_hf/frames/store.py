@@ -9,7 +9,8 @@ from __future__ import annotations
 import base64
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -28,9 +29,17 @@ END_MARK = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 _VALIDATED: dict[Path, FileState] = {}
 
 
-def write_frames(path: Path, jpegs: Iterable[bytes]) -> int:
+@dataclass(frozen=True)
+class StoredFacts:
+    """What a frame file says about itself: its metadata, and the number of frames, None where the file is damaged."""
+
+    metadata: Mapping[str, str]
+    count: int | None
+
+
+def write_frames(path: Path, jpegs: Iterable[bytes], metadata: Mapping[str, str] | None = None) -> int:
     """Write encoded JPEG pictures to ``path`` in one atomic step; returns the number of pictures."""
-    schema = pa.schema([("frame", pa.string())])
+    schema = pa.schema([("frame", pa.string())], metadata=dict(metadata) if metadata else None)
     count = 0
     with (
         replacing(path) as temporary,
@@ -47,6 +56,34 @@ def write_frames(path: Path, jpegs: Iterable[bytes]) -> int:
         if batch:
             writer.write_batch(pa.record_batch([pa.array(batch, pa.string())], schema=schema))
     return count
+
+
+def stored_facts(path: Path) -> StoredFacts | None:
+    """What a frame file says about itself, without reading its pictures; None where it is no frame file.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        try:
+            with pa.ipc.open_stream(file) as stream:
+                metadata = stream.schema.metadata or {}
+            texts = {name.decode(): value.decode() for name, value in metadata.items()}
+        except (pa.ArrowInvalid, UnicodeDecodeError):
+            return None
+    try:
+        with pa.memory_map(str(path), "r") as source:
+            count = pa.ipc.open_stream(source).read_all().num_rows
+    except (pa.ArrowInvalid, OSError):  # OSError: the file ends within a batch
+        return StoredFacts(texts, None)
+    return StoredFacts(texts, count if _is_whole(path) else None)
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether the file has its end mark."""
+    with path.open("rb") as file:
+        file.seek(-min(len(END_MARK), path.stat().st_size), os.SEEK_END)
+        return file.read() == END_MARK
 
 
 class FrameStore(Frames):
@@ -81,10 +118,8 @@ class FrameStore(Frames):
         state = file_state(self.path)
         if _VALIDATED.get(self.path) == state:
             return
-        with self.path.open("rb") as file:
-            file.seek(-min(len(END_MARK), self.path.stat().st_size), os.SEEK_END)
-            if file.read() != END_MARK:
-                raise DataError(f"{self.path}: the file has no end mark, so it was cut short; copy or write it again.")
+        if not _is_whole(self.path):
+            raise DataError(f"{self.path}: the file has no end mark, so it was cut short; copy or write it again.")
         try:
             table.validate(full=True)
         except UnicodeDecodeError as error:  # pyarrow's own message, which names a damaged column

@@ -246,4 +246,35 @@ DATASET = Command(
     stopped="stopped; the same command continues with the files that are missing",
 )
 
-COMMANDS = {command.name: command for command in (TRAIN, EVALUATE, COMPARE, REPORT, STREAM, DEMO, SIMULATE, DATASET)}
+SAMPLE = Command(
+    name="sample",
+    summary="Sample a folder of videos into the frame files of a source.",
+    examples=[
+        (
+            "All videos below a folder, 2 frames a second, 384 pixels wide and high.",
+            "sample.videos=videos/wtag sample.root=data/proassist sample.source=wtag",
+        ),
+        (
+            "Part 3 of 8, as an array of jobs runs them.",
+            "sample.videos=videos/ego4d sample.root=data/proassist sample.source=ego4d sample.names=groups.csv "
+            "sample.shard=3/8",
+        ),
+    ],
+    run="prospect_hf.jobs.sample:run",
+    settings="sample",
+    groups={"sample": "prospect_hf.frames.arguments:SampleArguments"},
+    stopped="stopped; the same command continues with the videos that are missing",
+)
+
+ALL = (
+    TRAIN,
+    EVALUATE,
+    COMPARE,
+    REPORT,
+    STREAM,
+    DEMO,
+    SIMULATE,
+    SAMPLE,
+    DATASET,
+)
+COMMANDS = {command.name: command for command in ALL}
