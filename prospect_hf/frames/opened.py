@@ -85,8 +85,8 @@ def locate_frames(sources: Path, source: str, frames_file: str, where: str) -> P
     named = PurePosixPath(source, frames_file)
     if named.is_absolute() or ".." in named.parts:
         raise DataError(
-            f"{where}: its frames are said to be at '{named}', which may lie outside of {sources}; check where the rows "
-            "come from."
+            f"{where}: its frames are said to be at '{named}', which may lie outside of {sources}; check where the "
+            "rows come from."
         )
     return find_frames(sources / named)
 
