@@ -12,6 +12,7 @@ import logging
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,10 @@ from prospect_hf.content_hash import file_hash
 from prospect_hf.dataset.balance import balance_of
 from prospect_hf.dataset.build_state import BuildState, finish_shard, remove_unfinished
 from prospect_hf.dataset.card import CARD_FILE, write_card
+from prospect_hf.dataset.frame_fingerprints import write_fingerprints
 from prospect_hf.dataset.input_files import LABEL_CODE, DstFramesConfig
 from prospect_hf.dataset.layout import (
+    FRAMES_FILE,
     SAMPLE,
     SPLITS,
     Manifest,
@@ -49,7 +52,15 @@ logger = logging.getLogger(__name__)
 SHARD_ROWS, SHARD_ROWS_WITH_IMAGES = 500_000, 10_000
 PACKAGE = Path(prospect_hf.__file__).parent
 # Besides the label code, what determines the files.
-BUILD_CODE = ("dataset/build.py", "dataset/plan.py", "dataset/layout.py", "dataset/shards.py", "dataset/balance.py")
+BUILD_CODE = (
+    "dataset/build.py",
+    "dataset/plan.py",
+    "dataset/layout.py",
+    "dataset/shards.py",
+    "dataset/balance.py",
+    "dataset/frame_fingerprints.py",
+    "frames/fingerprint.py",
+)
 
 
 def build_rows(
@@ -60,6 +71,7 @@ def build_rows(
     images: bool = False,
     shard_rows: int | None = None,
     sample: int = 2,
+    fingerprints: bool = True,
     progress: bool = True,
     wait: bool = False,
 ) -> Manifest:
@@ -73,6 +85,7 @@ def build_rows(
         shard_rows: a shard is full when another session would give it more rows than this. By default 500,000, with
             pictures 10,000.
         sample: how many sessions of each source and split the configuration ``sample`` has; 0 leaves it out.
+        fingerprints: whether ``frames.json`` is written where frames are at hand. A few frames of each video are read.
         progress: whether progress is shown.
         wait: for another process that writes to ``output``, instead of the error.
 
@@ -85,7 +98,12 @@ def build_rows(
     for name, value, least in (("processes", processes, 1), ("shard_rows", shard_rows, 1), ("sample", sample, 0)):
         if value < least:
             raise UsageError(f"{name}={value}: it must be at least {least}.")
-    settings = rows_settings(config) | {"images": images, "shard_rows": shard_rows, "sample": sample}
+    settings = rows_settings(config) | {
+        "images": images,
+        "shard_rows": shard_rows,
+        "sample": sample,
+        "fingerprints": fingerprints,
+    }
     with sole_writer(output, wait=wait):
         manifest = _build(config, output, settings, processes, progress)
     for line in report_lines(load_report(output / REPORT_FILE)):
@@ -140,6 +158,10 @@ def _build(config: DstFramesConfig, output: Path, settings: dict[str, Any], proc
         files={REPORT_FILE: file_hash(output / REPORT_FILE)},
     )
     state.place((*manifest.shards, *manifest.sample))
+    if settings["fingerprints"] and write_fingerprints(
+        output, manifest.shards, config.frames_folder("").resolve(), processes
+    ):
+        manifest = replace(manifest, files={**manifest.files, FRAMES_FILE: file_hash(output / FRAMES_FILE)})
     write_card(output, manifest, report)
     write_manifest(output, manifest)
     state.close()
