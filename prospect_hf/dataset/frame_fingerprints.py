@@ -77,7 +77,7 @@ def write_fingerprints(folder: Path, shards: Iterable[Shard], frames: Path, proc
         with worker_pool(processes) as pool:
             prints = list(pool.map(_fingerprint, wanted, chunksize=8))
     videos = {
-        video.name: {"frames": one.frames, "marks": [astuple(mark) for mark in one.marks]}
+        video.name: {"frames": one.frames, "used": one.used, "marks": [astuple(mark) for mark in one.marks]}
         for (video, _, _), one in zip(wanted, prints, strict=True)
     }
     write_json(folder / FRAMES_FILE, {"format": FORMAT, "videos": videos}, indent=None)
@@ -105,13 +105,13 @@ def load_fingerprints(path: Path) -> dict[str, Fingerprint]:
 
 
 def _read_video(value: dict[str, Any], where: str) -> Fingerprint:
-    marks = get_list(value, "marks", where)
-    if not marks:
-        raise DataError(f"{where}: no marks; build the dataset again.")
-    return Fingerprint(
-        get_index(value, "frames", where),
-        tuple(_read_mark(mark, f"{where}: marks[{number}]") for number, mark in enumerate(marks)),
-    )
+    marks = [
+        _read_mark(mark, f"{where}: marks[{number}]") for number, mark in enumerate(get_list(value, "marks", where))
+    ]
+    frames, used = get_index(value, "frames", where), get_index(value, "used", where)
+    if not max(mark.index for mark in marks) < used <= frames:
+        raise DataError(f"{where}: marks, used and frames contradict each other; build the dataset again.")
+    return Fingerprint(frames, used, tuple(marks))
 
 
 def _read_mark(value: Any, where: str) -> Mark:

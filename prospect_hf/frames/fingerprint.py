@@ -56,9 +56,16 @@ class Mark:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What identifies the frames of a video: how many there are, and marks of some of them."""
+    """What identifies the frames of a video.
+
+    Args:
+        frames: how many there are.
+        used: how many of them, from the first on, have labels.
+        marks: of some of those.
+    """
 
     frames: int
+    used: int
     marks: tuple[Mark, ...]
 
 
@@ -78,7 +85,7 @@ def fingerprint(store: Frames, used: int) -> Fingerprint:
         for index in marked_frames(used)
         for picture in [store[index]]
     ]
-    return Fingerprint(len(store), tuple(marks))
+    return Fingerprint(len(store), used, tuple(marks))
 
 
 def marked_frames(used: int) -> list[int]:
@@ -119,7 +126,7 @@ def check_frames(store: Frames, known: Fingerprint | None, used: int, video: str
     Args:
         store: the frames at hand.
         known: the fingerprint of the right ones; without it, only the number of frames can be checked.
-        used: how many frames have rows; those of the fingerprint are among them.
+        used: how many frames have rows, if more than the fingerprint says.
         video: its name in messages.
 
     Returns:
@@ -129,16 +136,15 @@ def check_frames(store: Frames, known: Fingerprint | None, used: int, video: str
     Raises:
         DataError: there are too few, or they are those of another video, of other times, or have other colours.
     """
-    check_length(store, used, video)
+    check_length(store, max(used, 0 if known is None else known.used), video)
     if known is None:
         return "counted"
-    marks = [mark for mark in known.marks if mark.index < len(store)]
     if len(store) == known.frames and all(
-        hashlib.sha256(store.encoded(mark.index)).hexdigest() == mark.sha256 for mark in marks
+        hashlib.sha256(store.encoded(mark.index)).hexdigest() == mark.sha256 for mark in known.marks
     ):
         return "same"
-    _check_looks(store, marks, video)
-    _check_colours(store, marks, video)
+    _check_looks(store, known.marks, video)
+    _check_colours(store, known.marks, video)
     return "alike"
 
 
@@ -149,10 +155,10 @@ def _check_looks(store: Frames, marks: Sequence[Mark], video: str) -> None:
     # Means over the marked frames that have a frame at that shift.
     mean, least = (sum(found) / len(found) if found else 0.0 for found in (here, shifts[best]))
     if (mean - least) * BITS > BETTER_BITS and least < BETTER_SHARE * mean:
+        middle = marks[len(marks) // 2].index
         raise DataError(
-            f"{store.path}: the frames of {video} are shifted: frame {marks[0].index + best} shows what must be frame "
-            f"{marks[0].index}, and so on; extract the video from its first frame on, with as many frames a second as "
-            "the rows have."
+            f"{store.path}: the frames of {video} are shifted: frame {middle + best} shows what must be frame {middle}, "
+            "and so on; extract the video from its first frame on, with as many frames a second as the rows have."
         )
     worst = max(range(len(marks)), key=here.__getitem__)
     if here[worst] > MOST_OF_A_FRAME or mean > MOST_ON_AVERAGE:
