@@ -157,8 +157,8 @@ def _check_looks(store: Frames, marks: Sequence[Mark], video: str) -> None:
     if (mean - least) * BITS > BETTER_BITS and least < BETTER_SHARE * mean:
         middle = marks[len(marks) // 2].index
         raise DataError(
-            f"{store.path}: the frames of {video} are shifted: frame {middle + best} shows what must be frame {middle}, "
-            "and so on; extract the video from its first frame on, with as many frames a second as the rows have."
+            f"{store.path}: frames of {video} are shifted: frame {middle + best} shows what must be frame {middle}; "
+            "extract the video from its first frame on, with as many frames a second as the rows have."
         )
     worst = max(range(len(marks)), key=here.__getitem__)
     if here[worst] > MOST_OF_A_FRAME or mean > MOST_ON_AVERAGE:
