@@ -12,6 +12,7 @@ import logging
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -124,6 +125,7 @@ def _build(config: DstFramesConfig, output: Path, settings: dict[str, Any], proc
     settings = settings | {"pyarrow": pa.__version__}  # another version may write other bytes
     finished = _finished(output, fingerprint, settings)
     if finished is not None:
+        logger.info("%s is finished already.", output)
         return finished
     frames = {source: config.frames_folder(source) for source in plan.sources} if settings["images"] else None
     for source in frames or ():
@@ -194,18 +196,24 @@ def _written(
         for planned in plan:
             yield state.finished.get(planned.path) or write(planned)
         return
-    with worker_pool(processes) as pool:
-        waiting: deque[Future[WrittenShard]] = deque()
-        for planned in plan:
-            if planned.path in state.finished:
-                yield state.finished[planned.path]
-                continue
-            waiting.append(pool.submit(write, planned))
-            # The sessions of a shard stay in memory until it is written.
-            while len(waiting) > 2 * processes:
-                yield waiting.popleft().result()
-        for future in waiting:
-            yield future.result()
+    try:
+        with worker_pool(processes) as pool:
+            waiting: deque[Future[WrittenShard]] = deque()
+            for planned in plan:
+                if planned.path in state.finished:
+                    yield state.finished[planned.path]
+                    continue
+                waiting.append(pool.submit(write, planned))
+                # The sessions of a shard stay in memory until it is written.
+                while len(waiting) > 2 * processes:
+                    yield waiting.popleft().result()
+            for future in waiting:
+                yield future.result()
+    except BrokenProcessPool:
+        raise DataError(
+            f"{state.output}: a worker process was killed, perhaps for lack of memory; run again with fewer processes "
+            "(finished files are kept)."
+        ) from None
 
 
 def _in_order(shards: Iterable[WrittenShard]) -> tuple[Shard, ...]:
