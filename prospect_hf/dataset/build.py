@@ -10,13 +10,13 @@ import hashlib
 import json
 import logging
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 
@@ -41,7 +41,7 @@ from prospect_hf.dataset.layout import (
 from prospect_hf.dataset.licenses import LICENSES
 from prospect_hf.dataset.plan import Plan, by_split
 from prospect_hf.dataset.report import REPORT_FILE, load_report, report_lines
-from prospect_hf.dataset.shards import COUNTED, PlannedShard, WrittenShard
+from prospect_hf.dataset.shards import COUNTED, WrittenShard
 from prospect_hf.errors import DataError, UsageError
 from prospect_hf.files import sole_writer, write_json
 from prospect_hf.progress import Progress
@@ -62,6 +62,14 @@ BUILD_CODE = (
     "dataset/frame_fingerprints.py",
     "frames/fingerprint.py",
 )
+
+
+class _HasPath(Protocol):
+    @property
+    def path(self) -> str: ...
+
+
+Planned = TypeVar("Planned", bound=_HasPath)
 
 
 def build_rows(
@@ -121,7 +129,7 @@ def rows_settings(config: DstFramesConfig) -> dict[str, Any]:
 def _build(config: DstFramesConfig, output: Path, settings: dict[str, Any], processes: int, progress: bool) -> Manifest:
     plan = Plan(config, settings["shard_rows"], settings["sample"])
     inputs = config.fingerprint(settings["images"])
-    fingerprint = _hash(inputs, settings, code_fingerprint(PACKAGE, BUILD_CODE))
+    fingerprint = facts_hash(inputs, settings, code_fingerprint(PACKAGE, BUILD_CODE))
     settings = settings | {"pyarrow": pa.__version__}  # another version may write other bytes
     finished = _finished(output, fingerprint, settings)
     if finished is not None:
@@ -130,13 +138,14 @@ def _build(config: DstFramesConfig, output: Path, settings: dict[str, Any], proc
     frames = {source: config.frames_folder(source) for source in plan.sources} if settings["images"] else None
     for source in frames or ():
         logger.warning("images=true: %s", picture_warning(source))
-    state = BuildState(output, _hash(fingerprint, settings))
+    state = BuildState(output, facts_hash(fingerprint, settings))
     kept = frozenset(state.finished)
     start = sum(written.work for written in state.finished.values())
     shards = []
+    write = partial(finish_shard, folder=state.folder, key=state.key, frames=frames)
     try:
         with Progress(plan.work, "building rows, kB", "kB", initial=start, show=progress) as bar:
-            for written in _written(plan, state, frames, processes):
+            for written in written_shards(plan, state, write, processes):
                 shards.append(written)
                 if written.shard.path not in kept:
                     bar.update(written.work)
@@ -154,9 +163,9 @@ def _build(config: DstFramesConfig, output: Path, settings: dict[str, Any], proc
         fingerprint=fingerprint,
         settings=settings,
         licenses={source: LICENSES[source] for source in plan.sources},
-        balance=by_split({part: _balance(plan.summaries[part], shards, part) for part in plan.summaries}),
-        shards=_in_order(written for written in shards if written.shard.source != SAMPLE),
-        sample=_in_order(written for written in shards if written.shard.source == SAMPLE),
+        balance=by_split({part: part_balance(plan.summaries[part], shards, part) for part in plan.summaries}),
+        shards=in_order(written for written in shards if written.shard.source != SAMPLE),
+        sample=in_order(written for written in shards if written.shard.source == SAMPLE),
         files={REPORT_FILE: file_hash(output / REPORT_FILE)},
     )
     state.place((*manifest.shards, *manifest.sample))
@@ -187,11 +196,20 @@ def _finished(output: Path, fingerprint: str, settings: dict[str, Any]) -> Manif
     return manifest
 
 
-def _written(
-    plan: Iterable[PlannedShard], state: BuildState, frames: dict[str, Path] | None, processes: int
+def written_shards(
+    plan: Iterable[Planned], state: BuildState, write: Callable[[Planned], WrittenShard], processes: int
 ) -> Iterator[WrittenShard]:
-    """The shards of the plan: those that are finished already, and the others once they are written."""
-    write = partial(finish_shard, folder=state.folder, key=state.key, frames=frames)
+    """The shards of the plan: those that are finished already, and the others once they are written.
+
+    Args:
+        plan: what is to be written, each with its ``path``.
+        state: of the build; its lock is held.
+        write: writes one and marks it as finished. Other processes call it.
+        processes: how many.
+
+    Raises:
+        DataError: what ``write`` raises, or a process was killed.
+    """
     if processes == 1:
         for planned in plan:
             yield state.finished.get(planned.path) or write(planned)
@@ -216,12 +234,13 @@ def _written(
         ) from None
 
 
-def _in_order(shards: Iterable[WrittenShard]) -> tuple[Shard, ...]:
+def in_order(shards: Iterable[WrittenShard]) -> tuple[Shard, ...]:
+    """The manifest's entries of shards, by source and split."""
     of = sorted((one.shard for one in shards), key=lambda shard: (shard.source, SPLITS.index(shard.split), shard.path))
     return tuple(of)
 
 
-def _balance(found: dict[str, Any], shards: Iterable[WrittenShard], part: tuple[str, str]) -> dict[str, int]:
+def part_balance(found: dict[str, Any], shards: Iterable[WrittenShard], part: tuple[str, str]) -> dict[str, int]:
     """The label balance of one (split, source)."""
     labels: dict[str, Counter[int]] = {column: Counter() for column in COUNTED}
     for written in shards:
@@ -239,5 +258,5 @@ def picture_warning(source: str) -> str:
     )
 
 
-def _hash(*facts: Any) -> str:
+def facts_hash(*facts: Any) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
