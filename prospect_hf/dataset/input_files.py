@@ -35,6 +35,7 @@ LABEL_CODE = (
     "dataset/dst_frames.py",
     "dataset/input_files.py",
     "dataset/licenses.py",
+    "dataset/read.py",
     "dataset/row_maker.py",
     "dataset/report.py",
 )

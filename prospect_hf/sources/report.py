@@ -103,14 +103,26 @@ def start_report(source: str, split: str, on_error: OnError) -> SessionsReport:
     return SessionsReport(source, split, on_error)
 
 
-def check_splits(reports: Iterable[SessionsReport]) -> None:
-    """Raise ``DataError`` where a recording is in two splits: training would see the evaluated video."""
-    seen: dict[tuple[str, str], tuple[str, Session]] = {}
-    for report in reports:
+class SplitCheck:
+    """Finds a recording that is in two splits: training would see the evaluated video."""
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[str, str], tuple[str, str]] = {}
+
+    def add(self, report: SessionsReport) -> None:
+        """Raise ``DataError`` where a recording of ``report`` is in another split of the reports added before."""
         for session in report.sessions:
-            split, other = seen.setdefault((session.source, session.recording), (report.split, session))
+            key = session.source, session.recording
+            split, origin = self._seen.setdefault(key, (report.split, session.origin))
             if split != report.split:
                 raise DataError(
                     f"{session.origin}: recording '{session.recording}' is in split {report.split}, but "
-                    f"{other.origin} has it in split {split}; split the corpus by recording."
+                    f"{origin} has it in split {split}; split the corpus by recording."
                 )
+
+
+def check_splits(reports: Iterable[SessionsReport]) -> None:
+    """Raise ``DataError`` where a recording is in two splits of the reports."""
+    check = SplitCheck()
+    for report in reports:
+        check.add(report)
