@@ -83,6 +83,10 @@ class Block:
         indices, texts = self.codes(name)
         return np.array([*(text != "" for text in texts), True])[indices]
 
+    def lengths(self, name: str) -> Whole:
+        """``[rows]`` the number of values in each list of a column without missing lists."""
+        return np.diff(self.array(name).offsets.to_numpy().astype(np.int64))
+
     @cached_property
     def starts(self) -> Whole:
         """``[sessions]`` the first row of each session, of each run of one session id."""

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 PROMISES = {
     "files": "every file is there with the size and the SHA-256 that the manifest states, and no other Parquet file",
     "file_names": "files are named SPLIT-NUMBER-of-COUNT.parquet in the folder of their source, numbered without a gap",
+    "card": "the card lists the configurations of the manifest",
+    "report": "the report states the counts of the manifest",
     "readable": "every file can be read as Parquet",
     "schema": "every file has the columns of dst_frames, with their types, and declares them for datasets",
     "parquet_layout": "row groups are under 100 MB, and every column has a page index",
@@ -16,6 +18,7 @@ PROMISES = {
     "no_nulls": "no value is missing",
     "one_source": "rows are of the source of their file",
     "license": "the license is that of the source",
+    "frames_file": "the frame file is a path inside of the folder of its source",
     "one_run_a_session": "the rows of a session are one run, in one file and one split",
     "recording_in_one_split": "a recording is in one split only",
     "session_constant": "plan, goal, video, frame rate and the rest of a session's description are the same in its rows",
@@ -45,7 +48,7 @@ class Broken:
     Args:
         promise: a key of ``PROMISES``.
         file: relative to the dataset's folder.
-        count: how often; rows, where ``frame`` is given.
+        count: how often: rows, sessions or counts.
         session, frame: the first place in the file; "" and None where the whole file is meant.
         note: what was found, "" where the promise says it all.
     """
@@ -57,12 +60,20 @@ class Broken:
     frame: int | None = None
     note: str = ""
 
-    def __str__(self) -> str:
+    @property
+    def where(self) -> str:
+        """The first place in the file."""
         place = [self.file, *([f"session {self.session}"] if self.session else [])]
-        if self.frame is not None:
-            place.append(f"frame {self.frame}")
-        more = f" ({self.count} rows in this file)" if self.frame is not None else ""
-        return f"{self.promise}: {', '.join(place)}{more}: {self.note or PROMISES[self.promise]}."
+        return ", ".join([*place, *([f"frame {self.frame}"] if self.frame is not None else [])])
+
+    @property
+    def what(self) -> str:
+        """What was found, or the promise itself."""
+        return self.note or f"not kept: {PROMISES[self.promise]}"
+
+    def __str__(self) -> str:
+        more = f" ({self.count:,} times in this file)" if self.count > 1 else ""
+        return f"{self.promise}: {self.where}{more}: {self.what}."
 
 
 class Findings:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from prospect_hf.dataset.inspection.blocks import Block, Mask, States, lists
+from prospect_hf.dataset.inspection.videos import inside
 from prospect_hf.dataset.licenses import LICENSES
 from prospect_hf.dataset.row_maker import SCHEMA
 from prospect_hf.sessions import (
@@ -29,32 +29,38 @@ CONSTANT = ("source", "video_uid", "recording", "user_type", "fps", "frames_file
 TIME_TOLERANCE = 3e-7
 
 
-def check_rows(block: Block, source: str | None) -> Iterator[tuple[str, Block, Mask]]:
-    """Each promise with the block that was checked and a mask of the rows that break it.
+def check_rows(
+    block: Block, source: str | None, broken: Callable[[str, Block, Mask], None]
+) -> tuple[Block | None, Block | None]:
+    """Check the promises of a block's rows.
 
-    Sessions with missing values are not looked at further, nor are the states of those whose plan has another shape
-    than they promise. The last pair is ("", the sessions that are sound enough to be counted and shown, no row).
+    Sessions with missing values are not looked at further, nor are the states of those whose plan changes or whose
+    states are not as many as its steps.
 
     Args:
+        block: whole sessions.
         source: of the file; None in the sample, which has all.
+        broken: called with the name of each promise, the rows that were checked, and those that break it.
+
+    Returns:
+        The sessions without missing values; and of these, those whose states have the shape that they promise. None
+        where there is none.
     """
     missing = nulls(block)
-    yield "no_nulls", block, missing
-    rest = block.without_sessions_of(missing)
-    if rest is None:
-        return
-    yield "one_source", rest, other_source(rest, source)
+    broken("no_nulls", block, missing)
+    complete = block.without_sessions_of(missing)
+    if complete is None:
+        return None, None
+    broken("one_source", complete, other_source(complete, source))
     for promise, check in CHECKS.items():
-        yield promise, rest, check(rest)
-    shapeless = plan_shape(rest)
-    yield "plan_shape", rest, shapeless
-    sound = rest.without_sessions_of(shapeless | changed_plan(rest))
+        broken(promise, complete, check(complete))
+    sound = complete.without_sessions_of(plan_shape(complete) | changed_plan(complete))
     if sound is None:
-        return
+        return complete, None
     states = States.of(sound)
     for promise, check_states in STATE_CHECKS.items():
-        yield promise, sound, check_states(sound, states)
-    yield "", sound, np.zeros(sound.count, np.bool_)
+        broken(promise, sound, check_states(sound, states))
+    return complete, sound
 
 
 def nulls(block: Block) -> Mask:
@@ -87,6 +93,12 @@ def other_license(block: Block) -> Mask:
     return ~right[of_source, of_license]
 
 
+def path_outside(block: Block) -> Mask:
+    """The frame file would be read from another folder."""
+    indices, names = block.codes("frames_file")
+    return np.array([not inside(str(name)) for name in names])[indices]
+
+
 def changed(block: Block) -> Mask:
     """The description of the session is another one than in the row above."""
     found = changed_plan(block)
@@ -113,11 +125,8 @@ def changed_plan(block: Block) -> Mask:
 
 def plan_shape(block: Block) -> Mask:
     """The row has no plan, or not one state before and after the frame for each step."""
-    steps = pc.list_value_length(block.array("steps"))
-    found = pc.equal(steps, 0)
-    for name in ("states_before", "states_after"):
-        found = pc.or_(found, pc.not_equal(steps, pc.list_value_length(block.array(name))))
-    return found.to_numpy(zero_copy_only=False)
+    steps, before, after = (block.lengths(name) for name in ("steps", "states_before", "states_after"))
+    return (steps == 0) | (before != steps) | (after != steps)
 
 
 def repeated_frame(block: Block) -> Mask:
@@ -245,7 +254,9 @@ def wrong_update(block: Block, states: States) -> Mask:
 
 CHECKS: dict[str, Callable[[Block], Mask]] = {
     "license": other_license,
+    "frames_file": path_outside,
     "session_constant": changed,
+    "plan_shape": plan_shape,
     "one_row_a_frame": repeated_frame,
     "consecutive_frames": frame_gap,
     "timestamps": wrong_time,
