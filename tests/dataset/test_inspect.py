@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -16,6 +18,7 @@ from dataset_fixtures import (
     EGO4D,
     SAMPLE_FILE,
     WTAG,
+    WTAG_2,
     WTAG_TEST,
     Rows,
     change_rows,
@@ -33,12 +36,13 @@ from PIL import Image
 from proassist_fixtures import write_store
 
 from processing_dst_smolvlm import DSTSmolVLMProcessor, FrameItem
+from prospect_hf.content_hash import file_hash
 from prospect_hf.dataset.inspection import blocks, file_checks
 from prospect_hf.dataset.inspection.findings import PROMISES
 from prospect_hf.dataset.inspection.inspect import Inspection, inspect_dataset
 from prospect_hf.dataset.inspection.page import tables, text_report
 from prospect_hf.dataset.layout import load_manifest, write_manifest
-from prospect_hf.dataset.row_maker import SCHEMA
+from prospect_hf.dataset.row_maker import FEATURES, SCHEMA
 from prospect_hf.errors import DataError, UsageError
 from prospect_hf.sessions import COMPLETED, IN_PROGRESS, DSTEvent
 from prospect_hf.timeline import build_timeline
@@ -174,7 +178,7 @@ ROW_DAMAGE: list[tuple[str, str, Callable[[Rows], Rows | None], set[str]]] = [
     ("frames_file", WTAG, of_session("a", put("frames_file", "/etc/passwd")), set()),
     ("frames_file", WTAG, of_session("a", put("frames_file", "")), set()),
     ("one_run_a_session", WTAG, split_run, set()),
-    ("one_run_a_session", WTAG, of_session("a", put("session_id", "f")), {"sample"}),
+    ("one_run_a_session", WTAG_2, of_session("f", put("session_id", "a")), {"sample"}),
     ("one_run_a_session", WTAG_TEST, of_session("c", put("session_id", "a")), set()),
     ("recording_in_one_split", WTAG_TEST, of_session("g", put("recording", "r-a")), set()),
     ("session_constant", WTAG, at(3, goal="Make coffee"), set()),
@@ -290,23 +294,39 @@ def garbage(dataset: Path) -> None:
     restate(dataset)
 
 
-def cut_in_the_middle(dataset: Path) -> None:
-    content = (dataset / WTAG).read_bytes()
-    broken_pages = bytearray(content)
-    broken_pages[4:200] = bytes(196)
-    (dataset / WTAG).write_bytes(broken_pages)
-    manifest = load_manifest(dataset)
-    from prospect_hf.content_hash import file_hash
-
+def pages_without_content(dataset: Path) -> None:
+    content = bytearray((dataset / WTAG).read_bytes())
+    content[4:200] = bytes(196)
+    (dataset / WTAG).write_bytes(content)
     edit_shard(dataset, sha256=file_hash(dataset / WTAG))
-    assert manifest.shards
 
 
-def lying_features(dataset: Path) -> None:
-    table = table_of(dataset)
-    facts = json.loads(table.schema.metadata[b"huggingface"])
-    facts["info"]["features"]["goal"]["dtype"] = "large_string"
-    replace_table(dataset, WTAG, table.replace_schema_metadata({"huggingface": json.dumps(facts)}))
+def with_pictures(table: pa.Table) -> pa.Table:
+    pictures = pa.array([{"bytes": jpeg((n, 9, 9)), "path": None} for n in range(len(table))], datasets.Image().pa_type)
+    return table.append_column("image", pictures)
+
+
+def jpeg(colour: tuple[int, int, int]) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (32, 24), colour).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def declared(table: pa.Table) -> pa.Table:
+    features = datasets.Features({**FEATURES, "image": datasets.Image()})
+    return table.replace_schema_metadata(features.arrow_schema.metadata)
+
+
+def a_row_without_a_picture(dataset: Path) -> None:
+    table = declared(with_pictures(table_of(dataset)))
+    pictures = [*table["image"].to_pylist()[:-1], None]
+    column = table.column_names.index("image")
+    changed = table.set_column(column, "image", pa.array(pictures, table["image"].type))
+    replace_table(dataset, WTAG, changed.replace_schema_metadata(table.schema.metadata))
+
+
+def pictures_that_are_not_declared(dataset: Path) -> None:
+    replace_table(dataset, WTAG, with_pictures(table_of(dataset)).replace_schema_metadata(None))
 
 
 def other_balance(dataset: Path) -> None:
@@ -352,13 +372,14 @@ FILE_DAMAGE: list[tuple[str, Callable[[Path], Any], set[str]]] = [
     ("report", lambda d: (d / "report.json").write_text("[]"), set()),
     ("report", lambda d: (d / "report.json").write_text('{"splits": {"train": 5}}'), set()),
     ("readable", garbage, set()),
-    ("readable", cut_in_the_middle, set()),
+    ("readable", pages_without_content, set()),
     ("schema", lambda d: replace_table(d, WTAG, table_of(d).drop_columns(["mistake"])), set()),
     ("schema", lambda d: replace_table(d, WTAG, table_of(d).append_column("x", pa.nulls(80))), set()),
     ("schema", lambda d: replace_table(d, WTAG, table_of(d).select(SCHEMA.names[::-1])), set()),
     ("schema", lambda d: replace_table(d, WTAG, table_of(d).set_column(12, "speaking", pa.array([0] * 80))), set()),
-    ("schema", lying_features, set()),
+    ("schema", pictures_that_are_not_declared, set()),
     ("parquet_layout", lambda d: replace_table(d, WTAG, table_of(d), write_page_index=False), set()),
+    ("pictures", a_row_without_a_picture, set()),
     ("row_counts", lambda d: edit_shard(d, rows=81), set()),
     ("row_counts", lambda d: edit_shard(d, sessions=3), set()),
     ("label_balance", other_balance, set()),
@@ -386,3 +407,143 @@ def test_row_groups_have_a_limit(good: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(file_checks, "GROUP_BYTES", 1000)
     found = inspected(good).broken
     assert {one.promise for one in found} == {"parquet_layout"} and "row group 0 has 0 MB" in str(found[0])
+
+
+def test_rows_with_pictures_are_as_good(dataset: Path) -> None:
+    table = declared(with_pictures(table_of(dataset)))
+    replace_table(dataset, WTAG, table)
+    found = inspected(dataset, session="a")
+    assert found.broken == []
+    (shown,) = found.shown
+    assert len(shown.pictures) == 24 and shown.pictures[-1][0] == 39
+    assert abs(shown.pictures[-1][1].getpixel((5, 5))[0] - 39) < 6
+
+
+# ---- the manifest ----
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("balance", {"train": [1]}),
+        ("balance", {"train": {"wtag": 5}}),
+        ("balance", {"train": {"wtag": {"rows": "many"}}}),
+        ("balance", []),
+        ("licenses", {"wtag": None}),
+        ("shards", {}),
+        ("shards", [{"path": "../outside.parquet"}]),
+        ("format", "dst_frames 1"),
+    ],
+)
+def test_a_damaged_manifest_is_one_sentence(key: str, value: Any, dataset: Path) -> None:
+    path = dataset / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    with pytest.raises(DataError, match=r"manifest\.json"):
+        inspected(dataset)
+
+
+def test_a_folder_without_a_manifest_is_no_dataset(dataset: Path) -> None:
+    (dataset / "manifest.json").unlink()
+    with pytest.raises(UsageError, match=r"no manifest\.json, so it is no finished dataset"):
+        inspected(dataset)
+
+
+# ---- videos ----
+
+
+def test_speech_beyond_the_end_of_its_video_is_found(dataset: Path, tmp_path: Path) -> None:
+    root = tmp_path / "corpus"
+    (root / "processed_data" / "wtag").mkdir(parents=True)
+    for name, frames in (("v-a", 39), ("v-b", 40), ("v-c", 41)):
+        write_store(root, name, frames)
+    (root / "processed_data/wtag/frames/v-f.arrow").write_bytes(b"no frames")
+    found = inspected(dataset, frames_root=root / "processed_data", session="b")
+    assert {(one.promise, one.file, one.session, one.frame) for one in found.broken} == {
+        ("frames_in_video", WTAG, "a", 39),
+        ("frames_in_video", WTAG_2, "f", 0),
+    }
+    assert "the video has 39 frames (v-a.arrow)" in str(found.broken[0])
+    assert found.videos_missing == 3 and "The frames of 3 videos are not at hand" in text_report(found)
+    assert len(found.shown[0].pictures) == 24
+
+
+# ---- figures ----
+
+
+def test_the_figures_of_a_source(good: Path) -> None:
+    found = inspected(good)
+    head, *rows = tables(found)["sources"]
+    wtag = dict(zip(head, rows[1], strict=True))
+    assert [row[0] for row in rows] == ["ego4d", "wtag", "all"]
+    assert (wtag["videos"], wtag["recordings"], wtag["sessions"], wtag["rows"]) == ("5", "4", "5", "200")
+    assert wtag["hours"] == f"{(4 * 20 + 4) / 3600:.2f}" and wtag["turns"] == "12"
+    spoken = 4 * 2 + 0  # session f ends before its turns
+    assert float(wtag["speaking %"]) == pytest.approx(100 * spoken / (200 - 4), abs=0.05)
+    assert wtag["gap s"] == "6.5"
+    states = [float(wtag[f"{state} %"]) for state in ("not started", "in progress", "completed")]
+    cells = [session for files in make_sessions().values() for one in files for session in one]
+    after = [build_timeline(one).states_after.ravel() for one in cells if one.source == "wtag" and one.events is not None]
+    total = sum(len(of) for of in after)
+    assert states == pytest.approx([100 * sum((of == s).sum() for of in after) / total for s in range(3)], abs=0.05)
+    balance = {row[0]: row[1:] for row in tables(found)["balance"]}
+    stated = load_manifest(good).balance["test"]["wtag"]
+    assert balance["test, wtag"][0] == f"{stated['rows']}" and balance["test, wtag"][-2] == f"{stated['states_ignored']}"
+
+
+@pytest.mark.parametrize("tokens_per_frame", [1, 4, 16])
+def test_lengths_are_those_of_the_sequence_builder(good: Path, tokens_per_frame: int) -> None:
+    found = inspected(good, processor=small_processor(4))
+    builder = small_processor()
+    builder = DSTSmolVLMProcessor(builder.image_processor, builder.tokenizer, tokens_per_frame=tokens_per_frame)
+    expected = []
+    for (source, _), files in make_sessions().items():
+        for session in [one for of_file in files for one in of_file] if source == "wtag" else []:
+            timeline = build_timeline(session)
+            items = []
+            for frame in range(session.first_frame, session.num_frames):
+                turn = timeline.turns.get(frame)
+                said = {"user_text" if turn.role == "user" else "response": turn.text} if turn else {}
+                moves = timeline.events.get(frame, ())
+                changes = {one.step: IN_PROGRESS if one.transition == "start" else COMPLETED for one in moves}
+                items.append(FrameItem(changes, **said))
+            states = None if session.events is None else [0, 0, 0]
+            stream = builder.build(session.goal, [step.text for step in session.steps], states, items)
+            expected.append(len(stream.input_ids))
+    assert sorted(one.tokens(tokens_per_frame) for one in found.lengths["wtag"]) == sorted(expected)
+    head, _, wtag = tables(found)["lengths"]
+    assert len(head) == 17 and wtag[0] == "wtag"
+
+
+# ---- any session that the project can make keeps the promises ----
+
+TIMES = st.lists(st.integers(1, 60), min_size=2, max_size=12).map(sorted)
+
+
+@settings(max_examples=25)
+@given(times=st.lists(TIMES, min_size=1, max_size=4), fps=st.sampled_from([2.0, 5.0, 29.97]), monotone=st.booleans())
+def test_rows_of_any_session_keep_the_promises(
+    times: list[list[int]], fps: float, monotone: bool, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Starts and completions at multiples of 0.1 s, so that several of one step fall on one frame."""
+    events = []
+    for step, of_step in enumerate(times[:3]):
+        different = sorted(set(of_step))[: 2 if monotone else None]
+        for n, time in enumerate(different):
+            events.append(DSTEvent(time / 10, step, "complete" if n % 2 else "start"))
+    rule = "monotone" if monotone else "reopen"
+    session = make_session("x", events=tuple(events), fps=fps, state_rule=rule)
+    folder = tmp_path_factory.mktemp("any") / "dst_frames"
+    write_dataset(folder, {("wtag", "train"): [[session]]})
+    assert inspected(folder).broken == []
+
+
+# ---- which session is shown ----
+
+
+def test_one_session_a_source_is_shown_with_labels_where_there_are_any(tmp_path: Path) -> None:
+    parts = {("wtag", "train"): [[make_session("c", events=None), make_session("b"), make_session("a")]]}
+    write_dataset(tmp_path / "d", {**parts, ("ego4d", "train"): [[monotone_session("d")]]})
+    assert [one.session_id for one in inspected(tmp_path / "d").shown] == ["d", "b"]
+    assert [one.session_id for one in inspected(tmp_path / "d", session="a").shown] == ["a"]
+    with pytest.raises(UsageError, match="no session nobody"):
+        inspected(tmp_path / "d", session="nobody")

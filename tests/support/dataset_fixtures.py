@@ -23,8 +23,9 @@ from prospect_hf.hub.front_matter import with_front_matter
 from prospect_hf.sessions import DSTEvent, Mistake, Session, Step, Turn
 
 Rows = list[dict[str, Any]]
-WTAG, WTAG_TEST, EGO4D = (
+WTAG, WTAG_2, WTAG_TEST, EGO4D = (
     "data/wtag/train-00000-of-00002.parquet",
+    "data/wtag/train-00001-of-00002.parquet",
     "data/wtag/test-00000-of-00001.parquet",
     "data/ego4d/train-00000-of-00001.parquet",
 )

@@ -9,6 +9,7 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from prospect_hf.checked_json import get_dict
 from prospect_hf.content_hash import file_hash
 from prospect_hf.dataset.inspection.findings import Findings
 from prospect_hf.dataset.layout import MANIFEST_FILE, SAMPLE, SPLITS, Manifest, Shard, configurations, shard_path
@@ -106,6 +107,10 @@ def check_parquet(path: Path, shard: Shard, findings: Findings) -> bool:
         if bare:
             note = f"row group {number} has no page index for {len(bare)} columns, among them {bare[0]}"
             findings.add("parquet_layout", shard.path, note=note)
+        for column in columns:
+            if column.path_in_schema == f"{IMAGE}.bytes" and column.statistics and column.statistics.null_count:
+                count = column.statistics.null_count
+                findings.add("pictures", shard.path, count, note=f"{count} rows without one in row group {number}")
     if metadata.num_rows != shard.rows:
         note = f"it has {metadata.num_rows} rows, the manifest states {shard.rows}"
         findings.add("row_counts", shard.path, note=note)

@@ -13,6 +13,7 @@ PROMISES = {
     "readable": "every file can be read as Parquet",
     "schema": "every file has the columns of dst_frames, with their types, and declares them for datasets",
     "parquet_layout": "row groups are under 100 MB, and every column has a page index",
+    "pictures": "where a file has a column of pictures, every row has one",
     "row_counts": "a file has as many rows and sessions as the manifest states",
     "label_balance": "the labels of a source and split are as often as the manifest states",
     "no_nulls": "no value is missing",

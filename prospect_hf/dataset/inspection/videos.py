@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -76,10 +77,8 @@ class Videos:
             return []
         store, found = FrameStore(path), []
         for frame in frames:
-            try:
+            with suppress(DataError):  # beyond the end, or no picture: the strip has a gap there
                 found.append((frame, store[frame]))
-            except DataError:  # beyond the end, or no picture: the strip has a gap there
-                continue
         return found
 
 
@@ -90,6 +89,10 @@ def stored_pictures(path: Path, session: str, frames: Sequence[int]) -> list[tup
     for row in pq.read_table(path, columns=["frame_index", "image"], filters=chosen).to_pylist():
         content = (row["image"] or {}).get("bytes")
         if content:
-            where = f"{path}: session {session}: frame {row['frame_index']}"
-            found.append((row["frame_index"], open_picture(io.BytesIO(content), where, lambda one: one.convert("RGB"))))
+            with suppress(DataError):  # no picture: the strip has a gap there
+                found.append((row["frame_index"], open_picture(io.BytesIO(content), path.name, _rgb)))
     return found
+
+
+def _rgb(picture: Image.Image) -> Image.Image:
+    return picture.convert("RGB")
