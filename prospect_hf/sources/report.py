@@ -34,6 +34,7 @@ class SessionsReport:
         segments: number of annotated segments that were matched with a plan.
         abstained: how many of them are assigned to no step, by reason.
         left_out_lines: how many annotation lines with a time are no segment, by reason.
+        repairs: how many faults of annotations were repaired, by kind; the kind names the rule.
         unused_labels: number of records in label files whose video no record asked for.
         steps: number of plan steps of the records with state labels.
         labelled_steps: number of those steps that have a state span.
@@ -50,6 +51,7 @@ class SessionsReport:
     segments: int = 0
     abstained: Counter[str] = field(default_factory=Counter)
     left_out_lines: Counter[str] = field(default_factory=Counter)
+    repairs: Counter[str] = field(default_factory=Counter)
     unused_labels: int = 0
     steps: int = 0
     labelled_steps: int = 0
