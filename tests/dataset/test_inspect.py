@@ -475,10 +475,10 @@ def test_the_figures_of_a_source(good: Path) -> None:
     head, *rows = tables(found)["sources"]
     wtag = dict(zip(head, rows[1], strict=True))
     assert [row[0] for row in rows] == ["ego4d", "wtag", "all"]
-    assert (wtag["videos"], wtag["recordings"], wtag["sessions"], wtag["rows"]) == ("5", "4", "5", "200")
-    assert wtag["hours"] == f"{(4 * 20 + 4) / 3600:.2f}" and wtag["turns"] == "12"
-    spoken = 4 * 2 + 0  # session f ends before its turns
-    assert float(wtag["speaking %"]) == pytest.approx(100 * spoken / (200 - 4), abs=0.05)
+    assert (wtag["videos"], wtag["recordings"], wtag["sessions"], wtag["rows"]) == ("5", "3", "5", "200")
+    assert wtag["hours"] == f"{(4 * 20 + 4) / 3600:.2f}" and wtag["turns"] == "14"
+    # Session f ends before its last turn.
+    assert float(wtag["speaking %"]) == pytest.approx(100 * (4 * 2 + 1) / (200 - 5), abs=0.05)
     assert wtag["gap s"] == "6.5"
     states = [float(wtag[f"{state} %"]) for state in ("not started", "in progress", "completed")]
     cells = [session for files in make_sessions().values() for one in files for session in one]
