@@ -14,10 +14,17 @@ import pyarrow.parquet as pq
 
 from prospect_hf.content_hash import file_hash
 from prospect_hf.dataset.balance import balance_of
-from prospect_hf.dataset.layout import SAMPLE, Manifest, configurations, load_manifest, shard_path, write_manifest
+from prospect_hf.dataset.layout import (
+    SAMPLE,
+    Manifest,
+    Shard,
+    configurations,
+    load_manifest,
+    shard_path,
+    write_manifest,
+)
 from prospect_hf.dataset.licenses import LICENSES
-from prospect_hf.dataset.row_maker import SCHEMA
-from prospect_hf.dataset.shards import CHUNKING, PlannedShard, write_shard
+from prospect_hf.dataset.row_maker import SCHEMA, session_table
 from prospect_hf.files import write_json
 from prospect_hf.hub.front_matter import with_front_matter
 from prospect_hf.sessions import DSTEvent, Mistake, Session, Step, Turn
@@ -29,6 +36,8 @@ WTAG, WTAG_2, WTAG_TEST, EGO4D = (
     "data/wtag/test-00000-of-00001.parquet",
     "data/ego4d/train-00000-of-00001.parquet",
 )
+PARQUET = {"use_content_defined_chunking": True, "write_page_index": True}
+REPORTED = {"rows": "rows", "sessions": "sessions", "videos": "videos", "beyond_turns": "turns_beyond_frames"}
 SAMPLE_FILE = "sample/train-00000-of-00001.parquet"
 
 
@@ -83,25 +92,20 @@ def make_sessions() -> dict[tuple[str, str], list[list[Session]]]:
 
 def write_dataset(folder: Path, parts: Mapping[tuple[str, str], Sequence[Sequence[Session]]]) -> Manifest:
     """Write sessions as ``build_rows`` does; the sample has the last session of each source's training split."""
-    shards, balance, summaries, sampled = [], {}, {}, []
+    shards, balance, summaries = [], {}, {}
     for (source, split), files in parts.items():
-        labels: dict[str, Counter[int]] = {name: Counter() for name in ("speaking", "dst_update", "states_after")}
-        for number, sessions in enumerate(files):
-            path = shard_path(source, split, number, len(files))
-            written = write_shard(PlannedShard(path, source, split, tuple(sessions)), folder)
-            shards.append(written.shard)
-            for name, counter in written.labels.items():
-                labels[name].update(counter)
-        every = [session for sessions in files for session in sessions]
-        rows, videos = sum(one.rows for one in shards if (one.source, one.split) == (source, split)), len(every)
-        balance.setdefault(split, {})[source] = balance_of(labels, rows, len(every), videos, 0)
-        counts = {"rows": rows, "sessions": len(every), "videos": videos, "beyond_turns": 0}
-        summaries.setdefault(split, {})[source] = counts
-        sampled += [every[-1]] if split == "train" else []
-    sample = write_shard(PlannedShard(SAMPLE_FILE, SAMPLE, "train", tuple(sampled)), folder).shard
-    licenses = {source: LICENSES[source] for source, _ in parts}
-    manifest = Manifest("0", "labels", "fingerprint", {"form": "dialogs"}, licenses, balance, tuple(shards), (sample,))
+        tables = [pa.concat_tables([session_table(session) for session in sessions]) for sessions in files]
+        for number, table in enumerate(tables):
+            shards.append(_write_shard(folder, shard_path(source, split, number, len(files)), source, split, table))
+        balance.setdefault(split, {})[source] = counts = counted(tables)
+        summaries.setdefault(split, {})[source] = {key: counts[name] for key, name in REPORTED.items()}
+    sampled = [session_table(files[-1][-1]) for (_, split), files in parts.items() if split == "train"]
+    sample = _write_shard(folder, SAMPLE_FILE, SAMPLE, "train", pa.concat_tables(sampled))
     write_json(folder / "report.json", {"absent": [], "splits": summaries})
+    licenses = {source: LICENSES[source] for source, _ in parts}
+    manifest = Manifest(
+        "0", "labels", "fingerprint", {"form": "dialogs", "images": False}, licenses, balance, tuple(shards), (sample,)
+    )
     configs = [
         {"config_name": name, "data_files": [{"split": split, "path": path} for split, path in paths.items()]}
         for name, paths in configurations(manifest)
@@ -109,6 +113,19 @@ def write_dataset(folder: Path, parts: Mapping[tuple[str, str], Sequence[Sequenc
     (folder / "README.md").write_text(with_front_matter({"configs": configs}, ""), encoding="utf-8")
     write_manifest(folder, manifest)
     return manifest
+
+
+def _write_shard(folder: Path, path: str, source: str, split: str, table: pa.Table) -> Shard:
+    (folder / path).parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, folder / path, **PARQUET)
+    ids = table["session_id"].to_pylist()
+    size = (folder / path).stat().st_size
+    return Shard(path, source, split, len(table), runs(ids), size, file_hash(folder / path))
+
+
+def runs(ids: Sequence[Any]) -> int:
+    """The number of runs of equal values."""
+    return sum(one != above for one, above in zip(ids, [object(), *ids], strict=False))
 
 
 def change_rows(folder: Path, path: str, change: Callable[[Rows], Rows | None]) -> None:
@@ -120,8 +137,7 @@ def change_rows(folder: Path, path: str, change: Callable[[Rows], Rows | None]) 
 
 def replace_table(folder: Path, path: str, table: pa.Table, **options: Any) -> None:
     """Replace a file, and state what it holds in manifest and report."""
-    settings = {"use_content_defined_chunking": CHUNKING, "write_page_index": True, **options}
-    pq.write_table(table, folder / path, **settings)
+    pq.write_table(table, folder / path, **{**PARQUET, **options})
     restate(folder)
 
 
@@ -139,19 +155,16 @@ def restate(folder: Path) -> None:
             if "session_id" in table.column_names:
                 ids = table["session_id"].to_pylist()
                 rows = len(ids)
-                sessions = sum(one != above for one, above in zip(ids, [object(), *ids], strict=False))
+                sessions = runs(ids)
         restated.append(
-            dataclasses.replace(
-                shard, rows=rows, sessions=sessions, bytes=path.stat().st_size, sha256=file_hash(path)
-            )
+            dataclasses.replace(shard, rows=rows, sessions=sessions, bytes=path.stat().st_size, sha256=file_hash(path))
         )
     report = json.loads((folder / "report.json").read_text())
     for (split, source), of_place in tables.items():
         if source != SAMPLE and all(table.schema.names[: len(SCHEMA)] == SCHEMA.names for table in of_place):
             counts = counted(of_place)
             manifest.balance[split][source] = counts
-            names = {"rows": "rows", "sessions": "sessions", "videos": "videos", "beyond_turns": "turns_beyond_frames"}
-            report["splits"][split][source] = {key: counts[name] for key, name in names.items()}
+            report["splits"][split][source] = {key: counts[name] for key, name in REPORTED.items()}
     write_json(folder / "report.json", report)
     count = len(manifest.shards)
     write_manifest(
@@ -167,6 +180,5 @@ def counted(tables: Sequence[pa.Table]) -> dict[str, int]:
         "dst_update": Counter(row["dst_update"] for row in rows),
         "states_after": Counter(state for row in rows for state in row["states_after"] or []),
     }
-    ids = [row["session_id"] for row in rows]
-    sessions = sum(one != above for one, above in zip(ids, [object(), *ids], strict=False))
-    return balance_of(labels, len(rows), sessions, len({row["video_uid"] for row in rows}), 0)
+    videos = len({row["video_uid"] for row in rows})
+    return balance_of(labels, len(rows), runs([row["session_id"] for row in rows]), videos, 0)

@@ -17,51 +17,94 @@ from numpy.typing import NDArray
 from prospect_hf.dataset.row_maker import SCHEMA
 from prospect_hf.sessions import COMPLETED, IGNORE, IN_PROGRESS, MONOTONE
 
-BATCH_ROWS = 1 << 16
+# A block is filled up to so many rows, and (step, frame) cells, and then to the end of its last session.
+BATCH_ROWS, BATCH_CELLS = 1 << 16, 1 << 20
 TEXTS = [field.name for field in SCHEMA if pa.types.is_string(field.type)]
 Mask = NDArray[np.bool_]
 Whole = NDArray[np.int64]
 
 
 def read_blocks(path: Path) -> Iterator[Block]:
-    """The rows of a file in blocks of about ``BATCH_ROWS`` rows; a run of rows with one session id is never cut.
+    """The rows of a file in blocks of whole sessions; a run of rows with one session id is never cut.
 
     Raises:
         pyarrow.ArrowException, OSError: the file cannot be read.
     """
     # A column of texts holds few different ones: it stays a dictionary and its indices.
     with pq.ParquetFile(path, read_dictionary=TEXTS) as file:
+        plans = Plans()
         pending: list[pa.Table] = []
         last = None
-        for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=SCHEMA.names, use_threads=False):
+        batches = file.iter_batches(_batch_rows(file.metadata), columns=SCHEMA.names, use_threads=False)
+        for batch in batches:
             if not batch.num_rows:
                 continue
-            table = pa.Table.from_batches([batch])
-            table.validate(full=True)
-            block = Block(table)
-            cut = block.starts[-1] if len(block.starts) > 1 else 0
+            batch.validate(full=True)
+            block = Block(plans.coded(pa.Table.from_batches([batch])), plans)
+            cut = int(block.starts[-1])
             if pending and block.session(0) != last:
-                yield _joined(pending)
+                yield _joined(pending, plans)
                 pending = []
             if cut:
-                yield _joined([*pending, table.slice(0, cut)])
+                yield _joined([*pending, block.table.slice(0, cut)], plans)
                 pending = []
-            pending.append(table.slice(cut))
+            pending.append(block.table.slice(cut))
             last = block.session(block.count - 1)
         if pending:
-            yield _joined(pending)
+            yield _joined(pending, plans)
 
 
-def _joined(tables: list[pa.Table]) -> Block:
-    return Block(pa.concat_tables(tables).unify_dictionaries().combine_chunks())
+def _batch_rows(metadata: pq.FileMetaData) -> int:
+    """How many rows are read at once: fewer where plans are long, since each row repeats its plan."""
+    steps = next(n for n in range(metadata.num_columns) if metadata.schema.column(n).path.startswith("steps."))
+    cells = sum(metadata.row_group(n).column(steps).num_values for n in range(metadata.num_row_groups))
+    return max(1, min(BATCH_ROWS, BATCH_CELLS * metadata.num_rows // max(cells, 1)))
+
+
+def _joined(tables: list[pa.Table], plans: Plans) -> Block:
+    return Block(pa.concat_tables(tables).unify_dictionaries().combine_chunks(), plans)
+
+
+class Plans:
+    """The different step texts of a file, numbered, so that a plan is a list of numbers."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self._codes: dict[str, int] = {}
+
+    def coded(self, table: pa.Table) -> pa.Table:
+        """``table`` with numbers in place of the texts of ``steps``."""
+        column = table["steps"].chunk(0)
+        encoded = column.values.dictionary_encode()
+        for text in encoded.dictionary.to_pylist():
+            if text not in self._codes:
+                self._codes[text] = len(self.texts)
+                self.texts.append(text)
+        codes = pa.array([self._codes[text] for text in encoded.dictionary.to_pylist()], pa.int32())
+        missing = column.is_null() if column.null_count else None
+        plans = pa.ListArray.from_arrays(pa.array(column.offsets.to_numpy()), codes.take(encoded.indices), mask=missing)
+        return table.set_column(table.column_names.index("steps"), "steps", plans)
 
 
 class Block:
-    """Rows of whole sessions, with the columns of ``SCHEMA``; texts are dictionary arrays."""
+    """Rows of whole sessions, with the columns of ``SCHEMA``; texts are dictionary arrays, steps are numbers."""
 
-    def __init__(self, table: pa.Table) -> None:
+    def __init__(self, table: pa.Table, plans: Plans) -> None:
         self.table = table
+        self.plans = plans
         self.count = table.num_rows
+
+    def plain(self, begin: int, end: int) -> pa.Table:
+        """Rows with the schema ``SCHEMA``: equal rows are equal tables."""
+        rows = self.table.slice(begin, end - begin)
+        texts = [None if plan is None else self.plan(begin + n) for n, plan in enumerate(rows["steps"].to_pylist())]
+        return rows.set_column(
+            rows.column_names.index("steps"), "steps", pa.array(texts, SCHEMA.field("steps").type)
+        ).cast(SCHEMA)
+
+    def plan(self, row: int) -> list[str]:
+        """The steps of a row without missing values."""
+        return [self.plans.texts[code] for code in self.table["steps"][row].as_py()]
 
     def array(self, name: str) -> Any:
         """A column as one Arrow array."""
@@ -119,7 +162,7 @@ class Block:
         if not rows.any():
             return self
         kept = ~np.isin(self.run, self.run[rows])
-        return Block(self.table.filter(pa.array(kept)).combine_chunks()) if kept.any() else None
+        return Block(self.table.filter(pa.array(kept)).combine_chunks(), self.plans) if kept.any() else None
 
 
 def lists(column: Any) -> tuple[Whole, Any]:

@@ -11,15 +11,15 @@ import pyarrow.parquet as pq
 
 from prospect_hf.checked_json import get_dict
 from prospect_hf.content_hash import file_hash
+from prospect_hf.dataset.card import CARD_FILE
 from prospect_hf.dataset.inspection.findings import Findings
 from prospect_hf.dataset.layout import MANIFEST_FILE, SAMPLE, SPLITS, Manifest, Shard, configurations, shard_path
 from prospect_hf.dataset.report import REPORT_FILE, load_report
-from prospect_hf.dataset.row_maker import FEATURES, SCHEMA
+from prospect_hf.dataset.row_maker import FEATURES, FEATURES_WITH_IMAGES, SCHEMA, SCHEMA_WITH_IMAGES
 from prospect_hf.errors import DataError, UsageError
 from prospect_hf.hub.front_matter import read_card
 from prospect_hf.sessions import SOURCES
 
-CARD = "README.md"
 IMAGE = "image"
 GROUP_BYTES = 100_000_000
 # Counts of a split and source that the report states too: key of the report -> key of the label balance.
@@ -37,6 +37,11 @@ def check_listed_files(folder: Path, manifest: Manifest, findings: Findings) -> 
             findings.add("files", shard.path, note=f"it has {path.stat().st_size} bytes, {shard.bytes} are stated")
         elif file_hash(path) != shard.sha256:
             findings.add("files", shard.path, note="its content is not what the manifest states")
+    for name, sha256 in manifest.files.items():
+        if not (folder / name).is_file():
+            findings.add("files", name, note="the file is missing")
+        elif file_hash(folder / name) != sha256:
+            findings.add("files", name, note="its content is not what the manifest states")
     named = {shard.path for shard in listed}
     for path in sorted(folder.rglob("*.parquet")):
         name = path.relative_to(folder).as_posix()
@@ -57,9 +62,9 @@ def check_listed_files(folder: Path, manifest: Manifest, findings: Findings) -> 
 def check_card(folder: Path, manifest: Manifest, findings: Findings) -> None:
     """Compare the configurations in the card's front matter, which ``datasets`` loads, with those of the manifest."""
     try:
-        configs = read_card(folder / CARD)[0].get("configs")
+        configs = read_card(folder / CARD_FILE)[0].get("configs")
     except (OSError, DataError) as error:
-        findings.add("card", CARD, note=" ".join(str(error).split()).rstrip("."))
+        findings.add("card", CARD_FILE, note=" ".join(str(error).split()).rstrip("."))
         return
     wanted = {
         name: [{"split": split, "path": path} for split, path in paths.items()]
@@ -67,8 +72,8 @@ def check_card(folder: Path, manifest: Manifest, findings: Findings) -> None:
     }
     configs = configs if isinstance(configs, list) else []
     found = {str(one.get("config_name")): one.get("data_files") for one in configs if isinstance(one, dict)}
-    for name in [name for name in {**wanted, **found} if wanted.get(name) != found.get(name)]:
-        findings.add("card", CARD, note=f"configuration {name} has not the files of the manifest")
+    for name in [name for name, files in wanted.items() if files != found.get(name)]:
+        findings.add("card", CARD_FILE, note=f"configuration {name} has not the files of the manifest")
 
 
 def check_report(folder: Path, manifest: Manifest, findings: Findings) -> None:
@@ -80,12 +85,14 @@ def check_report(folder: Path, manifest: Manifest, findings: Findings) -> None:
         return
     for split, of_split in manifest.balance.items():
         for source, balance in of_split.items():
-            stated = splits.get(split, {}).get(source, {})
-            differing = [key for key, name in REPORTED.items() if stated.get(key) != balance.get(name)]
-            for key in differing:
-                note = (
-                    f"{split}, {source}: {key} is {stated.get(key)}, the manifest states {balance.get(REPORTED[key])}"
-                )
+            try:
+                stated = get_dict(get_dict(splits, split, REPORT_FILE), source, f"{REPORT_FILE}: {split}")
+            except DataError as error:
+                findings.add("report", REPORT_FILE, note=str(error).rstrip("."))
+                continue
+            for key in [key for key, name in REPORTED.items() if stated.get(key) != balance.get(name)]:
+                wanted = balance.get(REPORTED[key])
+                note = f"{split}, {source}: {key} is {stated.get(key)}, the manifest states {wanted}"
                 findings.add("report", REPORT_FILE, note=note)
 
 
@@ -122,12 +129,8 @@ def check_parquet(path: Path, shard: Shard, findings: Findings) -> bool:
 
 def schema_fault(schema: pa.Schema) -> str:
     """What differs from the schema of ``dst_frames``, with or without a column of pictures; "" where nothing does."""
-    features = dict(FEATURES)
-    fields = list(SCHEMA)
-    if IMAGE in schema.names:
-        features[IMAGE] = datasets.Image()
-        fields.append(pa.field(IMAGE, datasets.Image().pa_type))
-    wanted = {field.name: field.type for field in fields}
+    pictures = IMAGE in schema.names
+    wanted = {field.name: field.type for field in (SCHEMA_WITH_IMAGES if pictures else SCHEMA)}
     found = {field.name: field.type for field in schema}
     missing, unknown = [name for name in wanted if name not in found], [name for name in found if name not in wanted]
     if missing or unknown or len(schema.names) != len(found):
@@ -137,7 +140,6 @@ def schema_fault(schema: pa.Schema) -> str:
             return f"column {name} is {found[name]}, not {kind}"
     if schema.names != list(wanted):
         return "the columns are in another order"
-    declared = datasets.Features.from_arrow_schema(schema)
-    if declared != datasets.Features(features):
+    if datasets.Features.from_arrow_schema(schema) != (FEATURES_WITH_IMAGES if pictures else FEATURES):
         return "the types that the file declares for datasets are not those of its columns"
     return ""

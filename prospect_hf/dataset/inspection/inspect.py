@@ -18,7 +18,6 @@ from prospect_hf.dataset.inspection.videos import Videos
 from prospect_hf.dataset.inspection.views import ShownSession, shown_session
 from prospect_hf.dataset.layout import MANIFEST_FILE, Manifest, Shard, load_manifest
 from prospect_hf.dataset.licenses import LICENSES
-from prospect_hf.dataset.row_maker import SCHEMA
 from prospect_hf.errors import UsageError
 from prospect_hf.progress import Progress
 from prospect_hf.sessions import IGNORE
@@ -187,7 +186,7 @@ class _Walk:
                 if of_sample.split != shard.split:
                     note = f"the session is in the sample's {of_sample.split}, but in {shard.split} of the dataset"
                     self.findings.add("sample", of_sample.path, 1, session, note=note)
-                elif not rows.equals(_plain(block, begin, end)):
+                elif not rows.equals(block.plain(begin, end)):
                     self.findings.add(
                         "sample", of_sample.path, 1, session, note="its rows are not those of the dataset"
                     )
@@ -199,7 +198,7 @@ class _Walk:
             if session in self.sample:
                 note = "rows of the sample with this id were there before"
                 self.findings.add("one_run_a_session", shard.path, 1, session, block.frame(begin), note)
-            self.sample[session] = shard, _plain(block, begin, end)
+            self.sample[session] = shard, block.plain(begin, end)
 
     def _show(self, block: Block, shard: Shard) -> None:
         """Keep the sessions to show."""
@@ -234,8 +233,3 @@ class _Walk:
             ]:
                 note = f"{', '.join(place)}: {key} is {counted[key]}, the manifest states {of_manifest.get(key)}"
                 self.findings.add("label_balance", MANIFEST_FILE, note=note)
-
-
-def _plain(block: Block, begin: int, end: int) -> pa.Table:
-    """Rows of a block with texts as texts, so that equal rows are equal tables."""
-    return block.table.slice(begin, end - begin).cast(SCHEMA)

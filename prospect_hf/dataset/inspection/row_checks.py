@@ -110,8 +110,8 @@ def changed(block: Block) -> Mask:
 
 def changed_plan(block: Block) -> Mask:
     """The plan is another one than in the row above."""
-    offsets, texts = lists(block.array("steps"))
-    codes = texts.dictionary_encode().indices.to_numpy()
+    offsets, steps = lists(block.array("steps"))
+    codes = steps.to_numpy()
     count = np.diff(offsets)
     found = np.zeros(block.count, np.bool_)
     found[1:] = (count[1:] != count[:-1]) & ~block.first[1:]

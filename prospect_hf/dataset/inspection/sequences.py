@@ -34,7 +34,7 @@ def stream_lengths(block: Block, processor: DSTSmolVLMProcessor) -> Iterator[tup
     happens = block.given("user_text") | block.given("response") | block.lengths("transitions").astype(np.bool_)
     rows = np.flatnonzero(happens)
     events = block.table.select(["transitions", "user_text", "response"]).take(rows).to_pylist()
-    heads = block.table.select(["source", "goal", "steps", "states_before"]).take(block.starts).to_pylist()
+    heads = block.table.select(["source", "goal", "states_before"]).take(block.starts).to_pylist()
     bounds = np.searchsorted(rows, np.append(block.starts, block.count))
     frames = np.diff(np.append(block.starts, block.count))
     for number, head in enumerate(heads):
@@ -47,6 +47,8 @@ def stream_lengths(block: Block, processor: DSTSmolVLMProcessor) -> Iterator[tup
             for row in events[bounds[number] : bounds[number + 1]]
         ]
         labelled = all(state in (NOT_STARTED, IN_PROGRESS, COMPLETED) for state in head["states_before"])
-        stream = processor.build(head["goal"], head["steps"], head["states_before"] if labelled else None, items)
+        stream = processor.build(
+            head["goal"], block.plan(int(block.starts[number])), head["states_before"] if labelled else None, items
+        )
         texts = len(stream.input_ids) - processor.tokens_per_frame * len(items)
         yield head["source"], StreamLength(int(frames[number]), texts)

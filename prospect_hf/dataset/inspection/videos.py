@@ -14,7 +14,7 @@ from PIL import Image
 from prospect_hf.dataset.inspection.blocks import Block
 from prospect_hf.errors import DataError
 from prospect_hf.frames.pictures import open_picture
-from prospect_hf.frames.store import FrameStore
+from prospect_hf.frames.opened import find_frames, open_frames
 
 
 def inside(name: str) -> bool:
@@ -39,13 +39,13 @@ class Videos:
         """(row, frame, what is wrong) of each session of a block that is not inside of its video."""
         if self.root is None:
             return
-        frames = block.numbers("frame_index")
+        frames, rates = block.numbers("frame_index"), block.numbers("fps")
         last = np.maximum.reduceat(frames, block.starts)
         for begin, frame in zip(block.starts.tolist(), last.tolist(), strict=True):
             path = self.path(block, begin)
             if path is None:
                 continue
-            length, fault = self._length(path)
+            length, fault = self._length(path, float(rates[begin]))
             if fault:
                 yield begin, int(frames[begin]), fault
             elif length is not None and frame >= length:
@@ -56,26 +56,28 @@ class Videos:
         source, name = (str(block.table[column][row].as_py()) for column in ("source", "frames_file"))
         return self.root / source / name if self.root is not None and inside(name) and inside(source) else None
 
-    def _length(self, path: Path) -> tuple[int | None, str]:
+    def _length(self, path: Path, fps: float) -> tuple[int | None, str]:
         """The number of frames, None where there are none at hand; and what is wrong with them, "" for nothing."""
         if path not in self._lengths:
             length, fault = None, ""
-            if not path.is_file():
-                self.missing.add(path)
-            else:
-                try:
-                    length = len(FrameStore(path))
-                except DataError as error:
-                    fault = str(error).rstrip(".")
+            try:
+                stored = find_frames(path)
+                if stored is None:
+                    self.missing.add(path)
+                else:
+                    length = len(open_frames(stored, fps))
+            except DataError as error:
+                fault = str(error).rstrip(".")
             self._lengths[path] = length, fault
         return self._lengths[path]
 
     def pictures(self, block: Block, row: int, frames: Sequence[int]) -> list[tuple[int, Image.Image]]:
         """(frame, picture) of those ``frames`` of a row's video that are at hand and can be decoded."""
-        path = self.path(block, row)
-        if path is None or self._length(path)[0] is None:
+        path, fps = self.path(block, row), float(block.numbers("fps")[row])
+        stored = find_frames(path) if path is not None and self._length(path, fps)[0] is not None else None
+        if stored is None:
             return []
-        store, found = FrameStore(path), []
+        store, found = open_frames(stored, fps), []
         for frame in frames:
             with suppress(DataError):  # beyond the end, or no picture: the strip has a gap there
                 found.append((frame, store[frame]))

@@ -54,11 +54,11 @@ def shown_session(block: Block, number: int, shard: Shard, folder: Path, videos:
     """Session ``number`` of a block whose states have the shape that they promise."""
     bounds = np.append(block.starts, block.count)
     begin, end = int(bounds[number]), int(bounds[number + 1])
-    rows = Block(block.table.slice(begin, end - begin).combine_chunks())
+    rows = Block(block.table.slice(begin, end - begin).combine_chunks(), block.plans)
     states = States.of(rows)
-    first = {name: rows.table[name][0].as_py() for name in ("goal", "steps", "user_type", "state_rule", "frame_index")}
+    first = {name: rows.table[name][0].as_py() for name in ("goal", "user_type", "state_rule", "frame_index")}
     fps = float(rows.numbers("fps")[0])
-    steps = first["steps"]
+    steps = rows.plan(0)
     labelled = bool(np.isin(states.after, (NOT_STARTED, IN_PROGRESS, COMPLETED)).all())
     changes: list[list[int]] = []
     if labelled:
