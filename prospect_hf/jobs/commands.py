@@ -27,6 +27,7 @@ class Command:
         raw: groups that are handed on as a mapping, because the job completes them before they are parsed.
         writes: the group whose ``output_dir`` the job writes to; one run at a time may do so.
         options: options that stand for a key, ``--clip`` -> ``simulate.clip``.
+        first: the key that an argument without ``=`` stands for, ``outputs/dst_frames`` -> ``inspect.folder``.
         arguments: adds positional arguments and options; for a command without settings.
         stopped: what a stopped run leaves, and how it is continued.
     """
@@ -40,6 +41,7 @@ class Command:
     raw: Sequence[str] = ()
     writes: str | None = None
     options: Mapping[str, str] = field(default_factory=dict)
+    first: str | None = None
     arguments: Callable[[ArgumentParser], None] | None = None
     stopped: str = "stopped"
 
@@ -266,6 +268,26 @@ DATASET = Command(
     stopped="stopped; the same command continues with the files that are missing",
 )
 
+INSPECT = Command(
+    name="inspect",
+    summary="Check a dataset against its promises and show what is in it: tables, a page, pictures.",
+    examples=[
+        (
+            "A dataset on the disk: its figures, its label balance, and which promises it breaks.",
+            "outputs/dst_frames",
+        ),
+        (
+            "With the lengths of its sessions in tokens, and with the frames of the sessions that are shown.",
+            "outputs/dst_frames inspect.tokenizer=outputs/tiny inspect.frames_root=outputs/simulated/processed_data",
+        ),
+    ],
+    run="prospect_hf.jobs.inspect:run",
+    settings="inspect",
+    writes="inspect",
+    groups={"inspect": "prospect_hf.dataset.inspection.arguments:InspectArguments"},
+    first="inspect.folder",
+)
+
 COMMANDS = {
     command.name: command
     for command in (
@@ -278,5 +300,6 @@ COMMANDS = {
         SIMULATE,
         SAMPLE,
         DATASET,
+        INSPECT,
     )
 }
