@@ -122,7 +122,7 @@ def _output_of_one_process() -> Iterator[None]:
 
 def _run_command(command: Command, argv: Sequence[str], program: str) -> int:
     try:
-        if processes() > 1 and command.name != "train":
+        if processes() > 1 and not command.distributed:
             raise UsageError(f"{command.name} runs in one process: start it without torchrun.")
         with _sigterm_as_interrupt():
             try:

@@ -30,6 +30,7 @@ class Command:
         first: the key that an argument without ``=`` stands for, ``outputs/dst_frames`` -> ``inspect.folder``.
         arguments: adds positional arguments and options; for a command without settings.
         stopped: what a stopped run leaves, and how it is continued.
+        distributed: several processes may run it together, started by torchrun or accelerate launch.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Command:
     first: str | None = None
     arguments: Callable[[ArgumentParser], None] | None = None
     stopped: str = "stopped"
+    distributed: bool = False
 
 
 MODEL, DATA = "prospect_hf.training.arguments:ModelArguments", "prospect_hf.data.arguments:DataArguments"
@@ -74,6 +76,7 @@ TRAIN = Command(
         "training": "prospect_hf.training.arguments:DSTTrainingArguments",
     },
     stopped="stopped; a run that saved checkpoints continues with training.resume_from_checkpoint=true",
+    distributed=True,
 )
 
 EVALUATE = Command(
@@ -288,6 +291,31 @@ INSPECT = Command(
     first="inspect.folder",
 )
 
+ENCODE = Command(
+    name="encode",
+    summary="Encode the frames of videos once, for training and evaluation with a frozen vision tower.",
+    examples=[
+        (
+            "The frames that training reads, which `prospect train` with the same settings then finds.",
+            "model=smolvlm2_500m data=proassist data.root=data/proassist",
+        ),
+        (
+            "The plan alone: videos, frames, bytes, and hours at a measured rate.",
+            "model=smolvlm2_500m data=proassist data.root=data/proassist encode.dry_run=true",
+        ),
+        (
+            "All stored frames below a folder, in half the space, with a trained model; part 3 of 8.",
+            "model.name_or_path=outputs/smolvlm2_500m encode.root=data/frames encode.dtype=float16 encode.shard=3/8",
+        ),
+    ],
+    run="prospect_hf.jobs.encode:run",
+    settings="encode",
+    groups={"encode": "prospect_hf.data.encode_arguments:EncodeArguments", "data": DATA, "model": MODEL},
+    raw=["data"],
+    stopped="stopped; the same command continues with the videos that are missing",
+    distributed=True,
+)
+
 COMMANDS = {
     command.name: command
     for command in (
@@ -301,5 +329,6 @@ COMMANDS = {
         SAMPLE,
         DATASET,
         INSPECT,
+        ENCODE,
     )
 }
