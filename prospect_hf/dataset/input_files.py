@@ -33,7 +33,9 @@ LABEL_CODE = (
     "sources/*.py",
     "sources/annotations/*.py",
     "labels/*.py",
+    "frames/arrow_stream.py",
     "frames/store.py",
+    "frames/stored_features.py",
     "dataset/dst_frames.py",
     "dataset/input_files.py",
     "dataset/licenses.py",
@@ -120,7 +122,8 @@ class DstFramesConfig(datasets.BuilderConfig):
         for path in sorted(texts):
             digest.update(f"{path.resolve()}\0{file_hash(path)}\0".encode())
         for source in self.sources:
-            for path in sorted((root / "processed_data" / source / "frames").glob("*.arrow")):
+            folder = root / "processed_data" / source
+            for path in sorted([*folder.glob("frames/*.arrow"), *folder.glob("features/*/*.arrow")]):
                 stat = path.stat()
                 digest.update(f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
         digest.update(code_fingerprint(Path(prospect_hf.__file__).parent, LABEL_CODE).encode())

@@ -22,6 +22,7 @@ from prospect_hf.checked_json import (
 )
 from prospect_hf.errors import DataError, UsageError
 from prospect_hf.frames.store import FrameStore
+from prospect_hf.frames.stored_features import stored_length
 from prospect_hf.labels.align import align
 from prospect_hf.labels.label_files import LabelFiles, parse_spans, segment_text, step_index
 from prospect_hf.labels.spans import Span, span_events
@@ -68,9 +69,10 @@ def read_sessions(
 ) -> SessionsReport:
     """Read each conversation of one source and split as a session.
 
-    A session starts at frame floor(video_start_time * fps), or at 0. It ends with the video's frame store; with the
-    last turn or state event where there is no frame store. A record with ``video_start_time`` is a part of its video:
-    it ends with its ``duration``, or with its last label where that is later.
+    A session starts at frame floor(video_start_time * fps), or at 0. It ends with the video's frame store, or with its
+    stored features where there is none; with the last turn or state event where there is neither. A record with
+    ``video_start_time`` is a part of its video: it ends with its ``duration``, or with its last label where that is
+    later.
 
     Args:
         root: folder that holds ``processed_data``.
@@ -143,7 +145,8 @@ class _Video:
         if annotation.get("duration") is not None:
             self.stated_end = self.first_frame / FPS + _seconds(annotation, "duration", where)
         store = folder / frames_file(source, self.uid)
-        self.stored_frames = len(FrameStore(store)) if store.is_file() else None
+        self.stored_in = "frame file" if store.is_file() else "feature file"
+        self.stored_frames = len(FrameStore(store)) if store.is_file() else stored_length(folder, store.name)
 
     def num_frames(self, times: list[float], spans: tuple[Span, ...], origin: str) -> int:
         """The end frame (exclusive) of a session whose turns are at ``times`` (seconds)."""
@@ -156,7 +159,7 @@ class _Video:
             return max(needed, queued, self.first_frame + 1)
         if needed > self.stored_frames:
             raise DataError(
-                f"{origin}: frame file has {self.stored_frames} frames, labels need {needed} "
+                f"{origin}: {self.stored_in} has {self.stored_frames} frames, labels need {needed} "
                 f"({frames_file(self.source, self.uid)}); sample the video again, or skip the record."
             )
         if self.part_end is None:
