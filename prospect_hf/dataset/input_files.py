@@ -14,6 +14,7 @@ import prospect_hf
 from prospect_hf.code_fingerprint import code_fingerprint
 from prospect_hf.content_hash import file_hash
 from prospect_hf.errors import UsageError
+from prospect_hf.frames.opened import frame_entries
 from prospect_hf.sessions import SOURCES
 from prospect_hf.sources.dialog_files import FILTERED, dialog_files, other_forms
 from prospect_hf.sources.prepared import PREPARED_FILES, prepared_files
@@ -34,8 +35,12 @@ LABEL_CODE = (
     "sources/annotations/*.py",
     "labels/*.py",
     "frames/arrow_stream.py",
+    "frames/base.py",
+    "frames/folder.py",
+    "frames/opened.py",
     "frames/store.py",
     "frames/stored_features.py",
+    "frames/video.py",
     "dataset/dst_frames.py",
     "dataset/input_files.py",
     "dataset/licenses.py",
@@ -112,7 +117,7 @@ class DstFramesConfig(datasets.BuilderConfig):
     def fingerprint(self) -> str:
         """A hash of everything that determines the rows: the texts of the input files, the frame files, the label code.
 
-        Of a frame file, which only sets how many frames there are, size and time stand for its content.
+        Of stored frames, which only set how many frames there are, size and time stand for the content.
         """
         root = Path(self.root)
         texts = {path for paths in self.input_files().values() for path in paths}
@@ -123,8 +128,8 @@ class DstFramesConfig(datasets.BuilderConfig):
             digest.update(f"{path.resolve()}\0{file_hash(path)}\0".encode())
         for source in self.sources:
             folder = root / "processed_data" / source
-            for path in sorted([*folder.glob("frames/*.arrow"), *folder.glob("features/*/*.arrow")]):
-                stat = path.stat()
+            for path in sorted([*frame_entries(folder / "frames"), *folder.glob("features/*/*.arrow")]):
+                stat = path.stat()  # of a folder of pictures: its time changes with the names in it
                 digest.update(f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
         digest.update(code_fingerprint(Path(prospect_hf.__file__).parent, LABEL_CODE).encode())
         return digest.hexdigest()

@@ -21,7 +21,7 @@ from prospect_hf.checked_json import (
     load_json,
 )
 from prospect_hf.errors import DataError, UsageError
-from prospect_hf.frames.store import FrameStore
+from prospect_hf.frames.opened import find_frames, open_frames
 from prospect_hf.frames.stored_features import stored_length
 from prospect_hf.labels.align import align
 from prospect_hf.labels.label_files import LabelFiles, parse_spans, segment_text, step_index
@@ -144,9 +144,12 @@ class _Video:
         self.stated_end: float | None = None
         if annotation.get("duration") is not None:
             self.stated_end = self.first_frame / FPS + _seconds(annotation, "duration", where)
-        store = folder / frames_file(source, self.uid)
-        self.stored_in = "frame file" if store.is_file() else "feature file"
-        self.stored_frames = len(FrameStore(store)) if store.is_file() else stored_length(folder, store.name)
+        stored = find_frames(folder / frames_file(source, self.uid))
+        self.stored_in = "feature file" if stored is None else "frame file"
+        if stored is None:
+            self.stored_frames = stored_length(folder, Path(frames_file(source, self.uid)).name)
+        else:
+            self.stored_frames = len(open_frames(stored, FPS))
 
     def num_frames(self, times: list[float], spans: tuple[Span, ...], origin: str) -> int:
         """The end frame (exclusive) of a session whose turns are at ``times`` (seconds)."""

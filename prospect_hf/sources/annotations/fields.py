@@ -8,27 +8,33 @@ import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, overload
 
+from prospect_hf.checked_json import get
 from prospect_hf.errors import DataError
 
 _CLOCK = re.compile(r"(?:(\d{1,3}):)?(\d{1,3}):(\d{1,2}(?:\.\d+)?)")
 
 
-def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """(line number, cells without outer blanks) of each row of a csv file; rows without any text are passed over.
-
-    Raises ``DataError`` where the file is no UTF-8 text (a byte order mark is taken) or no csv.
-    """
-    data = path.read_bytes()
+def read_text(path: Path) -> str:
+    """The text of ``path``. Raises ``DataError`` where it is no UTF-8 text; a byte order mark is taken."""
     try:
-        text = data.decode("utf-8-sig")
+        text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(
             f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save the file as UTF-8."
         ) from None
     if "\0" in text:
-        raise DataError(f"{path}: the file has null characters, so it is no csv in UTF-8; save it as UTF-8.")
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+        raise DataError(f"{path}: the text has null characters, so it is in another encoding; save the file as UTF-8.")
+    return text
+
+
+def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """(line number, cells without outer blanks) of each row of a csv file; rows without any text are passed over.
+
+    Raises ``DataError`` where the file is no UTF-8 text or no csv.
+    """
+    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
     try:
         for row in reader:
             cells = [cell.strip() for cell in row]
@@ -55,3 +61,35 @@ def clock_seconds(text: str) -> float:
     if seconds >= 60 or (found[1] is not None and minutes >= 60):
         return math.nan
     return hours * 3600 + minutes * 60 + seconds
+
+
+@overload
+def get_seconds(record: dict[str, Any], key: str, where: str, missing: float) -> float: ...
+
+
+@overload
+def get_seconds(record: dict[str, Any], key: str, where: str) -> float | None: ...
+
+
+def get_seconds(record: dict[str, Any], key: str, where: str, missing: float | None = None) -> float | None:
+    """``record[key]``, any number; ``missing`` where there is none. ``video.session`` judges whether it is a time.
+
+    Raises ``DataError`` where it is no number.
+    """
+    value = record.get(key)
+    if value is None:
+        return missing
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise DataError(f"{where}: '{key}' is no number; expected a time in seconds.")
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
+def get_flag(record: dict[str, Any], key: str, where: str) -> bool:
+    """``record[key]``, which must be true or false."""
+    value = get(record, key, where)
+    if not isinstance(value, bool):
+        raise DataError(f"{where}: '{key}' is neither true nor false.")
+    return value

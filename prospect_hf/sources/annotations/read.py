@@ -8,12 +8,17 @@ from pathlib import Path
 
 from prospect_hf.errors import DataError, UsageError
 from prospect_hf.sessions import recording_id
+from prospect_hf.sources.annotations import assembly101, ego4d, holoassist
 from prospect_hf.sources.annotations.video import VideoRecord, session
 from prospect_hf.sources.report import OnError, SessionsReport, start_report
 
 # A reader gives the videos of one source's folder; it raises UsageError where the folder has none of its files.
 # One reader a line: "source": source.videos.
-READERS: dict[str, Callable[[Path], Iterator[VideoRecord]]] = {}
+READERS: dict[str, Callable[[Path], Iterator[VideoRecord]]] = {
+    "assembly101": assembly101.videos,
+    "ego4d": ego4d.videos,
+    "holoassist": holoassist.videos,
+}
 
 
 def read_annotations(root: Path, source: str, split: str, *, on_error: OnError = "raise") -> SessionsReport:

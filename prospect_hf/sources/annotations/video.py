@@ -102,6 +102,11 @@ class VideoRecord:
     split: str | None = None
 
 
+def step_key(text: str) -> str:
+    """What makes two texts the same step: the words, whatever their case and the blanks between them."""
+    return " ".join(text.split()).casefold()
+
+
 def session(video: AnnotatedVideo, source: str, report: SessionsReport) -> Session:
     """The session of ``video``; what was repaired and left out is counted in ``report``.
 
@@ -124,18 +129,16 @@ def session(video: AnnotatedVideo, source: str, report: SessionsReport) -> Sessi
         counted = f" (left out: {reasons(left_out)})" if left_out else ""
         raise DataError(f"{video.origin}: the video has no usable segment{counted}.")
     segments.sort(key=lambda one: (one.start, one.end))
-    names = [_name(one.text) for one in segments]
+    names = [step_key(one.text) for one in segments]
     plan = list(dict.fromkeys(names))
     first_text = {name: one.text for name, one in zip(reversed(names), reversed(segments), strict=True)}
     steps = tuple(Step(f"S{number}", " ".join(first_text[name].split())) for number, name in enumerate(plan, start=1))
     place = {name: step for step, name in enumerate(plan)}
-    repairs[OVERLAP] += sum(
-        below.start < above.end and name != other
-        for (above, below), (name, other) in zip(pairwise(segments), pairwise(names), strict=True)
-    )
+    repairs[OVERLAP] += _overlaps(segments, names)
     spans, merged = merge_spans(
         [Span(place[name], one.start, one.end) for name, one in zip(names, segments, strict=True)],
         STATE_RULES[source],
+        pause=1 / FPS,
     )
     repairs += merged
     mistakes = _mistakes(video, repairs, left_out)
@@ -177,11 +180,6 @@ class _Segment:
     start: float
     end: float
     text: str
-
-
-def _name(text: str) -> str:
-    """What makes two texts the same step."""
-    return " ".join(text.split()).casefold()
 
 
 def _with_ends(video: AnnotatedVideo, repairs: Counter[str]) -> list[AnnotatedSegment]:
