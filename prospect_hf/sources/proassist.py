@@ -25,7 +25,7 @@ from prospect_hf.frames.opened import find_frames, open_frames
 from prospect_hf.frames.stored_features import stored_length
 from prospect_hf.labels.align import align
 from prospect_hf.labels.label_files import LabelFiles, parse_spans, segment_text, step_index
-from prospect_hf.labels.spans import Span, span_events
+from prospect_hf.labels.spans import ALIGNED_SPANS, JOINED, STATED_SPANS, Span, merge_spans, span_events
 from prospect_hf.sessions import (
     FPS,
     LONGEST_S,
@@ -100,6 +100,7 @@ def read_sessions(
     labels = None
     if dst == "files" and dst_root is not None:
         labels = LabelFiles(dst_root, source, FILE_SPLITS[split], report.refuse)
+    rule = ALIGNED_SPANS if dst == "align" else STATED_SPANS
     for origin, record in dialog_records(paths, report.refuse):
         try:
             video = _Video(record, folder, source, origin)
@@ -111,7 +112,7 @@ def read_sessions(
         for index, conversation in enumerate(conversations):
             origin = f"{video.origin}: conversation {index}"
             try:
-                report.add(_session(video, spans, as_dict(conversation, origin), index, origin))
+                report.add(_session(video, spans, rule, as_dict(conversation, origin), index, origin))
             except DataError as error:
                 report.refuse(origin, error)
     report.unused_labels = 0 if labels is None else labels.unused
@@ -202,15 +203,25 @@ def _spans(video: _Video, dst: DST, labels: LabelFiles | None, report: SessionsR
         spans = alignment.spans
     else:
         record, where = labels.find(video.uid, video.origin) if labels is not None else (video.record, video.origin)
-        spans = parse_spans(record, video.steps, where)
+        spans = stated_spans(record, video.steps, where, report)
     report.steps += len(video.steps)
     report.labelled_steps += len({span.step for span in spans})
+    return spans
+
+
+def stated_spans(
+    record: dict[str, Any], steps: tuple[Step, ...], where: str, report: SessionsReport
+) -> tuple[Span, ...]:
+    """The spans of ``parse_spans``, those of one step that overlap or touch joined to one and counted in ``report``."""
+    spans, repairs = merge_spans(parse_spans(record, steps, where), STATED_SPANS)
+    report.repairs += Counter({JOINED: repairs[JOINED]})
     return spans
 
 
 def _session(
     video: _Video,
     spans: tuple[Span, ...] | None,
+    state_rule: str,
     conversation: dict[str, Any],
     index: int,
     origin: str,
@@ -235,6 +246,7 @@ def _session(
         num_frames=video.num_frames([turn.time for turn in turns], spans or (), origin),
         frames_file=frames_file(video.source, video.uid),
         origin=origin,
+        state_rule=state_rule,
     )
 
 
@@ -274,7 +286,8 @@ def _training_session(record: dict[str, Any], index: int, origin: str) -> Sessio
     origin = f"{origin} ({uid})"
     source = get_text(record, "dataset", origin)
     steps = parse_steps(get_text(record, "inferred_knowledge", origin), f"{origin}: 'inferred_knowledge'")
-    events = span_events(parse_spans(record, steps, origin))
+    spans = parse_spans(record, steps, origin)
+    events = span_events(spans)
     turns: list[Turn] = []
     update_events: list[DSTEvent] = []
     for number, value in enumerate(get_list(record, "conversation", origin)):
@@ -302,7 +315,7 @@ def _training_session(record: dict[str, Any], index: int, origin: str) -> Sessio
         goal=get_text(record, "inferred_goal", origin),
         steps=steps,
         turns=tuple(turns),
-        events=events,
+        events=span_events(merge_spans(spans, STATED_SPANS)[0]),
         fps=fps,
         first_frame=get_index(record, "start_frame_idx", origin),
         num_frames=end,
