@@ -14,6 +14,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from annotation_fixtures import (
+    HOLO_VIDEO,
+    MISTAKE_ROWS,
+    goalstep_segment,
+    goalstep_video,
+    holo_coarse,
+    holo_fine,
+    holo_record,
+    holo_speech,
+    write,
+    write_holo,
+    write_mistakes,
+)
 from fuzzing import Target, assert_no_fault, survey
 from mutations import ODD_TEXTS, damaged_json, mutate_bytes
 from PIL import Image
@@ -26,6 +39,7 @@ from prospect_hf.labels.align import align
 from prospect_hf.sessions import SOURCES, Session
 from prospect_hf.simulator.corpus import MARKER, corpus_is_current
 from prospect_hf.simulator.scene import SceneConfig
+from prospect_hf.sources.annotations.read import read_annotations
 from prospect_hf.sources.knowledge import parse_steps
 from prospect_hf.sources.prepared import read_prepared
 from prospect_hf.sources.proassist import read_sessions, read_training_record
@@ -132,6 +146,44 @@ def prepared_rows() -> Target:
         on_error: Any = rng.choice(["raise", "skip"])
         report = read_prepared(folder, "wtag", "train", on_error=on_error)
         take(report.sessions)
+
+    return target
+
+
+def annotation_releases() -> Target:
+    goalstep = {"split": "train", "videos": [
+        goalstep_video(
+            goalstep_segment(0, 9, "boil", segments=[goalstep_segment(1, 2, "x")]),
+            goalstep_segment(8, 20.5, "Pour", category="p"),
+            goalstep_segment(30, 40, "pour it", category="p", is_continued=True),
+            uid=uid,
+        )
+        for uid in ("v1", "v2")
+    ]}  # fmt: skip
+    holo = holo_record(
+        holo_coarse(1, 20, "The student opens it."),
+        holo_fine(3, 4, "Wrong Action, corrected by student", "The wrong button."),
+        holo_speech(2, 4, "instructor-start-conversation_follow-up instruction", "Open it."),
+        holo_speech(3.5, 6, "student-start-conversation_ask questions", "This one?"),
+    )
+
+    def target(rng: random.Random, folder: Path) -> None:
+        source = rng.choice(["ego4d", "assembly101", "holoassist"])
+        if source == "ego4d":
+            write(folder / "ego4d/goalstep_train.json", damaged_json(goalstep, rng, 0.15))
+        elif source == "holoassist":
+            write_holo(folder, damaged_json(holo, rng, 0.15))
+            if rng.random() < 0.3:
+                write(folder / "holoassist/train-v1_2.txt", mutate_bytes(HOLO_VIDEO.encode(), rng, 2))
+        else:
+            cells = [row.split(",") for row in MISTAKE_ROWS.splitlines()]
+            for _ in range(rng.randrange(4)):
+                row = rng.choice(cells)
+                row[rng.randrange(len(row))] = rng.choice([*ODD_TEXTS[:-1], "1e400", "9" * 5000, "-5", '"'])
+            text = "\n".join(",".join(row) for row in cells).encode("utf-8", "replace")
+            write_mistakes(folder, mutate_bytes(text, rng, 4) if rng.random() < 0.5 else text)
+        on_error: Any = rng.choice(["raise", "skip"])
+        take(read_annotations(folder, source, "train", on_error=on_error).sessions)
 
     return target
 
@@ -248,6 +300,7 @@ TARGETS: dict[str, tuple[Callable[[], Target], int]] = {
     "dialogs of six sources": (dialogs, 120),
     "label files": (labels, 60),
     "prepared rows": (prepared_rows, 60),
+    "annotation releases": (annotation_releases, 120),
     "training records": (training_records, 60),
     "plans, segments, state texts": (plans_and_segments, 80),
     "frame files": (frame_files, 80),
