@@ -36,6 +36,7 @@ MISSING_END = "no end: lasts until the next segment, or the end of the video"
 OVERLAP = "overlaps another step: both are in progress"
 BEYOND_END = "ends after the video: cut to its end"
 BEFORE_START = "starts before the annotated part: cut to its start"
+NO_LENGTH = "the length of the video is not stated: it ends with its last label"
 MISTAKE_CUT = "mistake reaches beyond the video: cut"
 # Why a segment is left out, besides the reasons of ``labels.segments``.
 OUTSIDE = "lies outside the video"
