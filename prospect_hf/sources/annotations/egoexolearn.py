@@ -57,7 +57,9 @@ def _video(uid: str, origin: str, read: Callable[[], str]) -> AnnotatedVideo:
         where = f"{origin}: segment {number}"
         one = as_dict(value, where)
         text = " ".join(_NUMBER.sub("", line) for line in get_optional_text(one, "textAttribute_en", where).split("\n"))
-        segments.append(AnnotatedSegment(get_seconds(one, "start", where, math.nan), get_seconds(one, "end", where), text))
+        segments.append(
+            AnnotatedSegment(get_seconds(one, "start", where, math.nan), get_seconds(one, "end", where), text)
+        )
         duration = get_seconds(one, "duration", where) if "duration" in one else None
         if duration is None or not 0 < duration < math.inf:
             repairs[NO_DURATION] += 1

@@ -128,9 +128,10 @@ def step_key(text: str) -> str:
 def session(video: AnnotatedVideo, source: str, report: SessionsReport, *, stored_frames: int | None = None) -> Session:
     """Make the session of ``video`` and add it to ``report``, with the counts of what was repaired and left out.
 
-    The plan is that of the video, else the distinct texts of the segments, ordered by their first start. The spans of a step are its segments,
-    joined by the state rule of the source (``STATE_RULES``); segments with less than a frame between them are one span.
-    The session ends with the stored frames, else with the stated end of the video, else with its last label.
+    The plan is that of the video, else the distinct texts of the segments, ordered by their first start. The spans of a
+    step are its segments, joined by the state rule of the source (``STATE_RULES``); segments with less than a frame
+    between them are one span. The session ends with the stored frames, else with the stated end of the video, else with
+    its last label.
 
     Args:
         video: the annotations.

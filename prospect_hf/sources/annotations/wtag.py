@@ -21,6 +21,7 @@ A recipe alone has no times, so it labels nothing: a folder without recordings h
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ from prospect_hf.errors import DataError, UsageError
 from prospect_hf.labels.align import assign
 from prospect_hf.labels.segments import NO_TEXT, NO_VALID_TIME, START_OR_DONE, WITHOUT_WORDS
 from prospect_hf.sessions import Step, Turn
-from prospect_hf.sources.annotations.fields import number, read_text
+from prospect_hf.sources.annotations.fields import read_text
 from prospect_hf.sources.annotations.video import AnnotatedSegment, AnnotatedVideo, VideoRecord
 from prospect_hf.sources.knowledge import parse_steps
 
@@ -39,6 +40,7 @@ TICKS_PER_SECOND = 10_000_000
 STEPS, TIMING = "StepDetection/StepDetection.txt", "Video/VideoMpegTiming.txt"
 SPEECH = {"assistant": "TextASR/InstructorAnnotations_intent.txt", "user": "TextASR/UserAnnotations_intent.txt"}
 GOAL = "Follow a recipe"
+_TICKS = re.compile(r"[0-9]{1,20}")
 
 NO_RECIPE = "steps match no recipe: they are the plan themselves"
 NO_SPEECH = "no file of what a speaker said: no turns of that speaker"
@@ -99,12 +101,17 @@ def _recording(path: Path, plans: Sequence[Recipe]) -> AnnotatedVideo:
     )
 
 
-def _clock(path: Path) -> tuple[float, float]:
+def _clock(path: Path) -> tuple[int, float]:
     """The ticks at the start of the video, and its length in seconds."""
-    ticks = [number(line) for line in _text(path).split("\n")[:2]]
-    if len(ticks) < 2 or not 0 <= ticks[0] < ticks[1] < math.inf:
+    lines = [line.strip() for line in _text(path).split("\n")[:2]]
+    if len(lines) < 2 or not all(_TICKS.fullmatch(line) for line in lines) or int(lines[0]) >= int(lines[1]):
         raise DataError(f"{path}: expected the ticks at the start and at the end of the video, a line each.")
-    return ticks[0], (ticks[1] - ticks[0]) / TICKS_PER_SECOND
+    return int(lines[0]), (int(lines[1]) - int(lines[0])) / TICKS_PER_SECOND
+
+
+def _seconds(ticks: str, begin: int) -> float:
+    """Seconds of the video; NaN for no ticks. A float has too few digits for ticks since the year 1."""
+    return (int(ticks) - begin) / TICKS_PER_SECOND if _TICKS.fullmatch(ticks) else math.nan
 
 
 def _text(path: Path) -> str:
@@ -113,13 +120,12 @@ def _text(path: Path) -> str:
     return read_text(path)
 
 
-def _rows(path: Path, begin: float, left_out: Counter[str]) -> Iterator[tuple[float, float, str]]:
+def _rows(path: Path, begin: int, left_out: Counter[str]) -> Iterator[tuple[float, float, str]]:
     """(start, end, text) of each row, in seconds of the video."""
     for line in _text(path).split("\n"):
         cells = [cell.strip() for cell in line.split("\t")]
         if len(cells) >= 3:
-            start, end = ((number(cell) - begin) / TICKS_PER_SECOND for cell in cells[:2])
-            yield start, end, cells[2]
+            yield _seconds(cells[0], begin), _seconds(cells[1], begin), cells[2]
         elif any(cells):
             left_out[TOO_SHORT] += 1
 
@@ -142,13 +148,11 @@ def _follow(
     left_out += abstained
     place = {id(one): step for one, step in zip(ordered, assigned, strict=True)}
     return recipe, [
-        AnnotatedSegment(one.start, one.end, one.text, place[id(one)])
-        for one in segments
-        if place[id(one)] is not None
+        AnnotatedSegment(one.start, one.end, one.text, place[id(one)]) for one in segments if place[id(one)] is not None
     ]
 
 
-def _turns(path: Path, begin: float, repairs: Counter[str], left_out: Counter[str]) -> list[Turn]:
+def _turns(path: Path, begin: int, repairs: Counter[str], left_out: Counter[str]) -> list[Turn]:
     """What both said, by the starts of the utterances."""
     said: list[tuple[float, Turn]] = []
     for role, name in SPEECH.items():
