@@ -29,8 +29,8 @@ def read_annotations(root: Path, source: str, split: str, *, on_error: OnError =
     """Read each annotated video of one source and split as a session.
 
     The split is the one that the release states for a video; where it states none, ``hashed_split`` of its recording.
-    A split without a video gives an empty report. Frames that are stored in ``{root}/processed_data/{source}/frames``
-    say how long a video is.
+    A split without a video gives an empty report. Frames that are stored in ``{root}/{source}/frames`` say how long a
+    video is.
 
     Args:
         root: folder that holds a folder ``{source}`` with the files of the release.
@@ -54,16 +54,11 @@ def read_annotations(root: Path, source: str, split: str, *, on_error: OnError =
         try:
             video = record.parse()
             check_name(video.video_uid, f"{record.origin}: the id of the video")
-            frames = find_frames(root / "processed_data" / source / frames_file(source, video.video_uid))
+            frames = find_frames(folder / frames_file(source, video.video_uid))
             session(video, source, report, stored_frames=None if frames is None else len(open_frames(frames, FPS)))
         except DataError as error:
             report.refuse(record.origin, error)
     return report.closed(str(folder)) if report.skipped else report
-
-
-def annotation_files(root: Path, source: str) -> list[Path]:
-    """The sorted files of a source's release, from which its sessions follow; none where there is no such folder."""
-    return sorted(path for path in (root / source).rglob("*") if path.is_file())
 
 
 def hashed_split(source: str, video_uid: str) -> str:

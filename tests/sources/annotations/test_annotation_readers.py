@@ -44,7 +44,7 @@ from prospect_hf.labels.segments import (
 from prospect_hf.labels.spans import ONE_SPAN
 from prospect_hf.sessions import Mistake, Session, frames_file, recording_id
 from prospect_hf.sources.annotations import assembly101, ego4d, holoassist
-from prospect_hf.sources.annotations.read import annotation_files, hashed_split, read_annotations
+from prospect_hf.sources.annotations.read import hashed_split, read_annotations
 from prospect_hf.sources.annotations.video import MISTAKE_NO_INTERVAL
 from prospect_hf.sources.report import SessionsReport
 
@@ -278,7 +278,7 @@ def test_the_hashed_split_is_fixed_and_in_the_stated_shares() -> None:
 
 def test_stored_frames_say_how_long_the_video_is(tmp_path: Path) -> None:
     write_goalstep(tmp_path, goalstep_video(goalstep_segment(0, 4, "a"), end=4))
-    frames = tmp_path / "processed_data/ego4d/frames/v1"
+    frames = tmp_path / "ego4d/frames/v1"
     frames.mkdir(parents=True)
     for number in range(9):
         Image.new("RGB", (8, 8)).save(frames / f"{number:06d}.jpg")
@@ -287,11 +287,6 @@ def test_stored_frames_say_how_long_the_video_is(tmp_path: Path) -> None:
         (frames / f"{number:06d}.jpg").unlink()
     with pytest.raises(DataError, match=r"3 stored frames, which end at 1\.5 s, but its labels end at 4 s"):
         read_annotations(tmp_path, "ego4d", "train")
-
-
-def test_the_files_of_a_release_are_listed_for_the_fingerprint(tmp_path: Path) -> None:
-    path = write_mistakes(tmp_path)
-    assert annotation_files(tmp_path, "assembly101") == [path] and annotation_files(tmp_path, "wtag") == []
 
 
 @pytest.mark.parametrize("source", ["ego4d", "assembly101", "holoassist"])
