@@ -221,4 +221,29 @@ SIMULATE = Command(
     options={"--clip": "simulate.clip"},
 )
 
-COMMANDS = {command.name: command for command in (TRAIN, EVALUATE, COMPARE, REPORT, STREAM, DEMO, SIMULATE)}
+DATASET = Command(
+    name="dataset",
+    summary="Build the frame rows of a corpus as a dataset: Parquet files with a card, for load_dataset and the Hub.",
+    examples=[
+        ("The simulated corpus.", ""),
+        (
+            "ProAssist's corpus in 8 processes; the same command continues a build that was stopped.",
+            "data=proassist data.root=data/proassist dataset.processes=8",
+        ),
+        (
+            "The sources' own annotation releases, data/annotations/{source}/.",
+            "data=annotations data.root=data/annotations dataset.output_dir=outputs/dst_frames-annotations",
+        ),
+        (
+            "With the pictures in the rows, to be kept on this machine.",
+            "data=proassist data.root=data/proassist data.sources=[wtag] dataset.images=true"
+            " dataset.output_dir=outputs/dst_frames-images",
+        ),
+    ],
+    run="prospect_hf.jobs.dataset:run",
+    settings="dataset",
+    groups={"dataset": "prospect_hf.dataset.arguments:DatasetArguments", "data": DATA},
+    stopped="stopped; the same command continues with the files that are missing",
+)
+
+COMMANDS = {command.name: command for command in (TRAIN, EVALUATE, COMPARE, REPORT, STREAM, DEMO, SIMULATE, DATASET)}
