@@ -18,8 +18,8 @@ from prospect_hf.settings_schema import read_settings
 # Script -> the command that it is.
 SCRIPTS = {
     **{name: name for name in ("train", "evaluate", "stream", "demo", "simulate")},
-    "build_dataset": "dataset",
     "sample_frames": "sample",
+    "build_dataset": "dataset",
 }
 
 

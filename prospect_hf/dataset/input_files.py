@@ -35,10 +35,12 @@ LABEL_CODE = (
     "sources/*.py",
     "sources/annotations/*.py",
     "labels/*.py",
+    "frames/arrow_stream.py",
     "frames/base.py",
     "frames/folder.py",
     "frames/opened.py",
     "frames/store.py",
+    "frames/stored_features.py",
     "frames/video.py",
     "dataset/dst_frames.py",
     "dataset/input_files.py",
@@ -146,9 +148,13 @@ class DstFramesConfig(datasets.BuilderConfig):
         for path, name in sorted(texts.items(), key=lambda item: item[1]):
             digest.update(f"{name.as_posix()}\0{file_hash(path)}\0".encode())
         for source in self.sources:
-            for path in frame_entries(self.frames_folder(source) / "frames"):
+            folder = self.frames_folder(source)
+            for path in frame_entries(folder / "frames"):
                 state = frames_hash(path) if images else _size(path)
                 digest.update(f"{source}/{path.name}\0{state}\0".encode("utf-8", "surrogateescape"))
+            for path in sorted(folder.glob("features/*/*.arrow")):
+                below = path.relative_to(folder).as_posix()
+                digest.update(f"{source}/{below}\0{_size(path)}\0".encode("utf-8", "surrogateescape"))
         digest.update(code_fingerprint(Path(prospect_hf.__file__).parent, LABEL_CODE).encode())
         return digest.hexdigest()
 
