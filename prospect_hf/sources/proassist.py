@@ -22,6 +22,7 @@ from prospect_hf.checked_json import (
 )
 from prospect_hf.errors import DataError, UsageError
 from prospect_hf.frames.opened import find_frames, open_frames
+from prospect_hf.frames.stored_features import stored_length
 from prospect_hf.labels.align import align
 from prospect_hf.labels.label_files import LabelFiles, parse_spans, segment_text, step_index
 from prospect_hf.labels.spans import ALIGNED_SPANS, JOINED, STATED_SPANS, Span, merge_spans, span_events
@@ -68,9 +69,10 @@ def read_sessions(
 ) -> SessionsReport:
     """Read each conversation of one source and split as a session.
 
-    A session starts at frame floor(video_start_time * fps), or at 0. It ends with the video's frame store; with the
-    last turn or state event where there is no frame store. A record with ``video_start_time`` is a part of its video:
-    it ends with its ``duration``, or with its last label where that is later.
+    A session starts at frame floor(video_start_time * fps), or at 0. It ends with the video's frame store, or with its
+    stored features where there is none; with the last turn or state event where there is neither. A record with
+    ``video_start_time`` is a part of its video: it ends with its ``duration``, or with its last label where that is
+    later.
 
     Args:
         root: folder that holds ``processed_data``.
@@ -144,7 +146,11 @@ class _Video:
         if annotation.get("duration") is not None:
             self.stated_end = self.first_frame / FPS + _seconds(annotation, "duration", where)
         stored = find_frames(folder / frames_file(source, self.uid))
-        self.stored_frames = None if stored is None else len(open_frames(stored, FPS))
+        self.stored_in = "feature file" if stored is None else "frame file"
+        if stored is None:
+            self.stored_frames = stored_length(folder, Path(frames_file(source, self.uid)).name)
+        else:
+            self.stored_frames = len(open_frames(stored, FPS))
 
     def num_frames(self, times: list[float], spans: tuple[Span, ...], origin: str) -> int:
         """The end frame (exclusive) of a session whose turns are at ``times`` (seconds)."""
@@ -157,7 +163,7 @@ class _Video:
             return max(needed, queued, self.first_frame + 1)
         if needed > self.stored_frames:
             raise DataError(
-                f"{origin}: frame file has {self.stored_frames} frames, labels need {needed} "
+                f"{origin}: {self.stored_in} has {self.stored_frames} frames, labels need {needed} "
                 f"({frames_file(self.source, self.uid)}); sample the video again, or skip the record."
             )
         if self.part_end is None:

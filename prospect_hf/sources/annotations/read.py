@@ -9,7 +9,7 @@ from pathlib import Path
 from prospect_hf.errors import DataError, UsageError
 from prospect_hf.frames.opened import find_frames, open_frames
 from prospect_hf.sessions import FPS, check_name, frames_file, recording_id
-from prospect_hf.sources.annotations import assembly101, ego4d, holoassist
+from prospect_hf.sources.annotations import assembly101, ego4d, egoexolearn, epickitchens, holoassist, wtag
 from prospect_hf.sources.annotations.video import VideoRecord, session
 from prospect_hf.sources.report import OnError, SessionsReport, start_report
 
@@ -18,7 +18,10 @@ from prospect_hf.sources.report import OnError, SessionsReport, start_report
 READERS: dict[str, Callable[[Path], Iterator[VideoRecord]]] = {
     "assembly101": assembly101.videos,
     "ego4d": ego4d.videos,
+    "egoexolearn": egoexolearn.videos,
+    "epickitchens": epickitchens.videos,
     "holoassist": holoassist.videos,
+    "wtag": wtag.videos,
 }
 
 

@@ -36,6 +36,7 @@ MISSING_END = "no end: lasts until the next segment, or the end of the video"
 OVERLAP = "overlaps another step: both are in progress"
 BEYOND_END = "ends after the video: cut to its end"
 BEFORE_START = "starts before the annotated part: cut to its start"
+NO_LENGTH = "the length of the video is not stated: it ends with its last label"
 MISTAKE_CUT = "mistake reaches beyond the video: cut"
 # Why a segment is left out, besides the reasons of ``labels.segments``.
 OUTSIDE = "lies outside the video"
@@ -49,12 +50,14 @@ STORED_SLACK_S = 1.0
 class AnnotatedSegment:
     """An action from ``start`` to ``end`` (seconds of the video); ``end`` is None where the release has none.
 
-    ``text`` names the step: segments with the same text, but for case and blanks, belong to one step.
+    ``text`` names the step: segments with the same text, but for case and blanks, belong to one step. In a video whose
+    plan is known, ``step`` is its place there.
     """
 
     start: float
     end: float | None
     text: str
+    step: int | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ class AnnotatedVideo:
         video_uid: id of the video, as ProAssist writes it where it has the video too.
         goal: what the person does.
         segments: in the order of the release; times need not be valid.
+        plan: the steps, where the release has a plan; then every segment has a ``step``. Empty: the segments' texts.
         turns: what was said, in the order of the conversation.
         mistakes: what was done wrongly.
         start: where the annotated part begins, in seconds; the session has no frame before it.
@@ -78,6 +82,7 @@ class AnnotatedVideo:
     video_uid: str
     goal: str
     segments: Sequence[AnnotatedSegment]
+    plan: Sequence[str] = ()
     turns: Sequence[Turn] = ()
     mistakes: Sequence[Mistake] = ()
     start: float = 0.0
@@ -112,6 +117,7 @@ class _Segment:
     start: float
     end: float
     text: str
+    step: int | None
 
 
 def step_key(text: str) -> str:
@@ -122,9 +128,10 @@ def step_key(text: str) -> str:
 def session(video: AnnotatedVideo, source: str, report: SessionsReport, *, stored_frames: int | None = None) -> Session:
     """Make the session of ``video`` and add it to ``report``, with the counts of what was repaired and left out.
 
-    The plan is the distinct texts of the segments, ordered by their first start. The spans of a step are its segments,
-    joined by the state rule of the source (``STATE_RULES``); segments with less than a frame between them are one span.
-    The session ends with the stored frames, else with the stated end of the video, else with its last label.
+    The plan is that of the video, else the distinct texts of the segments, ordered by their first start. The spans of a
+    step are its segments, joined by the state rule of the source (``STATE_RULES``); segments with less than a frame
+    between them are one span. The session ends with the stored frames, else with the stated end of the video, else with
+    its last label.
 
     Args:
         video: the annotations.
@@ -144,7 +151,7 @@ def session(video: AnnotatedVideo, source: str, report: SessionsReport, *, store
     repairs, left_out = Counter(video.repairs), Counter(video.left_out)
     last = _last(video, stored_frames)
     segments = _segments(video, last, repairs, left_out)
-    steps, spans = _plan(segments, STATE_RULES[source], repairs)
+    steps, spans = _plan(segments, video.plan, STATE_RULES[source], repairs)
     mistakes = _mistakes(video, last, repairs, left_out)
     first_frame = frame_at(video.start, FPS)
     if math.isinf(last):
@@ -218,7 +225,7 @@ def _segments(video: AnnotatedVideo, last: float, repairs: Counter[str], left_ou
         repairs[MISSING_END] += one.end is None
         repairs[BEYOND_END] += end > last
         repairs[BEFORE_START] += one.start < video.start
-        found.append(_Segment(max(one.start, video.start), min(end, last), " ".join(one.text.split())))
+        found.append(_Segment(max(one.start, video.start), min(end, last), " ".join(one.text.split()), one.step))
     if not found:
         counted = f" (left out: {reasons(left_out)})" if left_out else ""
         raise DataError(f"{video.origin}: the video has no usable segment{counted}.")
@@ -238,12 +245,17 @@ def _fault(one: AnnotatedSegment, end: float) -> str | None:
     return NOT_AFTER_START if end <= one.start else None
 
 
-def _plan(segments: Sequence[_Segment], rule: str, repairs: Counter[str]) -> tuple[tuple[Step, ...], tuple[Span, ...]]:
+def _plan(
+    segments: Sequence[_Segment], plan: Sequence[str], rule: str, repairs: Counter[str]
+) -> tuple[tuple[Step, ...], tuple[Span, ...]]:
     """The steps of the segments and their spans; counts the segments that overlap another step, and joined spans."""
     place: dict[str, int] = {}
-    texts: list[str] = []
+    texts = list(plan)
     spans: list[Span] = []
     for one in segments:
+        if one.step is not None:
+            spans.append(Span(one.step, one.start, one.end))
+            continue
         key = step_key(one.text)
         if key not in place:
             place[key] = len(texts)

@@ -19,9 +19,10 @@ from prospect_hf.labels.segments import (
 )
 from prospect_hf.labels.spans import JOINED, ONE_SPAN, REOPENED
 from prospect_hf.sessions import REOPEN
-from prospect_hf.sources.annotations import assembly101, ego4d, holoassist
+from prospect_hf.sources.annotations import assembly101, ego4d, egoexolearn, holoassist, wtag
 from prospect_hf.sources.annotations.read import read_annotations
 from prospect_hf.sources.annotations.video import BEFORE_START, BEYOND_END, OVERLAP, UNSORTED
+from prospect_hf.sources.proassist import read_sessions
 from prospect_hf.sources.report import FILE_SPLITS, SessionsReport, check_splits
 from prospect_hf.timeline import build_timeline
 
@@ -45,6 +46,23 @@ REAL: dict[str, tuple[tuple[int, ...], dict[str, int], dict[str, int]]] = {
             UNSORTED: 1,
         },
         {BELOW_SEGMENT: 1888, IRRELEVANT: 217},
+    ),
+    "egoexolearn": (
+        (316, 6689, 6676, 0, 0),
+        {
+            UNSORTED: 476,
+            OVERLAP: 421,
+            egoexolearn.DURATIONS: 15,
+            REOPENED: 13,
+            BEYOND_END: 8,
+            egoexolearn.NO_DURATION: 2,
+        },
+        {NOT_AFTER_START: 2},
+    ),
+    "epickitchens": (
+        (70, 5397, 3352, 0, 0),
+        {REOPENED: 1770, OVERLAP: 1328, UNSORTED: 471, JOINED: 275, BEYOND_END: 1},
+        {},
     ),
     "holoassist": (
         (41, 307, 304, 853, 232),
@@ -89,7 +107,8 @@ def test_real_repairs_are_told_in_the_report(shared_data: Path) -> None:
 @pytest.mark.parametrize("source", REAL)
 def test_real_rows_keep_the_state_rule(shared_data: Path, source: str) -> None:
     back = 0
-    for session in read_all(shared_data, source)[0 if source != "ego4d" else 1].sessions[:20]:
+    reports = read_all(shared_data, source)
+    for session in [one for report in reports for one in report.sessions][:20]:
         states = build_timeline(session).states_after
         back += int((states[1:] < states[:-1]).sum())
     assert (back > 0) == (session.state_rule == REOPEN)
@@ -101,3 +120,16 @@ def test_real_speech_has_both_roles_and_the_annotated_intents(shared_data: Path)
     assert labels["initiative|instruction"] == 367 and labels["initiative|correction"] == 66
     assert sum(labels.values()) == 678
     assert sum(session.turns_back for session in sessions) == 14
+
+
+def test_the_real_recipes_are_the_plans_of_wtag(shared_data: Path) -> None:
+    """A recipe has no times, so a folder of recipes has no video; ProAssist's plan is the recipe, word for word."""
+    found = wtag.recipes(shared_data / "annotations/wtag")
+    assert [(recipe.title, len(recipe.steps)) for recipe in found] == [
+        ("Mug Cake", 12),
+        ("Pour-over Coffee", 8),
+        ("Pinwheels", 12),
+    ]
+    assert not any(report.sessions for report in read_all(shared_data, "wtag"))
+    (session,) = read_sessions(shared_data / "proassist", "wtag", "train").sessions
+    assert session.steps == found[2].steps
