@@ -52,7 +52,7 @@ class Plan:
     def report(self) -> dict[str, Any]:
         """The report, as ``DstFrames`` has it."""
         return {
-            "absent": [source for source in self._config.sources if source not in self.sources],
+            "absent": [source for source in self._config.sources if source not in {name for _, name in self.summaries}],
             "splits": by_split(self.summaries),
         }
 

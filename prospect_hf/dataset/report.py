@@ -52,7 +52,7 @@ def load_report(path: Path) -> dict[str, Any]:
 
 def report_lines(report: dict[str, Any]) -> list[str]:
     """What ``DstFrames.report`` says was left out or moved, one line per split and source; none where nothing was."""
-    lines = [f"no files of {', '.join(report['absent'])}."] if report["absent"] else []
+    lines = [f"no session of {', '.join(report['absent'])}."] if report["absent"] else []
     for split, of_split in report["splits"].items():
         for source, counts in of_split.items():
             if found := left_out(counts):
