@@ -161,8 +161,12 @@ class _Decoder:
                 if frame.pts is None:
                     break
                 self._at = frame.pts
+                # Those behind a damaged picture lean on it and bear no mark. Pictures that are shown before the key
+                # frame and stored behind it are never whole here, and not asked for.
+                if frame.is_corrupt and frame.pts >= self._index.keys[key]:
+                    break
                 if frame.pts >= stamp:
-                    return frame if frame.pts == stamp and not frame.is_corrupt else None
+                    return frame if frame.pts == stamp else None
         except (av.error.FFmpegError, OSError):
             return None
         return None
