@@ -6,6 +6,7 @@ from pathlib import Path
 
 from prospect_hf.dataset.input_files import DstFramesConfig
 from prospect_hf.errors import UsageError
+from prospect_hf.sources.annotations.read import read_annotations
 from prospect_hf.sources.prepared import read_prepared
 from prospect_hf.sources.proassist import read_sessions
 from prospect_hf.sources.report import SessionsReport
@@ -23,6 +24,8 @@ def read_split(config: DstFramesConfig, source: str, split: str) -> SessionsRepo
         return read_sessions(
             root, source, split, dst=config.dst, dst_root=dst_root, suffix=config.suffix, on_error=config.on_error
         )
+    if config.form == "annotations":
+        return read_annotations(root, source, split, on_error=config.on_error)
     if config.dst == "files" and dst_root is None:
         raise UsageError("prepared rows contain no state labels; set dst_root=FOLDER, or dst=none.")
     return read_prepared(

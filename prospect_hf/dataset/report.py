@@ -24,6 +24,7 @@ def summary(report: SessionsReport) -> dict[str, Any]:
         "state_rules": sorted({session.state_rule for session in report.sessions}),
         "rows": sum(session.num_frames - session.first_frame for session in report.sessions),
         "turns": sum(len(session.turns) for session in report.sessions),
+        "mistakes": sum(len(session.mistakes) for session in report.sessions),
         "beyond_turns": report.beyond_turns,
         "unlabelled": report.unlabelled,
         "turns_back": report.turns_back,

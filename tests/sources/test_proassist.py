@@ -15,6 +15,7 @@ from frame_fixtures import FORMS, video
 from proassist_fixtures import make_record, make_row, write_corpus, write_prepared, write_store
 
 from prospect_hf.errors import DataError, UsageError
+from prospect_hf.labels.spans import JOINED
 from prospect_hf.sessions import DSTEvent
 from prospect_hf.sources.knowledge import parse_steps
 from prospect_hf.sources.prepared import read_prepared
@@ -224,7 +225,6 @@ BAD: list[tuple[str, Change, list[str]]] = [
     ("no end key", lambda r: r["dst"][1].pop("end_ts"), ["dst[1]", "end_ts", "missing"]),
     ("NaN span", lambda r: r["dst"][0].update(start_ts=float("nan")), ["dst[0]", "start_ts"]),
     ("unknown step", lambda r: r["dst"][0].update(id="S3"), ["dst[0]", "S3", "S1 to S2"]),
-    ("overlap", lambda r: r["dst"][1].update(id="S1", start_ts=4), ["S1", "overlap"]),
 ]
 
 
@@ -247,6 +247,32 @@ def test_a_bad_record_is_named_or_counted_and_never_silent(tmp_path: Path, chang
     if missing == 2:
         with pytest.raises(DataError, match="no usable session"):
             read_sessions(tmp_path, "wtag", "train", dst="files", on_error="skip")
+
+
+@pytest.mark.parametrize("start", [4.0, 9.0])
+def test_stated_spans_of_a_step_that_overlap_or_touch_are_joined_and_counted(tmp_path: Path, start: float) -> None:
+    record = make_record()
+    record["dst"][1] |= {"id": "S1", "start_ts": start}
+    write_corpus(tmp_path, [record])
+    report = read_sessions(tmp_path, "wtag", "train", dst="files")
+    assert report.repairs == {JOINED: 1}  # once for the record, not for each of its conversations
+    for session in report.sessions:
+        assert session.events is not None
+        assert [(event.time, event.transition) for event in session.events] == [(3.0, "start"), (20.0, "complete")]
+
+
+def test_stated_spans_that_are_apart_open_a_step_again_and_aligned_ones_never(tmp_path: Path) -> None:
+    record = make_record()
+    record["dst"][1] |= {"id": "S1", "start_ts": 9.1}
+    record["parsed_video_anns"]["all_step_descriptions"] += "\n[25s-30s] boil"
+    write_corpus(tmp_path, [record])
+    stated = read_sessions(tmp_path, "wtag", "train", dst="files")
+    assert {session.state_rule for session in stated.sessions} == {"reopen"} and not stated.repairs
+    assert stated.sessions[0].events is not None and len(stated.sessions[0].events) == 4
+    aligned = read_sessions(tmp_path, "wtag", "train", dst="align")
+    assert {session.state_rule for session in aligned.sessions} == {"monotone"}
+    events = aligned.sessions[0].events
+    assert events is not None and [event.time for event in events if event.step == 1] == [9.0, 30.0]
 
 
 def test_labels_past_the_frame_store_are_refused_or_skipped(tmp_path: Path) -> None:
