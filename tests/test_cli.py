@@ -19,6 +19,8 @@ from prospect_hf.settings_schema import read_settings
 SCRIPTS = {
     **{name: name for name in ("train", "evaluate", "stream", "demo", "simulate")},
     "encode_frames": "encode",
+    "sample_frames": "sample",
+    "build_dataset": "dataset",
 }
 
 

@@ -19,10 +19,13 @@ class DataArguments:
     """Which corpus a run reads, and how it becomes rows and clips.
 
     Args:
-        name: ``simulated`` (rendered toy tasks, made on the first run) or ``proassist`` (processed_data on disk).
-        root: the folder that holds ``processed_data``; for ``simulated`` it is where the corpus is written.
+        name: ``simulated`` (rendered toy tasks, made on the first run), ``proassist`` (processed_data on disk) or
+            ``annotations`` (the sources' own annotation releases on disk).
+        root: the folder that holds ``processed_data``; for ``simulated`` it is where the corpus is written; for
+            ``annotations`` it holds a folder ``{source}`` with the files of its release.
         sources: the sources to read, out of ego4d, holoassist, egoexolearn, epickitchens, wtag and assembly101.
-        forms: ``dialogs`` (generated_dialogs records), ``prepared`` (prepared rows), or both.
+        forms: ``dialogs`` (generated_dialogs records), ``prepared`` (prepared rows), or both; ``annotations`` has one
+            form of its own.
         frames: ``store`` (frame files of the corpus), ``rendered`` (simple pictures drawn from the labels, for
             annotations without video) or ``blank`` (one grey picture: a control without visual input).
         dst: where DST labels come from: ``files``, ``align`` (annotated spans matched with the plan) or ``none``.
@@ -59,19 +62,23 @@ class DataArguments:
     scene: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        forms: tuple[str, ...] = ("dialogs", "prepared")
+        if self.name == "annotations":
+            forms, self.forms = ("annotations",), ["annotations"]
         choices = {
-            "name": (self.name, ("simulated", "proassist")),
+            "name": (self.name, ("simulated", "proassist", "annotations")),
             "frames": (self.frames, FRAME_SOURCES),
             "dst": (self.dst, ("files", "align", "none")),
             "on_error": (self.on_error, ("raise", "skip")),
         }
-        choices |= {f"forms[{i}]": (form, ("dialogs", "prepared")) for i, form in enumerate(self.forms)}
+        choices |= {f"forms[{i}]": (form, forms) for i, form in enumerate(self.forms)}
         choices |= {f"sources[{i}]": (source, SOURCES) for i, source in enumerate(self.sources)}
         for name, (value, allowed) in choices.items():
             if value not in allowed:
                 raise UsageError(f"data.{name} must be one of {', '.join(allowed)}, not {value!r}.")
         if not self.root:
-            raise UsageError("data.root is not set: give the folder that holds processed_data, data.root=FOLDER.")
+            held = "{source}/ with its annotations" if self.name == "annotations" else "processed_data"
+            raise UsageError(f"data.root is not set: give the folder that holds {held}, data.root=FOLDER.")
         if not self.sources or not self.forms:
             raise UsageError("data.sources and data.forms must each have at least one entry.")
         if not 0.0 <= self.text_dropout <= 1.0:

@@ -6,6 +6,7 @@
       README.md                                     the card; its YAML block lists the configurations
       manifest.json                                 written last: without it, the dataset is not finished
       report.json                                   what was read, repaired and left out
+      frames.json                                   what identifies the frames of each video, where they were at hand
       data/{source}/{split}-00000-of-00003.parquet  the rows, sessions in order, never cut between two files
       sample/{split}-00000-of-00001.parquet         a few sessions of each source
 
@@ -26,6 +27,7 @@ from prospect_hf.files import write_json
 from prospect_hf.sessions import SOURCES, check_name
 
 MANIFEST_FILE = "manifest.json"
+FRAMES_FILE = "frames.json"
 FORMAT = "dst_frames 2"
 SPLITS = ("train", "validation", "test")
 SAMPLE = "sample"
@@ -63,6 +65,8 @@ class Manifest:
         balance: split -> source -> label counts, with the keys of ``label_balance``.
         shards: of the sources, by source and split, in order.
         sample: of the configuration ``sample``.
+        files: SHA-256 of each other file whose content is fixed: ``report.json``, and ``frames.json`` where there is
+            one. The card is not among them, since people edit it.
     """
 
     tool_version: str
@@ -73,6 +77,7 @@ class Manifest:
     balance: dict[str, dict[str, dict[str, int]]]
     shards: tuple[Shard, ...]
     sample: tuple[Shard, ...] = field(default=())
+    files: dict[str, str] = field(default_factory=dict)
 
     def of_split(self, split: str, source: str | None = None) -> tuple[Shard, ...]:
         """The shards of a split, of one source or of all, in order."""
@@ -124,36 +129,59 @@ def load_manifest(folder: Path) -> Manifest:
         label_version=get_text(facts, "label_version", where),
         fingerprint=get_text(facts, "fingerprint", where),
         settings=get_dict(facts, "settings", where),
-        licenses=get_dict(facts, "licenses", where),
-        balance=get_dict(facts, "balance", where),
+        licenses=_licenses(facts, where),
+        balance=_balance(facts, where),
         shards=_shards(facts, "shards", where),
         sample=_shards(facts, "sample", where),
+        files=_files(facts, where),
     )
 
 
+def _licenses(facts: Mapping[str, Any], where: str) -> dict[str, str]:
+    licenses = get_dict(facts, "licenses", where)
+    return {source: get_text(licenses, source, f"{where}: licenses") for source in licenses}
+
+
+def _balance(facts: Mapping[str, Any], where: str) -> dict[str, dict[str, dict[str, int]]]:
+    balance: dict[str, dict[str, dict[str, int]]] = {}
+    for split in get_dict(facts, "balance", where):
+        of_split = as_dict(facts["balance"][split], f"{where}: balance.{split}")
+        for source, of_source in of_split.items():
+            at = f"{where}: balance.{split}.{source}"
+            counts = as_dict(of_source, at)
+            balance.setdefault(split, {})[source] = {key: get_index(counts, key, at) for key in counts}
+    return balance
+
+
 def _shards(facts: Mapping[str, Any], key: str, where: str) -> tuple[Shard, ...]:
-    shards = []
     values = facts.get(key)
     if not isinstance(values, list):
         raise DataError(f"{where}: '{key}' must be a list of files.")
-    for number, value in enumerate(values):
-        at = f"{where}: {key}[{number}]"
-        entry = as_dict(value, at)
-        name = get_text(entry, "path", at)
-        for part in name.split("/"):
-            check_name(part, f"{at}.path")
-        shards.append(
-            Shard(
-                path=name,
-                source=get_text(entry, "source", at),
-                split=get_text(entry, "split", at),
-                rows=get_index(entry, "rows", at),
-                sessions=get_index(entry, "sessions", at),
-                bytes=get_index(entry, "bytes", at),
-                sha256=get_text(entry, "sha256", at),
-            )
-        )
-    return tuple(shards)
+    return tuple(read_shard(value, f"{where}: {key}[{number}]") for number, value in enumerate(values))
+
+
+def read_shard(value: Any, where: str) -> Shard:
+    """A shard from its JSON form. Raises ``DataError`` where it is none, or its path leaves the dataset's folder."""
+    entry = as_dict(value, where)
+    name = get_text(entry, "path", where)
+    for part in name.split("/"):
+        check_name(part, f"{where}.path")
+    return Shard(
+        path=name,
+        source=get_text(entry, "source", where),
+        split=get_text(entry, "split", where),
+        rows=get_index(entry, "rows", where),
+        sessions=get_index(entry, "sessions", where),
+        bytes=get_index(entry, "bytes", where),
+        sha256=get_text(entry, "sha256", where),
+    )
+
+
+def _files(facts: dict[str, Any], where: str) -> dict[str, str]:
+    files = get_dict(facts, "files", where)
+    for name in files:
+        check_name(name, f"{where}: files")
+    return {name: get_text(files, name, f"{where}: files") for name in files}
 
 
 def check_files(folder: Path, manifest: Manifest) -> None:
@@ -162,9 +190,10 @@ def check_files(folder: Path, manifest: Manifest) -> None:
     Raises:
         DataError: a file is missing or has another content.
     """
-    for shard in (*manifest.shards, *manifest.sample):
-        path = folder / shard.path
+    hashes = {shard.path: shard.sha256 for shard in (*manifest.shards, *manifest.sample)} | manifest.files
+    for name, sha256 in hashes.items():
+        path = folder / name
         if not path.is_file():
             raise DataError(f"{path}: the file is missing, but {MANIFEST_FILE} lists it; build or download it again.")
-        if file_hash(path) != shard.sha256:
+        if file_hash(path) != sha256:
             raise DataError(f"{path}: its content is not what {MANIFEST_FILE} states; build or download it again.")

@@ -56,7 +56,9 @@ class PictureFolder(Frames):
         self.files = picture_files(folder)
         first = self.files[0]
         for path in self.files:
-            if _number(path) is None or _form(path) != _form(first):
+            if _number(path) is None:
+                raise DataError(f"{path}: no number in its name; the pictures of a video bear the frame's number.")
+            if _form(path) != _form(first):
                 raise DataError(
                     f"{path}: not named like {first.name}; the pictures of a video must have equal names but for the "
                     "number of the frame."

@@ -27,6 +27,7 @@ class Command:
         raw: groups that are handed on as a mapping, because the job completes them before they are parsed.
         writes: the group whose ``output_dir`` the job writes to; one run at a time may do so.
         options: options that stand for a key, ``--clip`` -> ``simulate.clip``.
+        first: the key that an argument without ``=`` stands for, ``outputs/dst_frames`` -> ``inspect.folder``.
         arguments: adds positional arguments and options; for a command without settings.
         stopped: what a stopped run leaves, and how it is continued.
         distributed: several processes may run it together, started by torchrun or accelerate launch.
@@ -41,6 +42,7 @@ class Command:
     raw: Sequence[str] = ()
     writes: str | None = None
     options: Mapping[str, str] = field(default_factory=dict)
+    first: str | None = None
     arguments: Callable[[ArgumentParser], None] | None = None
     stopped: str = "stopped"
     distributed: bool = False
@@ -224,6 +226,71 @@ SIMULATE = Command(
     options={"--clip": "simulate.clip"},
 )
 
+SAMPLE = Command(
+    name="sample",
+    summary="Sample a folder of videos into the frame files of a source.",
+    examples=[
+        (
+            "All videos below a folder, 2 frames a second, 384 pixels wide and high.",
+            "sample.videos=videos/wtag sample.root=data/proassist sample.source=wtag",
+        ),
+        (
+            "Part 3 of 8, as an array of jobs runs them.",
+            "sample.videos=videos/ego4d sample.root=data/proassist sample.source=ego4d sample.names=groups.csv "
+            "sample.shard=3/8",
+        ),
+    ],
+    run="prospect_hf.jobs.sample:run",
+    settings="sample",
+    groups={"sample": "prospect_hf.frames.arguments:SampleArguments"},
+    stopped="stopped; the same command continues with the videos that are missing",
+)
+
+DATASET = Command(
+    name="dataset",
+    summary="Build the frame rows of a corpus as a dataset: Parquet files with a card, for load_dataset and the Hub.",
+    examples=[
+        ("The simulated corpus.", ""),
+        (
+            "ProAssist's corpus in 8 processes; the same command continues a build that was stopped.",
+            "data=proassist data.root=data/proassist dataset.processes=8",
+        ),
+        (
+            "The sources' own annotation releases, data/annotations/{source}/.",
+            "data=annotations data.root=data/annotations dataset.output_dir=outputs/dst_frames-annotations",
+        ),
+        (
+            "With the pictures in the rows, to be kept on this machine.",
+            "data=proassist data.root=data/proassist data.sources=[wtag] dataset.images=true"
+            " dataset.output_dir=outputs/dst_frames-images",
+        ),
+    ],
+    run="prospect_hf.jobs.dataset:run",
+    settings="dataset",
+    groups={"dataset": "prospect_hf.dataset.arguments:DatasetArguments", "data": DATA},
+    stopped="stopped; the same command continues with the files that are missing",
+)
+
+INSPECT = Command(
+    name="inspect",
+    summary="Check a dataset against its promises and show what is in it: tables, a page, pictures.",
+    examples=[
+        (
+            "A dataset on the disk: its figures, its label balance, and which promises it breaks.",
+            "outputs/dst_frames",
+        ),
+        (
+            "With the lengths of its sessions in tokens, and with the frames of the sessions that are shown.",
+            "outputs/dst_frames inspect.tokenizer=outputs/tiny inspect.frames_root=outputs/simulated/processed_data",
+        ),
+    ],
+    run="prospect_hf.jobs.inspect:run",
+    settings="inspect",
+    writes="inspect",
+    groups={"inspect": "prospect_hf.dataset.inspection.arguments:InspectArguments"},
+    first="inspect.folder",
+)
+
 ENCODE = Command(
     name="encode",
     summary="Encode the frames of videos once, for training and evaluation with a frozen vision tower.",
@@ -249,4 +316,19 @@ ENCODE = Command(
     distributed=True,
 )
 
-COMMANDS = {command.name: command for command in (TRAIN, EVALUATE, COMPARE, REPORT, STREAM, DEMO, SIMULATE, ENCODE)}
+COMMANDS = {
+    command.name: command
+    for command in (
+        TRAIN,
+        EVALUATE,
+        COMPARE,
+        REPORT,
+        STREAM,
+        DEMO,
+        SIMULATE,
+        SAMPLE,
+        DATASET,
+        INSPECT,
+        ENCODE,
+    )
+}

@@ -22,9 +22,10 @@ from prospect_hf.checked_json import (
 )
 from prospect_hf.errors import DataError, UsageError
 from prospect_hf.frames.opened import find_frames, open_frames
+from prospect_hf.frames.stored_features import stored_length
 from prospect_hf.labels.align import align
 from prospect_hf.labels.label_files import LabelFiles, parse_spans, segment_text, step_index
-from prospect_hf.labels.spans import Span, span_events
+from prospect_hf.labels.spans import ALIGNED_SPANS, JOINED, STATED_SPANS, Span, merge_spans, span_events
 from prospect_hf.sessions import (
     FPS,
     LONGEST_S,
@@ -37,6 +38,7 @@ from prospect_hf.sessions import (
     frames_file,
     recording_id,
 )
+from prospect_hf.sources.dialog_files import FILTERED, PER_VIDEO, dialog_files, dialog_records
 from prospect_hf.sources.knowledge import parse_steps
 from prospect_hf.sources.report import FILE_SPLITS, OnError, SessionsReport, start_report
 from prospect_hf.timeline import FRAME_TOLERANCE, frame_at, turn_frames
@@ -55,11 +57,6 @@ def source_folder(root: Path, source: str) -> Path:
     return root / "processed_data" / source
 
 
-def dialogs_file(root: Path, source: str, split: str, suffix: str = "_filtered") -> Path:
-    """The dialog file of ``split`` (train, validation or test)."""
-    return root / "processed_data" / source / "generated_dialogs" / f"{FILE_SPLITS[split]}{suffix}.json"
-
-
 def read_sessions(
     root: Path,
     source: str,
@@ -67,14 +64,15 @@ def read_sessions(
     *,
     dst: DST = "none",
     dst_root: Path | None = None,
-    suffix: str = "_filtered",
+    suffix: str = FILTERED,
     on_error: OnError = "raise",
 ) -> SessionsReport:
     """Read each conversation of one source and split as a session.
 
-    A session starts at frame floor(video_start_time * fps), or at 0. It ends with the video's frame store; with the
-    last turn or state event where there is no frame store. A record with ``video_start_time`` is a part of its video:
-    it ends with its ``duration``, or with its last label where that is later.
+    A session starts at frame floor(video_start_time * fps), or at 0. It ends with the video's frame store, or with its
+    stored features where there is none; with the last turn or state event where there is neither. A record with
+    ``video_start_time`` is a part of its video: it ends with its ``duration``, or with its last label where that is
+    later.
 
     Args:
         root: folder that holds ``processed_data``.
@@ -83,7 +81,7 @@ def read_sessions(
         dst: "none" = no state labels; "files" = the record's ``dst`` list or, with ``dst_root``, the label files there
             (see ``LabelFiles``); "align" = annotated segments matched to the plan (see ``labels.align``).
         dst_root: folder of label files.
-        suffix: ending of the dialog file's name, before ``.json``.
+        suffix: which dialog files are read, see ``dialog_files``.
         on_error: "raise" on the first bad record, or "skip" bad records and list them.
 
     Raises:
@@ -95,19 +93,17 @@ def read_sessions(
     if dst not in ("files", "align", "none"):
         raise UsageError(f"dst is '{dst}'; it must be files, align or none.")
     folder = source_folder(root, source)
-    path = dialogs_file(root, source, split, suffix)
-    records = load_json(path)
-    if not isinstance(records, list):
-        raise DataError(f"{path}: expected a list of records, one per video.")
-    if not records:
-        raise DataError(f"{path}: the list of records is empty.")
+    paths = dialog_files(root, source, split, suffix)
+    if not paths:
+        wanted = f"{FILE_SPLITS[split]}{'/*' if suffix == PER_VIDEO else suffix}.json"
+        raise UsageError(f"{folder / 'generated_dialogs' / wanted}: no such file.")
     labels = None
     if dst == "files" and dst_root is not None:
         labels = LabelFiles(dst_root, source, FILE_SPLITS[split], report.refuse)
-    for number, value in enumerate(records):
-        origin = f"{path}: record {number}"
+    rule = ALIGNED_SPANS if dst == "align" else STATED_SPANS
+    for origin, record in dialog_records(paths, report.refuse):
         try:
-            video = _Video(as_dict(value, origin), folder, source, origin)
+            video = _Video(record, folder, source, origin)
             spans = _spans(video, dst, labels, report)
             conversations = get_list(video.record, "conversations", video.origin)
         except DataError as error:
@@ -116,11 +112,11 @@ def read_sessions(
         for index, conversation in enumerate(conversations):
             origin = f"{video.origin}: conversation {index}"
             try:
-                report.add(_session(video, spans, as_dict(conversation, origin), index, origin))
+                report.add(_session(video, spans, rule, as_dict(conversation, origin), index, origin))
             except DataError as error:
                 report.refuse(origin, error)
     report.unused_labels = 0 if labels is None else labels.unused
-    return report.closed(str(path))
+    return report.closed(str(paths[0] if len(paths) == 1 else paths[0].parent))
 
 
 class _Video:
@@ -150,7 +146,11 @@ class _Video:
         if annotation.get("duration") is not None:
             self.stated_end = self.first_frame / FPS + _seconds(annotation, "duration", where)
         stored = find_frames(folder / frames_file(source, self.uid))
-        self.stored_frames = None if stored is None else len(open_frames(stored, FPS))
+        self.stored_in = "feature file" if stored is None else "frame file"
+        if stored is None:
+            self.stored_frames = stored_length(folder, Path(frames_file(source, self.uid)).name)
+        else:
+            self.stored_frames = len(open_frames(stored, FPS))
 
     def num_frames(self, times: list[float], spans: tuple[Span, ...], origin: str) -> int:
         """The end frame (exclusive) of a session whose turns are at ``times`` (seconds)."""
@@ -163,7 +163,7 @@ class _Video:
             return max(needed, queued, self.first_frame + 1)
         if needed > self.stored_frames:
             raise DataError(
-                f"{origin}: frame file has {self.stored_frames} frames, labels need {needed} "
+                f"{origin}: {self.stored_in} has {self.stored_frames} frames, labels need {needed} "
                 f"({frames_file(self.source, self.uid)}); sample the video again, or skip the record."
             )
         if self.part_end is None:
@@ -203,15 +203,25 @@ def _spans(video: _Video, dst: DST, labels: LabelFiles | None, report: SessionsR
         spans = alignment.spans
     else:
         record, where = labels.find(video.uid, video.origin) if labels is not None else (video.record, video.origin)
-        spans = parse_spans(record, video.steps, where)
+        spans = stated_spans(record, video.steps, where, report)
     report.steps += len(video.steps)
     report.labelled_steps += len({span.step for span in spans})
+    return spans
+
+
+def stated_spans(
+    record: dict[str, Any], steps: tuple[Step, ...], where: str, report: SessionsReport
+) -> tuple[Span, ...]:
+    """The spans of ``parse_spans``, those of one step that overlap or touch joined to one and counted in ``report``."""
+    spans, repairs = merge_spans(parse_spans(record, steps, where), STATED_SPANS)
+    report.repairs += Counter({JOINED: repairs[JOINED]})
     return spans
 
 
 def _session(
     video: _Video,
     spans: tuple[Span, ...] | None,
+    state_rule: str,
     conversation: dict[str, Any],
     index: int,
     origin: str,
@@ -236,6 +246,7 @@ def _session(
         num_frames=video.num_frames([turn.time for turn in turns], spans or (), origin),
         frames_file=frames_file(video.source, video.uid),
         origin=origin,
+        state_rule=state_rule,
     )
 
 
@@ -275,7 +286,8 @@ def _training_session(record: dict[str, Any], index: int, origin: str) -> Sessio
     origin = f"{origin} ({uid})"
     source = get_text(record, "dataset", origin)
     steps = parse_steps(get_text(record, "inferred_knowledge", origin), f"{origin}: 'inferred_knowledge'")
-    events = span_events(parse_spans(record, steps, origin))
+    spans = parse_spans(record, steps, origin)
+    events = span_events(spans)
     turns: list[Turn] = []
     update_events: list[DSTEvent] = []
     for number, value in enumerate(get_list(record, "conversation", origin)):
@@ -303,7 +315,7 @@ def _training_session(record: dict[str, Any], index: int, origin: str) -> Sessio
         goal=get_text(record, "inferred_goal", origin),
         steps=steps,
         turns=tuple(turns),
-        events=events,
+        events=span_events(merge_spans(spans, STATED_SPANS)[0]),
         fps=fps,
         first_frame=get_index(record, "start_frame_idx", origin),
         num_frames=end,
