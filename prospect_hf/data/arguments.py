@@ -11,7 +11,7 @@ from prospect_hf.sessions import SOURCES
 # Where a session's pictures come from.
 FRAME_SOURCES = ("store", "rendered", "blank")
 # Settings that are folders of the machine.
-FOLDERS = ("root", "dst_root", "cache_dir")
+FOLDERS = ("root", "dst_root", "cache_dir", "features")
 
 
 @dataclass
@@ -33,6 +33,8 @@ class DataArguments:
         suffix: ending of the dialog files' names, ``{split}{suffix}.json``.
         on_error: ``raise`` on a bad record, or ``skip`` it; skipped records are counted and listed.
         cache_dir: folder for the frame rows.
+        features: folder of encoded frames that is read in place of pictures (``prospect encode`` names it), for a
+            frozen vision tower; unset: frames are encoded into ``cache_dir`` where that is needed.
         max_seq_len: largest length of a training clip, in tokens.
         text_dropout: largest share of state texts and responses left out of a training clip, 0 to 1 (``ClipDataset``).
         late_start: share of training clips that start at a later frame, from the states at that frame, 0 to 1.
@@ -51,6 +53,7 @@ class DataArguments:
     suffix: str = "_filtered"
     on_error: str = "raise"
     cache_dir: str = "outputs/cache"
+    features: str | None = None
     max_seq_len: int = 2048
     text_dropout: float = 0.0
     late_start: float = 0.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from prospect_hf.data.arguments import FRAME_SOURCES
 from prospect_hf.data.session_rows import SessionRows
 from prospect_hf.errors import DataError
 from prospect_hf.frames.base import Frames
-from prospect_hf.frames.opened import find_frames, no_frames, open_frames
+from prospect_hf.frames.opened import locate_frames, no_frames, open_frames
 from prospect_hf.frames.rendered import render_timeline_frame
 
 # Limit of the decoded pictures that a reader keeps in memory, so that later epochs over a small corpus decode nothing.
@@ -25,16 +25,10 @@ def frames_path(root: Path, session: SessionRows) -> Path:
     Raises:
         DataError: there are none, or two forms of them, or the row names a place outside the corpus.
     """
-    named = PurePosixPath(session.source, session.frames_file)
-    if named.is_absolute() or ".." in named.parts:
-        raise DataError(
-            f"session {session.session_id}: its frames are said to be at '{named}', which may lie outside data.root; "
-            "check where the rows come from."
-        )
-    path = root / "processed_data" / named
-    found = find_frames(path)
+    folder = root / "processed_data"
+    found = locate_frames(folder, session.source, session.frames_file, f"session {session.session_id}")
     if found is None:
-        raise no_frames(path)
+        raise no_frames(folder / session.source / session.frames_file)
     return found
 
 

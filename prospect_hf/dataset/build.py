@@ -10,12 +10,13 @@ import hashlib
 import json
 import logging
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 
@@ -25,8 +26,10 @@ from prospect_hf.content_hash import file_hash
 from prospect_hf.dataset.balance import balance_of
 from prospect_hf.dataset.build_state import BuildState, finish_shard, remove_unfinished
 from prospect_hf.dataset.card import CARD_FILE, write_card
+from prospect_hf.dataset.frame_fingerprints import write_fingerprints
 from prospect_hf.dataset.input_files import LABEL_CODE, DstFramesConfig
 from prospect_hf.dataset.layout import (
+    FRAMES_FILE,
     SAMPLE,
     SPLITS,
     Manifest,
@@ -38,7 +41,7 @@ from prospect_hf.dataset.layout import (
 from prospect_hf.dataset.licenses import LICENSES
 from prospect_hf.dataset.plan import Plan, by_split
 from prospect_hf.dataset.report import REPORT_FILE, load_report, report_lines
-from prospect_hf.dataset.shards import COUNTED, PlannedShard, WrittenShard
+from prospect_hf.dataset.shards import COUNTED, WrittenShard
 from prospect_hf.errors import DataError, UsageError
 from prospect_hf.files import sole_writer, write_json
 from prospect_hf.progress import Progress
@@ -50,7 +53,23 @@ logger = logging.getLogger(__name__)
 SHARD_ROWS, SHARD_ROWS_WITH_IMAGES = 500_000, 10_000
 PACKAGE = Path(prospect_hf.__file__).parent
 # Besides the label code, what determines the files.
-BUILD_CODE = ("dataset/build.py", "dataset/plan.py", "dataset/layout.py", "dataset/shards.py", "dataset/balance.py")
+BUILD_CODE = (
+    "dataset/build.py",
+    "dataset/plan.py",
+    "dataset/layout.py",
+    "dataset/shards.py",
+    "dataset/balance.py",
+    "dataset/frame_fingerprints.py",
+    "frames/fingerprint.py",
+)
+
+
+class _HasPath(Protocol):
+    @property
+    def path(self) -> str: ...
+
+
+Planned = TypeVar("Planned", bound=_HasPath)
 
 
 def build_rows(
@@ -61,6 +80,7 @@ def build_rows(
     images: bool = False,
     shard_rows: int | None = None,
     sample: int = 2,
+    fingerprints: bool = True,
     progress: bool = True,
     wait: bool = False,
 ) -> Manifest:
@@ -74,6 +94,7 @@ def build_rows(
         shard_rows: a shard is full when another session would give it more rows than this. By default 500,000, with
             pictures 10,000.
         sample: how many sessions of each source and split the configuration ``sample`` has; 0 leaves it out.
+        fingerprints: whether ``frames.json`` is written where frames are at hand. A few frames of each video are read.
         progress: whether progress is shown.
         wait: for another process that writes to ``output``, instead of the error.
 
@@ -86,7 +107,12 @@ def build_rows(
     for name, value, least in (("processes", processes, 1), ("shard_rows", shard_rows, 1), ("sample", sample, 0)):
         if value < least:
             raise UsageError(f"{name}={value}: it must be at least {least}.")
-    settings = rows_settings(config) | {"images": images, "shard_rows": shard_rows, "sample": sample}
+    settings = rows_settings(config) | {
+        "images": images,
+        "shard_rows": shard_rows,
+        "sample": sample,
+        "fingerprints": fingerprints,
+    }
     with sole_writer(output, wait=wait):
         manifest = _build(config, output, settings, processes, progress)
     for line in report_lines(load_report(output / REPORT_FILE)):
@@ -103,7 +129,7 @@ def rows_settings(config: DstFramesConfig) -> dict[str, Any]:
 def _build(config: DstFramesConfig, output: Path, settings: dict[str, Any], processes: int, progress: bool) -> Manifest:
     plan = Plan(config, settings["shard_rows"], settings["sample"])
     inputs = config.fingerprint(settings["images"])
-    fingerprint = _hash(inputs, settings, code_fingerprint(PACKAGE, BUILD_CODE))
+    fingerprint = facts_hash(inputs, settings, code_fingerprint(PACKAGE, BUILD_CODE))
     settings = settings | {"pyarrow": pa.__version__}  # another version may write other bytes
     finished = _finished(output, fingerprint, settings)
     if finished is not None:
@@ -112,13 +138,14 @@ def _build(config: DstFramesConfig, output: Path, settings: dict[str, Any], proc
     frames = {source: config.frames_folder(source) for source in plan.sources} if settings["images"] else None
     for source in frames or ():
         logger.warning("images=true: %s", picture_warning(source))
-    state = BuildState(output, _hash(fingerprint, settings))
+    state = BuildState(output, facts_hash(fingerprint, settings))
     kept = frozenset(state.finished)
     start = sum(written.work for written in state.finished.values())
     shards = []
+    write = partial(finish_shard, folder=state.folder, key=state.key, frames=frames)
     try:
         with Progress(plan.work, "building rows, kB", "kB", initial=start, show=progress) as bar:
-            for written in _written(plan, state, frames, processes):
+            for written in written_shards(plan, state, write, processes):
                 shards.append(written)
                 if written.shard.path not in kept:
                     bar.update(written.work)
@@ -136,12 +163,16 @@ def _build(config: DstFramesConfig, output: Path, settings: dict[str, Any], proc
         fingerprint=fingerprint,
         settings=settings,
         licenses={source: LICENSES[source] for source in plan.sources},
-        balance=by_split({part: _balance(plan.summaries[part], shards, part) for part in plan.summaries}),
-        shards=_in_order(written for written in shards if written.shard.source != SAMPLE),
-        sample=_in_order(written for written in shards if written.shard.source == SAMPLE),
+        balance=by_split({part: part_balance(plan.summaries[part], shards, part) for part in plan.summaries}),
+        shards=in_order(written for written in shards if written.shard.source != SAMPLE),
+        sample=in_order(written for written in shards if written.shard.source == SAMPLE),
         files={REPORT_FILE: file_hash(output / REPORT_FILE)},
     )
     state.place((*manifest.shards, *manifest.sample))
+    if settings["fingerprints"] and write_fingerprints(
+        output, manifest.shards, config.frames_folder("").resolve(), processes
+    ):
+        manifest = replace(manifest, files={**manifest.files, FRAMES_FILE: file_hash(output / FRAMES_FILE)})
     write_card(output, manifest, report)
     write_manifest(output, manifest)
     state.close()
@@ -165,11 +196,20 @@ def _finished(output: Path, fingerprint: str, settings: dict[str, Any]) -> Manif
     return manifest
 
 
-def _written(
-    plan: Iterable[PlannedShard], state: BuildState, frames: dict[str, Path] | None, processes: int
+def written_shards(
+    plan: Iterable[Planned], state: BuildState, write: Callable[[Planned], WrittenShard], processes: int
 ) -> Iterator[WrittenShard]:
-    """The shards of the plan: those that are finished already, and the others once they are written."""
-    write = partial(finish_shard, folder=state.folder, key=state.key, frames=frames)
+    """The shards of the plan: those that are finished already, and the others once they are written.
+
+    Args:
+        plan: what is to be written, each with its ``path``.
+        state: of the build; its lock is held.
+        write: writes one and marks it as finished. Other processes call it.
+        processes: how many.
+
+    Raises:
+        DataError: what ``write`` raises, or a process was killed.
+    """
     if processes == 1:
         for planned in plan:
             yield state.finished.get(planned.path) or write(planned)
@@ -194,12 +234,13 @@ def _written(
         ) from None
 
 
-def _in_order(shards: Iterable[WrittenShard]) -> tuple[Shard, ...]:
+def in_order(shards: Iterable[WrittenShard]) -> tuple[Shard, ...]:
+    """The manifest's entries of shards, by source and split."""
     of = sorted((one.shard for one in shards), key=lambda shard: (shard.source, SPLITS.index(shard.split), shard.path))
     return tuple(of)
 
 
-def _balance(found: dict[str, Any], shards: Iterable[WrittenShard], part: tuple[str, str]) -> dict[str, int]:
+def part_balance(found: dict[str, Any], shards: Iterable[WrittenShard], part: tuple[str, str]) -> dict[str, int]:
     """The label balance of one (split, source)."""
     labels: dict[str, Counter[int]] = {column: Counter() for column in COUNTED}
     for written in shards:
@@ -217,5 +258,5 @@ def picture_warning(source: str) -> str:
     )
 
 
-def _hash(*facts: Any) -> str:
+def facts_hash(*facts: Any) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

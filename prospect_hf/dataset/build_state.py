@@ -86,8 +86,12 @@ class BuildState:
 
 def finish_shard(planned: PlannedShard, folder: Path, key: str, frames: dict[str, Path] | None) -> WrittenShard:
     """Write a shard to the folder of a build, and its marker; the arguments are those of ``write_shard``."""
-    written = write_shard(planned, folder, frames)
-    write_json(folder / (planned.path + MARKER), {"key": key, **asdict(written)})
+    return mark_finished(write_shard(planned, folder, frames), folder, key)
+
+
+def mark_finished(written: WrittenShard, folder: Path, key: str) -> WrittenShard:
+    """Write the marker of a shard that lies in the folder of a build."""
+    write_json(folder / (written.shard.path + MARKER), {"key": key, **asdict(written)})
     return written
 
 

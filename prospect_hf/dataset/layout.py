@@ -129,12 +129,28 @@ def load_manifest(folder: Path) -> Manifest:
         label_version=get_text(facts, "label_version", where),
         fingerprint=get_text(facts, "fingerprint", where),
         settings=get_dict(facts, "settings", where),
-        licenses=get_dict(facts, "licenses", where),
-        balance=get_dict(facts, "balance", where),
+        licenses=_licenses(facts, where),
+        balance=_balance(facts, where),
         shards=_shards(facts, "shards", where),
         sample=_shards(facts, "sample", where),
         files=_files(facts, where),
     )
+
+
+def _licenses(facts: Mapping[str, Any], where: str) -> dict[str, str]:
+    licenses = get_dict(facts, "licenses", where)
+    return {source: get_text(licenses, source, f"{where}: licenses") for source in licenses}
+
+
+def _balance(facts: Mapping[str, Any], where: str) -> dict[str, dict[str, dict[str, int]]]:
+    balance: dict[str, dict[str, dict[str, int]]] = {}
+    for split in get_dict(facts, "balance", where):
+        of_split = as_dict(facts["balance"][split], f"{where}: balance.{split}")
+        for source, of_source in of_split.items():
+            at = f"{where}: balance.{split}.{source}"
+            counts = as_dict(of_source, at)
+            balance.setdefault(split, {})[source] = {key: get_index(counts, key, at) for key in counts}
+    return balance
 
 
 def _shards(facts: Mapping[str, Any], key: str, where: str) -> tuple[Shard, ...]:

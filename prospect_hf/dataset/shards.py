@@ -6,7 +6,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from prospect_hf.dataset.layout import Shard
 from prospect_hf.dataset.row_maker import SCHEMA, SCHEMA_WITH_IMAGES, session_tables
 from prospect_hf.errors import DataError
 from prospect_hf.files import replacing
+from prospect_hf.frames.base import Frames
 from prospect_hf.frames.opened import find_frames, no_frames, open_frames
 from prospect_hf.frames.pictures import open_picture
 from prospect_hf.sessions import Session
@@ -87,27 +88,25 @@ def write_shard(planned: PlannedShard, folder: Path, frames: dict[str, Path] | N
     Raises:
         DataError: a picture is missing or broken.
     """
-    labels: dict[str, Counter[int]] = {column: Counter() for column in COUNTED}
-    path = folder / planned.path
+    shard = Shard(planned.path, planned.source, planned.split, planned.rows, len(planned.sessions), 0, "")
     schema = SCHEMA if frames is None else SCHEMA_WITH_IMAGES
+    return write_tables(folder, shard, _tables(planned.sessions, frames), schema, planned.work)
+
+
+def write_tables(
+    folder: Path, shard: Shard, tables: Iterable[pa.Table], schema: pa.Schema, work: int = 0
+) -> WrittenShard:
+    """Write ``tables``, all of ``schema``, as the file of ``shard``, whose size and hash are filled in."""
+    labels: dict[str, Counter[int]] = {column: Counter() for column in COUNTED}
+    path = folder / shard.path
     with replacing(path) as temporary, pa.OSFile(str(temporary), "wb") as sink, _writer(sink, schema) as writer:
-        for group in row_groups(_tables(planned.sessions, frames)):
+        for group in row_groups(tables):
             for column, counter in labels.items():
                 counter.update(value_counts(group.column(column)))
             writer.write_table(group, row_group_size=GROUP_ROWS)
         writer.add_key_value_metadata({"content_defined_chunking": json.dumps(CHUNKING)})
-    shard = Shard(
-        path=planned.path,
-        source=planned.source,
-        split=planned.split,
-        rows=planned.rows,
-        sessions=len(planned.sessions),
-        bytes=path.stat().st_size,
-        sha256=file_hash(path),
-    )
-    return WrittenShard(
-        shard, {column: dict(sorted(counts.items())) for column, counts in labels.items()}, planned.work
-    )
+    counted = {column: dict(sorted(counts.items())) for column, counts in labels.items()}
+    return WrittenShard(replace(shard, bytes=path.stat().st_size, sha256=file_hash(path)), counted, work)
 
 
 def _writer(sink: Any, schema: pa.Schema) -> pq.ParquetWriter:
@@ -142,36 +141,35 @@ def _tables(sessions: Iterable[Session], frames: dict[str, Path] | None) -> Iter
 
 
 def _with_pictures(table: pa.Table, session: Session, folder: Path) -> Iterator[pa.Table]:
-    """``table`` in parts, with the column ``image``: the bytes of each frame as they are stored."""
-    kind = SCHEMA_WITH_IMAGES.field("image").type
-    for first in range(0, len(table), PICTURES_AT_ONCE):
-        part = table.slice(first, PICTURES_AT_ONCE)
-        indices = part.column("frame_index").to_pylist()
-        pictures = [
-            {"bytes": stored, "path": f"{session.video_uid}_{frame:06d}.jpg"}
-            for frame, stored in zip(indices, _pictures(session, folder, indices), strict=True)
-        ]
-        yield pa.table([*part.columns, pa.array(pictures, kind)], schema=SCHEMA_WITH_IMAGES)
-
-
-def _pictures(session: Session, folder: Path, frames: Iterable[int]) -> Iterator[bytes]:
-    """The stored bytes of each frame. Each is decoded once, at an eighth of its size: no broken one is published."""
-    frame = None
     try:
         path = find_frames(folder / session.frames_file)
         if path is None:
             raise no_frames(folder / session.frames_file)
-        store = open_frames(path, session.fps)
-        for frame in frames:
+        yield from picture_tables(table, open_frames(path, session.fps))
+    except DataError as error:
+        raise DataError(
+            f"{session.origin}: no picture of video '{session.video_uid}' ({error}) Build the rows with images=false, "
+            "or write the video's frames again."
+        ) from error
+
+
+def picture_tables(table: pa.Table, store: Frames) -> Iterator[pa.Table]:
+    """The rows of one video in parts, with the column ``image``: the bytes of each frame as they are stored.
+
+    Each frame is decoded once, at an eighth of its size: no broken one is published.
+
+    Raises:
+        DataError: a frame is missing or broken.
+    """
+    kind = SCHEMA_WITH_IMAGES.field("image").type
+    for first in range(0, len(table), PICTURES_AT_ONCE):
+        part = table.slice(first, PICTURES_AT_ONCE)
+        pictures = []
+        for frame, video_uid in zip(part["frame_index"].to_pylist(), part["video_uid"].to_pylist(), strict=True):
             stored = store.encoded(frame)
             open_picture(io.BytesIO(stored), f"{store.path}: frame {frame}", _decoded)
-            yield stored
-    except DataError as error:
-        which = "" if frame is None else f", frame {frame}"
-        raise DataError(
-            f"{session.origin}: no picture of video '{session.video_uid}'{which} ({error}) Build the rows with "
-            "images=false, or write the video's frames again."
-        ) from error
+            pictures.append({"bytes": stored, "path": f"{video_uid}_{frame:06d}.jpg"})
+        yield pa.table([*part.columns, pa.array(pictures, kind)], schema=SCHEMA_WITH_IMAGES)
 
 
 def _decoded(picture: Image.Image) -> Image.Image:

@@ -33,6 +33,13 @@ def open_stream(path: Path, of: str) -> pa.Table:
     return table
 
 
+def is_whole(path: Path) -> bool:
+    """Whether the file has the end mark of a stream."""
+    with path.open("rb") as file:
+        file.seek(-min(len(END_MARK), path.stat().st_size), os.SEEK_END)
+        return file.read() == END_MARK
+
+
 def _validate(path: Path, table: pa.Table, of: str) -> None:
     """Check the file's end and its buffers, once for each state of the file.
 
@@ -42,10 +49,8 @@ def _validate(path: Path, table: pa.Table, of: str) -> None:
     state = file_state(path)
     if _VALIDATED.get(path) == state:
         return
-    with path.open("rb") as file:
-        file.seek(-min(len(END_MARK), path.stat().st_size), os.SEEK_END)
-        if file.read() != END_MARK:
-            raise DataError(f"{path}: the file has no end mark, so it was cut short; copy or write it again.")
+    if not is_whole(path):
+        raise DataError(f"{path}: the file has no end mark, so it was cut short; copy or write it again.")
     try:
         table.validate(full=True)
     except UnicodeDecodeError as error:  # pyarrow's own message, which names a damaged column

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,16 +17,24 @@ from PIL import Image
 
 from prospect_hf.errors import DataError
 from prospect_hf.files import replacing
-from prospect_hf.frames.arrow_stream import open_stream
+from prospect_hf.frames.arrow_stream import is_whole, open_stream
 from prospect_hf.frames.base import Frames
 from prospect_hf.frames.pictures import open_picture
 
 ROWS_PER_BATCH = 64
 
 
-def write_frames(path: Path, jpegs: Iterable[bytes]) -> int:
+@dataclass(frozen=True)
+class StoredFacts:
+    """What a frame file says about itself: its metadata, and the number of frames, None where the file is damaged."""
+
+    metadata: Mapping[str, str]
+    count: int | None
+
+
+def write_frames(path: Path, jpegs: Iterable[bytes], metadata: Mapping[str, str] | None = None) -> int:
     """Write encoded JPEG pictures to ``path`` in one atomic step; returns the number of pictures."""
-    schema = pa.schema([("frame", pa.string())])
+    schema = pa.schema([("frame", pa.string())], metadata=dict(metadata) if metadata else None)
     count = 0
     with (
         replacing(path) as temporary,
@@ -42,6 +51,27 @@ def write_frames(path: Path, jpegs: Iterable[bytes]) -> int:
         if batch:
             writer.write_batch(pa.record_batch([pa.array(batch, pa.string())], schema=schema))
     return count
+
+
+def stored_facts(path: Path) -> StoredFacts | None:
+    """What a frame file says about itself, without reading its pictures; None where it is no frame file.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        try:
+            with pa.ipc.open_stream(file) as stream:
+                metadata = stream.schema.metadata or {}
+            texts = {name.decode(): value.decode() for name, value in metadata.items()}
+        except (pa.ArrowInvalid, UnicodeDecodeError):
+            return None
+    try:
+        with pa.memory_map(str(path), "r") as source:
+            count = pa.ipc.open_stream(source).read_all().num_rows
+    except (pa.ArrowInvalid, OSError):  # OSError: the file ends within a batch
+        return StoredFacts(texts, None)
+    return StoredFacts(texts, count if is_whole(path) else None)
 
 
 class FrameStore(Frames):

@@ -20,10 +20,10 @@ from prospect_hf.checked_json import (
     parse_json,
 )
 from prospect_hf.errors import DataError, UsageError
-from prospect_hf.frames.opened import find_frames, open_frames
+from prospect_hf.frames.opened import VIDEO_SUFFIXES, find_frames, open_frames
 from prospect_hf.labels.label_files import LabelFiles
 from prospect_hf.labels.spans import span_events
-from prospect_hf.sessions import Session, Turn, frames_file, recording_id
+from prospect_hf.sessions import FPS, Session, Turn, frames_file, recording_id
 from prospect_hf.sources.knowledge import parse_steps
 from prospect_hf.sources.proassist import check_length, parse_turn, source_folder, stated_spans
 from prospect_hf.sources.report import FILE_SPLITS, OnError, SessionsReport, start_report
@@ -126,7 +126,12 @@ def _check_store(session: Session, folder: Path) -> None:
     stored = find_frames(folder / session.frames_file)
     if stored is None:
         return
-    count = len(open_frames(stored, session.fps))
+    if session.fps != FPS and stored.suffix.lower() in VIDEO_SUFFIXES:
+        raise DataError(
+            f"{session.origin}: the row has {session.fps:g} frames per second, but {stored} is read at {FPS:g}; sample "
+            f"the video into a frame file with sample.fps={session.fps:g}."
+        )
+    count = len(open_frames(stored))
     if count < session.num_frames:
         raise DataError(
             f"{session.origin}: frame file has {count} frames, labels need {session.num_frames} "

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from frame_fixtures import FORMS, video
 from proassist_fixtures import make_record, make_row, write_corpus, write_prepared, write_store
 
 from prospect_hf.errors import DataError, UsageError
@@ -355,6 +357,30 @@ def test_prepared_rows_take_state_labels_from_label_files(tmp_path: Path) -> Non
     write_prepared(tmp_path, make_row() | {"max_seq_len": 4096})
     with pytest.raises(DataError, match="whole videos"):
         read_prepared(tmp_path, "wtag", "train", dst_root=tmp_path)
+
+
+@pytest.mark.parametrize("make", FORMS.values(), ids=FORMS)
+def test_every_form_of_frames_sets_the_number_of_frames(tmp_path: Path, make: Callable[[Path, str, int], Path]) -> None:
+    write_corpus(tmp_path, [make_record("v1")])
+    write_prepared(tmp_path, make_row())
+    path = make(tmp_path / "processed_data/wtag/frames", "v1", 25)
+    assert {session.num_frames for session in read_sessions(tmp_path, "wtag", "train").sessions} == {25}
+    assert len(read_prepared(tmp_path, "wtag", "train").sessions) == 1
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    make(tmp_path / "processed_data/wtag/frames", "v1", 15)
+    with pytest.raises(DataError, match="frame file has 15 frames, labels need 19"):
+        read_sessions(tmp_path, "wtag", "train")
+    with pytest.raises(DataError, match="frame file has 15 frames, labels need 20"):
+        read_prepared(tmp_path, "wtag", "train")
+
+
+def test_a_video_is_read_at_one_rate_only(tmp_path: Path) -> None:
+    video(tmp_path / "processed_data/wtag/frames", "v1", 25)
+    row = make_row() | {"fps": 4}
+    row["conversation"] = [row["conversation"][0], {"role": "frames", "start": 1, "end": 20}]
+    write_prepared(tmp_path, row)
+    with pytest.raises(DataError, match=r"has 4 frames per second, but .*v1\.mp4 is read at 2; sample the video"):
+        read_prepared(tmp_path, "wtag", "train")
 
 
 def test_prepared_files_are_checked(tmp_path: Path) -> None:

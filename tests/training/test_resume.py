@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from frame_fixtures import pictures, video
 from model_fixtures import make_session
 
 from prospect_hf.data.arguments import DataArguments
@@ -294,6 +295,15 @@ def test_other_frames_are_other_sessions(tmp_path: Path) -> None:
         path.write_bytes(content)
         hashes.add(sessions_hash(TRAIN[:1], tmp_path))
     assert len(hashes) == 4
+    path.unlink()
+    for form in (video, pictures):
+        shown = form(path.parent, path.stem, 4)
+        hashes.add(sessions_hash(TRAIN[:1], tmp_path))
+        if shown.is_file():
+            shown.unlink()
+    (shown / "4.png").write_bytes(b"x")
+    hashes.add(sessions_hash(TRAIN[:1], tmp_path))
+    assert len(hashes) == 7
 
 
 def test_a_resumed_run_keeps_its_tokenizer(tmp_path: Path) -> None:
