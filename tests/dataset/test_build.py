@@ -410,7 +410,7 @@ def test_a_recording_in_two_splits_ends_the_build(corpus: Path, tmp_path: Path) 
     shutil.copytree(corpus, root)
     dialogs = root / "processed_data/wtag/generated_dialogs"
     (dialogs / "test_filtered.json").write_bytes((dialogs / "val_filtered.json").read_bytes())
-    with pytest.raises(DataError, match=r"is in split test, but .* has it in split validation"):
+    with pytest.raises(DataError, match=r"is in split validation, but .* has it in split test"):
         built_in(tmp_path / "rows", root)
     assert shown(tmp_path / "rows") == set()
 
