@@ -20,6 +20,7 @@ from prospect_hf.sources.dialog_files import FILTERED, dialog_files, other_forms
 from prospect_hf.sources.prepared import PREPARED_FILES, prepared_files
 from prospect_hf.sources.proassist import DST, source_folder
 from prospect_hf.sources.report import FILE_SPLITS, OnError
+from prospect_hf.sources.splits import SPLIT_LEAKS, SplitLeaks
 
 VERSION = datasets.Version("2.0.0")
 
@@ -64,6 +65,7 @@ class DstFramesConfig(datasets.BuilderConfig):
             ``dialog_files``.
         pattern: glob pattern of the prepared files, with ``{split}`` as placeholder.
         on_error: "raise" or "skip" on a bad record.
+        split_leaks: "raise" where a recording is in two splits, or "keep_in_evaluation", see ``SplitCheck``.
         form: "dialogs" (generated_dialogs), "prepared" (prepared rows) or "annotations" (the sources' own releases).
     """
 
@@ -75,6 +77,7 @@ class DstFramesConfig(datasets.BuilderConfig):
     pattern: str = PREPARED_FILES
     on_error: OnError = "raise"
     form: Form = "dialogs"
+    split_leaks: SplitLeaks = "raise"
 
     def input_files(self) -> dict[tuple[str, str], list[Path]]:
         """The existing input files by (split, source), ordered by split.
@@ -87,6 +90,8 @@ class DstFramesConfig(datasets.BuilderConfig):
             raise UsageError("root is not set; give the folder that holds processed_data.")
         if self.form not in FORMS:
             raise UsageError(f"form is '{self.form}'; it must be {', '.join(FORMS[:-1])} or {FORMS[-1]}.")
+        if self.split_leaks not in SPLIT_LEAKS:
+            raise UsageError(f"split_leaks is '{self.split_leaks}'; it must be {' or '.join(SPLIT_LEAKS)}.")
         root = Path(self.root)
         for source in self.sources:
             if source not in SOURCES:
@@ -153,8 +158,8 @@ class DstFramesConfig(datasets.BuilderConfig):
                 state = frames_hash(path) if images else _size(path)
                 digest.update(f"{source}/{path.name}\0{state}\0".encode("utf-8", "surrogateescape"))
             for path in sorted(folder.glob("features/*/*.arrow")):
-                name = path.relative_to(folder).as_posix()
-                digest.update(f"{source}/{name}\0{_size(path)}\0".encode("utf-8", "surrogateescape"))
+                below = path.relative_to(folder).as_posix()
+                digest.update(f"{source}/{below}\0{_size(path)}\0".encode("utf-8", "surrogateescape"))
         digest.update(code_fingerprint(Path(prospect_hf.__file__).parent, LABEL_CODE).encode())
         return digest.hexdigest()
 
