@@ -2,6 +2,9 @@
 
 Rows contain no pixels: a row names its frame file and its frame index. Input files are read and checked when the rows
 are built. Cached rows are reused only while the input files and the label code are unchanged.
+
+With ``datasets`` 3, this file is a loading script too: ``load_dataset("dst_frames.py", "wtag", root=...,
+trust_remote_code=True)``, with this package on the path.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import pyarrow as pa
 from prospect_hf.dataset.input_files import VERSION, DstFramesConfig, Form
 from prospect_hf.dataset.read import read_all
 from prospect_hf.dataset.report import REPORT_FILE, load_report, report_lines, summary, whole_report
-from prospect_hf.dataset.row_maker import FEATURES, session_table
+from prospect_hf.dataset.row_maker import FEATURES, session_tables
 from prospect_hf.errors import UsageError
 from prospect_hf.files import write_json
 from prospect_hf.sessions import SOURCES, Session
@@ -85,9 +88,8 @@ class DstFrames(datasets.ArrowBasedBuilder):
         # At this point the folder is the library's temporary one, which it renames when everything is written.
         write_json(Path(self._output_dir) / REPORT_FILE, self._report)
 
-    def _generate_tables(self, sessions: list[Session]) -> Iterator[tuple[Any, pa.Table]]:
-        for number, session in enumerate(sessions):
-            yield datasets.builder.Key(number, 0), session_table(session)
+    def _generate_tables(self, sessions: list[Session]) -> Iterator[tuple[int, pa.Table]]:
+        yield from enumerate(table for session in sessions for table in session_tables(session))
 
 
 def load_dst_frames(

@@ -158,8 +158,8 @@ class DstFramesConfig(datasets.BuilderConfig):
                 state = frames_hash(path) if images else _size(path)
                 digest.update(f"{source}/{path.name}\0{state}\0".encode("utf-8", "surrogateescape"))
             for path in sorted(folder.glob("features/*/*.arrow")):
-                encoder = path.parent.name
-                digest.update(f"{source}/{encoder}/{path.name}\0{_size(path)}\0".encode("utf-8", "surrogateescape"))
+                below = path.relative_to(folder).as_posix()
+                digest.update(f"{source}/{below}\0{_size(path)}\0".encode("utf-8", "surrogateescape"))
         digest.update(code_fingerprint(Path(prospect_hf.__file__).parent, LABEL_CODE).encode())
         return digest.hexdigest()
 
