@@ -31,8 +31,8 @@ class DataArguments:
             annotations without video) or ``blank`` (one grey picture: a control without visual input).
         dst: where DST labels come from: ``files``, ``align`` (annotated spans matched with the plan) or ``none``.
         dst_root: folder of label files for ``dst=files``; not needed where the records have a ``dst`` list.
-        suffix: which dialog files are read, ``{split}{suffix}.json``: ``_filtered``, or "" for unfiltered lists; "/" reads
-            a file for each video, ``{split}/{video_uid}.json``.
+        suffix: which dialog files are read, ``{split}{suffix}.json``: ``_filtered``, or "" for unfiltered lists; "/"
+            reads a file for each video, ``{split}/{video_uid}.json``.
         split_leaks: ``raise`` where a recording is in two splits, or ``keep_in_evaluation``: it stays in test before
             validation before train, and its other sessions are taken out, counted and listed.
         on_error: ``raise`` on a bad record, or ``skip`` it; skipped records are counted and listed.
