@@ -15,7 +15,9 @@ from prospect_hf.data.inputs import ready_corpus
 from prospect_hf.data.session_rows import SessionRows, iter_sessions
 from prospect_hf.dataset.dst_frames import load_dst_frames
 from prospect_hf.dataset.input_files import Form
+from prospect_hf.dataset.report import read_report
 from prospect_hf.files import remove_stale
+from prospect_hf.sources.splits import check_forms
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +35,7 @@ def prepare_rows(data: DataArguments) -> list[LoadedRows]:
 
     Raises:
         UsageError: a folder is missing, or two settings contradict each other.
-        DataError: a record is invalid, or no usable record is left.
+        DataError: a record is invalid, a recording is in two splits, or no usable record is left.
     """
     root = ready_corpus(data)
     remove_stale(Path(data.cache_dir))
@@ -42,6 +44,7 @@ def prepare_rows(data: DataArguments) -> list[LoadedRows]:
         "dst": data.dst,
         "dst_root": None if data.dst_root is None else Path(data.dst_root),
         "suffix": data.suffix,
+        "split_leaks": data.split_leaks,
         "on_error": data.on_error,
         "cache_dir": Path(data.cache_dir),
     }
@@ -52,6 +55,7 @@ def prepare_rows(data: DataArguments) -> list[LoadedRows]:
             logger.info("%s has no prepared rows; reading dialogs only.", root)
             continue
         loaded.append(LoadedRows(form, load_dst_frames("all", root, form=cast(Form, form), **settings)))
+    check_forms({one.form: read_report(one.rows)["recordings"] for one in loaded})
     return loaded
 
 
