@@ -116,7 +116,7 @@ def sample_video(
     ):
         for index, frame in on_show(pictures, fps):
             if shown is None or shown[0] is not frame:
-                shown = frame, _rgb(frame)
+                shown = frame, upright(frame)
             yield VideoFrame(index / fps, shown[1])
 
 
@@ -379,7 +379,7 @@ class _Parts:
         return frames
 
 
-def _rgb(frame: Any) -> Image.Image:
+def upright(frame: Any) -> Image.Image:
     """The RGB picture of a decoded frame, upright."""
     picture: Image.Image = frame.to_image()
     # Both count degrees counter-clockwise.

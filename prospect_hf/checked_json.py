@@ -7,14 +7,20 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from prospect_hf.errors import DataError, UsageError
 
 # No time, rate or index is larger; above it a float skips whole numbers, and products of two could be infinite.
 LARGEST = 1e15
+# Characters of a list file that are read at a time.
+CHUNK = 1 << 20
+_BLANK = " \t\n\r"
+_BLANKS = re.compile(f"[{_BLANK}]+")
+_DECODE = json.JSONDecoder().raw_decode
 
 
 def load_json(path: Path) -> Any:
@@ -22,22 +28,97 @@ def load_json(path: Path) -> Any:
     return parse_json(_read(path), str(path))
 
 
+def json_records(path: Path) -> Iterator[Any]:
+    """The entries of the list in ``path``, one by one: memory holds the text of one entry, not that of the file.
+
+    Errors as in :func:`load_json`, in the same words; they come when the faulty entry is reached. Raises ``DataError``
+    where the file holds another value than a list.
+    """
+    try:
+        yield from _entries(path)
+    except (ValueError, RecursionError):
+        # The error of the whole text says what is wrong in which line.
+        if isinstance(load_json(path), list):
+            raise
+        raise DataError(f"{path}: expected a list of records.") from None
+
+
+def _entries(path: Path) -> Iterator[Any]:
+    with _opened(path) as file:
+        text = file.read(CHUNK)
+        while text and not text.strip(_BLANK):
+            text = file.read(CHUNK)
+        opening = _after_blanks(text, 0)
+        if text[opening : opening + 1] != "[":
+            raise ValueError("no list")
+        at, mark = opening + 1, "["
+        while mark != "]":
+            found = _entry(text, at, mark)
+            if found is None:
+                piece = file.read(max(CHUNK, len(text) - at))  # doubles, so that a long entry is read few times
+                if not piece:
+                    raise ValueError("no entry, or no end of the list")
+                text, at = text[at:] + piece, 0
+                continue
+            entries, mark, at = found
+            yield from entries
+        rest = text[at:]
+        while not rest.strip(_BLANK):
+            rest = file.read(CHUNK)
+            if not rest:
+                return
+        raise ValueError("text after the list")
+
+
+def _entry(text: str, at: int, opened_by: str) -> tuple[list[Any], str, int] | None:
+    """The entry at ``at``, the mark behind it and the place behind that; None where the text must go on first.
+
+    A number at the end of a piece may go on in the next one, so an entry is taken only with the mark behind it.
+    """
+    at = _after_blanks(text, at)
+    if opened_by == "[" and text[at : at + 1] == "]":
+        return [], "]", at + 1
+    try:
+        value, end = _DECODE(text, at)
+    except (ValueError, RecursionError):
+        return None
+    end = _after_blanks(text, end)
+    return ([value], text[end], end + 1) if text[end : end + 1] in (",", "]") else None
+
+
+def _after_blanks(text: str, at: int) -> int:
+    found = _BLANKS.match(text, at)
+    return at if found is None else found.end()
+
+
 def json_lines(path: Path) -> Iterator[tuple[int, str]]:
     """(line number from 1, text) of each non-empty line of ``path``, to be parsed one by one.
 
     Only a line feed ends a line: ``str.splitlines`` would cut texts at U+2028 and other characters that JSON allows.
-    Errors as in :func:`load_json`.
+    Memory holds one line. Errors as in :func:`load_json`.
     """
-    for number, line in enumerate(_read(path).split("\n"), start=1):
-        if line.strip():
-            yield number, line
+    with _opened(path) as file:
+        try:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield number, line
+        except UnicodeDecodeError:
+            _read(path)  # its error names the byte
+            raise
+
+
+def _opened(path: Path) -> TextIO:
+    try:
+        # A byte order mark is no part of the text.
+        return path.open(encoding="utf-8-sig", newline="\n")
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such file.") from None
 
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")  # a byte order mark is no part of the text
-    except FileNotFoundError:
-        raise UsageError(f"{path}: no such file.") from None
+        with _opened(path) as file:
+            return file.read()
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}).") from error
 

@@ -7,19 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from prospect_hf import checked_json
 from prospect_hf.checked_json import (
     get_index,
     get_number,
     get_optional_text,
     get_text,
     json_lines,
+    json_records,
     load_json,
     parse_json,
 )
-from prospect_hf.errors import DataError
+from prospect_hf.errors import DataError, UsageError
 
 texts = st.text(st.characters(exclude_categories=["Cs"]))
 
@@ -90,3 +92,76 @@ def test_half_a_character_is_refused() -> None:
 def test_a_number_that_products_could_make_infinite_is_refused() -> None:
     with pytest.raises(DataError, match=r"no time, rate or index is over 1e\+15"):
         get_number({"end_ts": 1e308}, "end_ts", "here")
+
+
+# --- lists that are read entry by entry ---
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=8,
+)
+places = st.floats(0, 1, exclude_max=True)
+
+
+def outcome(read: Any, path: Path) -> Any:
+    try:
+        return read(path)
+    except DataError as error:
+        return str(error)
+
+
+@given(st.lists(values, max_size=5), st.sampled_from([1, 2, 7, 1 << 20]), st.sampled_from([None, 2]), places, places)
+@example([12345], 2, None, 0.0, 0.0)  # a number that goes on in the next piece
+def test_a_list_read_entry_by_entry_is_the_list_and_its_errors_are_the_same(
+    tmp_path_factory: pytest.TempPathFactory, entries: list[Any], chunk: int, indent: int | None, at: float, end: float
+) -> None:
+    """The whole file, and the file cut and with a piece left out; read in pieces of ``chunk`` characters."""
+    path = tmp_path_factory.getbasetemp() / "list.json"
+    text = json.dumps(entries, ensure_ascii=False, indent=indent)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checked_json, "CHUNK", chunk)
+        first = int(at * len(text))
+        cut = text[:first] + text[first + int(end * (len(text) - first)) :]
+        for written in (text, f" \n{text}\n ", cut, text[:first], text + "]", text + "\x1c", f"x{text}"):
+            path.write_text(written, encoding="utf-8")
+            whole = outcome(load_json, path)
+            if not isinstance(whole, list | str) or written.lstrip()[:1] == '"':
+                whole = f"{path}: expected a list of records."
+            assert outcome(lambda path: list(json_records(path)), path) == whole, written
+
+
+def test_entries_before_a_faulty_one_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "list.json"
+    path.write_text('[{"a": 1},\n {"a": 2},\n {"a": }]')
+    records = json_records(path)
+    assert [next(records), next(records)] == [{"a": 1}, {"a": 2}]
+    with pytest.raises(DataError, match=r"list\.json: invalid JSON \(Expecting value at line 3, column 8\)"):
+        next(records)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ("[1, \u00fc]".encode("latin-1"), "not UTF-8 text .* at byte 4"),
+        ("[1]".encode("utf-16"), "not UTF-8 text .* at byte 0"),
+        (b"[" + b"9" * 5000 + b"]", "a number cannot be read"),
+        (b"[" * 100_000, "JSON nested too deeply"),
+        (b'{"a": [1]}', "expected a list of records"),
+        (b"", "invalid JSON"),
+    ],
+)
+def test_a_file_that_is_no_list_is_named(tmp_path: Path, data: bytes, message: str) -> None:
+    path = tmp_path / "list.json"
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=rf"list\.json: {message}"):
+        list(json_records(path))
+    with pytest.raises(UsageError, match="no such file"):
+        list(json_records(tmp_path / "none.json"))
+
+
+def test_lines_of_another_encoding_are_named_by_their_byte(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'"a"\n' * 5000 + b'"\xfc"\n')
+    with pytest.raises(DataError, match="not UTF-8 text .* at byte 20001"):
+        list(json_lines(path))

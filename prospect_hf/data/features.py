@@ -19,11 +19,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
-from prospect_hf.content_hash import UNSEALED, FileState, check_seal, file_hash, file_state, seal
+from prospect_hf.content_hash import UNSEALED, FileState, check_seal, file_state, seal
 from prospect_hf.data.reader import FrameReader
 from prospect_hf.data.session_rows import SessionRows
 from prospect_hf.errors import DataError
 from prospect_hf.files import replacing
+from prospect_hf.frames.opened import frames_hash
 from prospect_hf.progress import Progress
 
 FRAMES_PER_PASS = 64
@@ -145,13 +146,9 @@ def _encode(
 
 
 def _content(reader: FrameReader, session: SessionRows) -> str:
-    """32 hex digits that identify the pictures: a hash of the frame file, or of what is drawn."""
+    """32 hex digits that identify the pictures: a hash of the stored frames, or of what is drawn."""
     if reader.frames == "store":
-        path = reader.path(session)
-        try:
-            return file_hash(path)[:32]
-        except FileNotFoundError:
-            raise DataError(f"{path}: no such frame file; check data.root, or set data.frames=rendered.") from None
+        return frames_hash(reader.path(session))[:32]
     facts = f"{reader.frames} {session.video_uid} {session.first_frame} {session.states_after.shape}"
     drawn = session.session_id.encode() if reader.frames == "blank" else session.states_after.tobytes()
     return hashlib.sha256(facts.encode() + b"\0" + drawn).hexdigest()[:32]

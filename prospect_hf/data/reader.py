@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
@@ -11,16 +11,31 @@ from processing_dst_smolvlm import DSTSmolVLMProcessor
 from prospect_hf.data.arguments import FRAME_SOURCES
 from prospect_hf.data.session_rows import SessionRows
 from prospect_hf.errors import DataError
+from prospect_hf.frames.base import Frames
+from prospect_hf.frames.opened import find_frames, no_frames, open_frames
 from prospect_hf.frames.rendered import render_timeline_frame
-from prospect_hf.frames.store import FrameStore
 
 # Limit of the decoded pictures that a reader keeps in memory, so that later epochs over a small corpus decode nothing.
 KEPT_BYTES = 2**30
 
 
 def frames_path(root: Path, session: SessionRows) -> Path:
-    """The frame file of the session's video, in the corpus under ``root``."""
-    return root / "processed_data" / session.source / session.frames_file
+    """The stored frames of the session's video, in the corpus under ``root``, in whichever form they stand there.
+
+    Raises:
+        DataError: there are none, or two forms of them, or the row names a place outside the corpus.
+    """
+    named = PurePosixPath(session.source, session.frames_file)
+    if named.is_absolute() or ".." in named.parts:
+        raise DataError(
+            f"session {session.session_id}: its frames are said to be at '{named}', which may lie outside data.root; "
+            "check where the rows come from."
+        )
+    path = root / "processed_data" / named
+    found = find_frames(path)
+    if found is None:
+        raise no_frames(path)
+    return found
 
 
 class FrameReader:
@@ -41,7 +56,8 @@ class FrameReader:
             raise DataError(f"data.frames must be one of {FRAME_SOURCES}, not {frames!r}.")
         self.root, self.frames, self.processor = root, frames, processor
         self._blank = np.full((processor.frame_size, processor.frame_size, 3), 128, np.uint8)
-        self._open: dict[Path, FrameStore] = {}
+        self._paths: dict[tuple[str, str], Path] = {}
+        self._open: dict[Path, Frames] = {}
         self._kept: dict[tuple[Path, int], np.ndarray] = {}
         self._kept_bytes = 0
 
@@ -69,8 +85,11 @@ class FrameReader:
         return [self._picture(path, session.first_frame + frame) for frame in range(begin, end)]
 
     def path(self, session: SessionRows) -> Path:
-        """The frame file of the session's video."""
-        return frames_path(self.root, session)
+        """The stored frames of the session's video; errors as in :func:`frames_path`."""
+        video = session.source, session.frames_file
+        if video not in self._paths:
+            self._paths[video] = frames_path(self.root, session)
+        return self._paths[video]
 
     def _picture(self, path: Path, index: int) -> np.ndarray:
         picture = self._kept.get((path, index))
@@ -79,7 +98,7 @@ class FrameReader:
             if store is None:
                 if len(self._open) >= 256:  # keeps the number of open files far from the system's limit
                     self._open.clear()
-                store = self._open[path] = FrameStore(path)
+                store = self._open[path] = open_frames(path)
             picture = np.asarray(store[index])
             if self._kept_bytes + picture.nbytes <= KEPT_BYTES:
                 self._kept[path, index] = picture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import datasets
@@ -44,11 +45,18 @@ def label_balance(rows: datasets.Dataset) -> dict[str, int]:
             flat = values.flatten() if pa.types.is_list(values.type) else values
             for entry in pc.value_counts(flat).to_pylist():
                 counts[column][entry["values"]] += entry["counts"]
-    speaking, update, states = counts["speaking"], counts["dst_update"], counts["states_after"]
+    return balance_of(counts, len(rows), len(counts["session_id"]), len(counts["video_uid"]), _turns_beyond(rows))
+
+
+def balance_of(
+    labels: Mapping[str, Counter[Any]], rows: int, sessions: int, videos: int, turns_beyond: int
+) -> dict[str, int]:
+    """The label balance from how often each value of ``speaking``, ``dst_update`` and ``states_after`` occurs."""
+    speaking, update, states = labels["speaking"], labels["dst_update"], labels["states_after"]
     return {
-        "rows": len(rows),
-        "sessions": len(counts["session_id"]),
-        "videos": len(counts["video_uid"]),
+        "rows": rows,
+        "sessions": sessions,
+        "videos": videos,
         "speaking_1": speaking[1],
         "speaking_0": speaking[0],
         "speaking_ignored": speaking[IGNORE],
@@ -59,7 +67,7 @@ def label_balance(rows: datasets.Dataset) -> dict[str, int]:
         "states_in_progress": states[IN_PROGRESS],
         "states_completed": states[COMPLETED],
         "states_ignored": states[IGNORE],
-        "turns_beyond_frames": _turns_beyond(rows),
+        "turns_beyond_frames": turns_beyond,
     }
 
 

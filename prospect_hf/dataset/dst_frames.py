@@ -15,13 +15,13 @@ import datasets
 import pyarrow as pa
 
 from prospect_hf.dataset.input_files import VERSION, DstFramesConfig, Form
+from prospect_hf.dataset.read import read_split
 from prospect_hf.dataset.report import REPORT_FILE, load_report, report_lines, summary
 from prospect_hf.dataset.row_maker import FEATURES, session_table
 from prospect_hf.errors import UsageError
 from prospect_hf.files import write_json
 from prospect_hf.sessions import SOURCES, Session
-from prospect_hf.sources.prepared import read_prepared
-from prospect_hf.sources.proassist import DST, read_sessions
+from prospect_hf.sources.proassist import DST
 from prospect_hf.sources.report import OnError, SessionsReport, check_splits
 
 logger = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class DstFrames(datasets.ArrowBasedBuilder):
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         # All files are read here: the library wraps errors of _generate_examples in its own exception.
         files = self.config.input_files()
-        reports = [self._read(source, split) for split, source in files]
+        reports = [read_split(self.config, source, split) for split, source in files]
         check_splits(reports)
         by_split: dict[str, list[SessionsReport]] = {}
         for report in reports:
@@ -86,30 +86,6 @@ class DstFrames(datasets.ArrowBasedBuilder):
             )
             for split, of_split in by_split.items()
         ]
-
-    def _read(self, source: str, split: str) -> SessionsReport:
-        config = self.config
-        root, dst_root = Path(config.root), Path(config.dst_root) if config.dst_root else None
-        if config.form == "dialogs":
-            return read_sessions(
-                root,
-                source,
-                split,
-                dst=config.dst,
-                dst_root=dst_root,
-                suffix=config.suffix,
-                on_error=config.on_error,
-            )
-        if config.dst == "files" and dst_root is None:
-            raise UsageError("prepared rows contain no state labels; set dst_root=FOLDER, or dst=none.")
-        return read_prepared(
-            root,
-            source,
-            split,
-            pattern=config.pattern,
-            dst_root=dst_root if config.dst == "files" else None,
-            on_error=config.on_error,
-        )
 
     def _download_and_prepare(self, dl_manager: Any, verification_mode: Any, **prepare_splits_kwargs: Any) -> None:
         super()._download_and_prepare(dl_manager, verification_mode, **prepare_splits_kwargs)

@@ -14,9 +14,11 @@ import prospect_hf
 from prospect_hf.code_fingerprint import code_fingerprint
 from prospect_hf.content_hash import file_hash
 from prospect_hf.errors import UsageError
+from prospect_hf.frames.opened import frame_entries
 from prospect_hf.sessions import SOURCES
+from prospect_hf.sources.dialog_files import FILTERED, dialog_files, other_forms
 from prospect_hf.sources.prepared import PREPARED_FILES, prepared_files
-from prospect_hf.sources.proassist import DST, dialogs_file, source_folder
+from prospect_hf.sources.proassist import DST, source_folder
 from prospect_hf.sources.report import FILE_SPLITS, OnError
 
 VERSION = datasets.Version("2.0.0")
@@ -30,11 +32,17 @@ LABEL_CODE = (
     "checked_json.py",
     "words.py",
     "sources/*.py",
+    "sources/annotations/*.py",
     "labels/*.py",
+    "frames/base.py",
+    "frames/folder.py",
+    "frames/opened.py",
     "frames/store.py",
+    "frames/video.py",
     "dataset/dst_frames.py",
     "dataset/input_files.py",
     "dataset/licenses.py",
+    "dataset/read.py",
     "dataset/row_maker.py",
     "dataset/report.py",
 )
@@ -49,7 +57,8 @@ class DstFramesConfig(datasets.BuilderConfig):
         sources: the sources to read; a source without files is left out and listed in the report as absent.
         dst: "files", "align" or "none", see ``read_sessions``; "align" gives prepared rows no state labels.
         dst_root: folder of state label files.
-        suffix: ending of the dialog files' names, before ``.json``.
+        suffix: which dialog files are read: "_filtered", "" (unfiltered) or "/" (a file for each video), see
+            ``dialog_files``.
         pattern: glob pattern of the prepared files, with ``{split}`` as placeholder.
         on_error: "raise" or "skip" on a bad record.
         form: "dialogs" (generated_dialogs) or "prepared" (prepared rows).
@@ -59,7 +68,7 @@ class DstFramesConfig(datasets.BuilderConfig):
     sources: Sequence[str] = SOURCES
     dst: DST = "none"
     dst_root: str = ""
-    suffix: str = "_filtered"
+    suffix: str = FILTERED
     pattern: str = PREPARED_FILES
     on_error: OnError = "raise"
     form: Form = "dialogs"
@@ -87,23 +96,26 @@ class DstFramesConfig(datasets.BuilderConfig):
                 if self.form == "prepared":
                     files = prepared_files(root, source, split, self.pattern)
                 else:
-                    dialogs = dialogs_file(root, source, split, self.suffix)
-                    files = [dialogs] if dialogs.is_file() else []
+                    files = dialog_files(root, source, split, self.suffix)
                 if files:
                     found[split, source] = files
         if not found:
-            wanted = (
-                "prepared/" + self.pattern.replace("{split}", "{train,val,test}")
-                if self.form == "prepared"
-                else f"generated_dialogs/{{train,val,test}}{self.suffix}.json"
-            )
-            raise UsageError(f"{root / 'processed_data'}: no {wanted} for {', '.join(self.sources)}.")
+            raise UsageError(self._nothing_found(root))
         return found
+
+    def _nothing_found(self, root: Path) -> str:
+        """The message where there is no input file: what was looked for, and which other forms there are."""
+        place, sources = root / "processed_data", ", ".join(self.sources)
+        if self.form == "prepared":
+            return f"{place}: no prepared/{self.pattern.replace('{split}', '{train,val,test}')} for {sources}."
+        names = {name for source in self.sources for name in other_forms(root, source)}
+        there = f"; there are {', '.join(sorted(names))}, which another value of suffix reads" if names else ""
+        return f"{place}: no generated_dialogs/{{train,val,test}}{self.suffix}.json for {sources}{there}."
 
     def fingerprint(self) -> str:
         """A hash of everything that determines the rows: the texts of the input files, the frame files, the label code.
 
-        Of a frame file, which only sets how many frames there are, size and time stand for its content.
+        Of stored frames, which only set how many frames there are, size and time stand for the content.
         """
         root = Path(self.root)
         texts = {path for paths in self.input_files().values() for path in paths}
@@ -113,8 +125,8 @@ class DstFramesConfig(datasets.BuilderConfig):
         for path in sorted(texts):
             digest.update(f"{path.resolve()}\0{file_hash(path)}\0".encode())
         for source in self.sources:
-            for path in sorted((root / "processed_data" / source / "frames").glob("*.arrow")):
-                stat = path.stat()
+            for path in frame_entries(root / "processed_data" / source / "frames"):
+                stat = path.stat()  # of a folder of pictures: its time changes with the names in it
                 digest.update(f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
         digest.update(code_fingerprint(Path(prospect_hf.__file__).parent, LABEL_CODE).encode())
         return digest.hexdigest()

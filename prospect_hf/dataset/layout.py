@@ -6,6 +6,7 @@
       README.md                                     the card; its YAML block lists the configurations
       manifest.json                                 written last: without it, the dataset is not finished
       report.json                                   what was read, repaired and left out
+      frames.json                                   what identifies the frames of each video, where they were at hand
       data/{source}/{split}-00000-of-00003.parquet  the rows, sessions in order, never cut between two files
       sample/{split}-00000-of-00001.parquet         a few sessions of each source
 
@@ -26,6 +27,7 @@ from prospect_hf.files import write_json
 from prospect_hf.sessions import SOURCES, check_name
 
 MANIFEST_FILE = "manifest.json"
+FRAMES_FILE = "frames.json"
 FORMAT = "dst_frames 2"
 SPLITS = ("train", "validation", "test")
 SAMPLE = "sample"
@@ -63,6 +65,8 @@ class Manifest:
         balance: split -> source -> label counts, with the keys of ``label_balance``.
         shards: of the sources, by source and split, in order.
         sample: of the configuration ``sample``.
+        files: SHA-256 of each other file whose content is fixed: ``report.json``, and ``frames.json`` where there is
+            one. The card is not among them, since people edit it.
     """
 
     tool_version: str
@@ -73,6 +77,7 @@ class Manifest:
     balance: dict[str, dict[str, dict[str, int]]]
     shards: tuple[Shard, ...]
     sample: tuple[Shard, ...] = field(default=())
+    files: dict[str, str] = field(default_factory=dict)
 
     def of_split(self, split: str, source: str | None = None) -> tuple[Shard, ...]:
         """The shards of a split, of one source or of all, in order."""
@@ -128,6 +133,7 @@ def load_manifest(folder: Path) -> Manifest:
         balance=get_dict(facts, "balance", where),
         shards=_shards(facts, "shards", where),
         sample=_shards(facts, "sample", where),
+        files=_files(facts, where),
     )
 
 
@@ -156,15 +162,23 @@ def _shards(facts: Mapping[str, Any], key: str, where: str) -> tuple[Shard, ...]
     return tuple(shards)
 
 
+def _files(facts: dict[str, Any], where: str) -> dict[str, str]:
+    files = get_dict(facts, "files", where)
+    for name in files:
+        check_name(name, f"{where}: files")
+    return {name: get_text(files, name, f"{where}: files") for name in files}
+
+
 def check_files(folder: Path, manifest: Manifest) -> None:
     """Compare each file with the manifest, its content included.
 
     Raises:
         DataError: a file is missing or has another content.
     """
-    for shard in (*manifest.shards, *manifest.sample):
-        path = folder / shard.path
+    hashes = {shard.path: shard.sha256 for shard in (*manifest.shards, *manifest.sample)} | manifest.files
+    for name, sha256 in hashes.items():
+        path = folder / name
         if not path.is_file():
             raise DataError(f"{path}: the file is missing, but {MANIFEST_FILE} lists it; build or download it again.")
-        if file_hash(path) != shard.sha256:
+        if file_hash(path) != sha256:
             raise DataError(f"{path}: its content is not what {MANIFEST_FILE} states; build or download it again.")

@@ -1,4 +1,4 @@
-"""The licence of each source's annotations, which the rows derive from."""
+"""The licence of each source's annotations, which the rows derive from, and where they come from."""
 
 from __future__ import annotations
 
@@ -11,4 +11,16 @@ LICENSES = {
     "epickitchens": "CC-BY-NC-4.0",
     "holoassist": "CDLA-Permissive-2.0",
     "wtag": "MIT",
+}
+# Of those, the ones that allow no commercial use.
+NON_COMMERCIAL = ("CC-BY-NC-4.0",)
+
+# Source -> its name, its paper, and the page that has its annotations and says how to get its videos.
+ORIGINS = {
+    "assembly101": ("Assembly101", "Sener et al., CVPR 2022", "https://assembly-101.github.io"),
+    "ego4d": ("Ego4D Goal-Step", "Song et al., NeurIPS 2023", "https://ego4d-data.org"),
+    "egoexolearn": ("EgoExoLearn", "Huang et al., CVPR 2024", "https://github.com/OpenGVLab/EgoExoLearn"),
+    "epickitchens": ("EPIC-KITCHENS-100", "Damen et al., IJCV 2022", "https://epic-kitchens.github.io"),
+    "holoassist": ("HoloAssist", "Wang et al., ICCV 2023", "https://holoassist.github.io"),
+    "wtag": ("WTaG", "Bao et al., Findings of EMNLP 2023", "https://github.com/sled-group/Watch-Talk-and-Guide"),
 }

@@ -21,6 +21,7 @@ def summary(report: SessionsReport) -> dict[str, Any]:
         "sessions": len(report.sessions),
         "videos": len({session.video_uid for session in report.sessions}),
         "recordings": len({session.recording for session in report.sessions}),
+        "state_rules": sorted({session.state_rule for session in report.sessions}),
         "rows": sum(session.num_frames - session.first_frame for session in report.sessions),
         "turns": sum(len(session.turns) for session in report.sessions),
         "beyond_turns": report.beyond_turns,
@@ -29,6 +30,7 @@ def summary(report: SessionsReport) -> dict[str, Any]:
         "segments": report.segments,
         "abstained": dict(report.abstained),
         "left_out_lines": dict(report.left_out_lines),
+        "repairs": dict(report.repairs),
         "unusable_segments": report.unusable_segments,
         "unused_labels": report.unused_labels,
         "steps": report.steps,
@@ -52,28 +54,33 @@ def report_lines(report: dict[str, Any]) -> list[str]:
     lines = [f"no files of {', '.join(report['absent'])}."] if report["absent"] else []
     for split, of_split in report["splits"].items():
         for source, counts in of_split.items():
-            notes = {
-                "skipped records": len(counts["skipped"]),
-                "turns that go back in time and keep their place": counts["turns_back"],
-                "turns after the last frame, which are in no row": counts["beyond_turns"],
-                "sessions without state labels": counts["unlabelled"],
-                "labels of other videos, not used": counts["unused_labels"],
-                "plan steps without a label": counts["steps"] - counts["labelled_steps"],
-            }
-            found = [f"{what}: {count}" for what, count in notes.items() if count]
-            if counts["abstained"]:
-                total = f"{sum(counts['abstained'].values())} of {counts['segments']}"
-                found.append(f"annotated segments without a step: {total} ({reasons(counts['abstained'])})")
-            if counts["left_out_lines"]:
-                total = sum(counts["left_out_lines"].values())
-                found.append(
-                    f"annotation lines with a time that are no segment: {total} ({reasons(counts['left_out_lines'])})"
-                )
-            if found:
+            if found := left_out(counts):
                 lines.append(f"{source}, {split}: sessions read: {counts['sessions']}; {'; '.join(found)}.")
             if counts["skipped"]:
                 lines.append(f"  the first skipped record: {counts['skipped'][0]['reason']}")
     return lines
+
+
+def left_out(counts: dict[str, Any]) -> list[str]:
+    """What one split of one source left out or moved, with its number: "skipped records: 2"."""
+    notes = {
+        "skipped records": len(counts["skipped"]),
+        "turns that go back in time and keep their place": counts["turns_back"],
+        "turns after the last frame, which are in no row": counts["beyond_turns"],
+        "sessions without state labels": counts["unlabelled"],
+        "labels of other videos, not used": counts["unused_labels"],
+        "plan steps without a label": counts["steps"] - counts["labelled_steps"],
+    }
+    found = [f"{what}: {count}" for what, count in notes.items() if count]
+    if counts["abstained"]:
+        total = f"{sum(counts['abstained'].values())} of {counts['segments']}"
+        found.append(f"annotated segments without a step: {total} ({reasons(counts['abstained'])})")
+    if counts["left_out_lines"]:
+        total = str(sum(counts["left_out_lines"].values()))
+        found.append(f"annotation lines with a time that are no segment: {total} ({reasons(counts['left_out_lines'])})")
+    if counts["repairs"]:
+        found.append(f"repairs: {sum(counts['repairs'].values())} ({reasons(counts['repairs'])})")
+    return found
 
 
 def read_report(rows: datasets.Dataset | datasets.DatasetDict) -> dict[str, Any]:

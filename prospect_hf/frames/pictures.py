@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from prospect_hf.errors import DataError
 
@@ -22,6 +22,9 @@ def open_picture(file: Path | BinaryIO, where: str, convert: Callable[[Image.Ima
     """
     try:
         with Image.open(file, formats=PICTURE_FORMATS) as picture:
+            pixels, limit = picture.width * picture.height, Image.MAX_IMAGE_PIXELS
+            if limit is not None and pixels > limit:  # up to twice as many, Pillow itself only warns
+                raise ValueError(f"it states {pixels} pixels; more than {limit} are not decoded")
             return convert(picture)
     except MemoryError:
         raise
@@ -29,3 +32,11 @@ def open_picture(file: Path | BinaryIO, where: str, convert: Callable[[Image.Ima
         raise DataError(f"{where} is not a readable picture (its format is not known).") from error
     except Exception as error:  # each of Pillow's decoders raises errors of its own, SyntaxError among them
         raise DataError(f"{where} is not a readable picture ({error}).") from error
+
+
+def upright(picture: Image.Image) -> Image.Image:
+    """The picture in RGB, turned as its camera was held."""
+    # Imported here: it loads transformers, which readers of labels have no use for.
+    from processing_dst_smolvlm import rgb_picture
+
+    return rgb_picture(ImageOps.exif_transpose(picture))

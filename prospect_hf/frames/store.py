@@ -1,4 +1,4 @@
-"""Frame stores: one file per video, row index = absolute frame index.
+"""Frame files: one Arrow file per video, row index = absolute frame index.
 
 ProAssist's format: an Arrow IPC *stream* with one string column ``frame`` of base64 JPEG pictures. The file is
 memory-mapped, so reading one frame decodes one picture and does not load the file.
@@ -18,6 +18,7 @@ from PIL import Image
 from prospect_hf.content_hash import FileState, file_state
 from prospect_hf.errors import DataError
 from prospect_hf.files import replacing
+from prospect_hf.frames.base import Frames
 from prospect_hf.frames.pictures import open_picture
 
 ROWS_PER_BATCH = 64
@@ -48,8 +49,8 @@ def write_frames(path: Path, jpegs: Iterable[bytes]) -> int:
     return count
 
 
-class FrameStore:
-    """The frames of one video, read by absolute index.
+class FrameStore(Frames):
+    """The frames of one video in an Arrow file.
 
     Raises ``DataError`` where the file is missing or not a frame store, or a frame is outside it or cannot be decoded.
     """
@@ -94,11 +95,13 @@ class FrameStore:
         return len(self._column)
 
     def __getitem__(self, index: int) -> Image.Image:
-        """The RGB picture of absolute frame ``index``."""
-        if not 0 <= index < len(self._column):
-            raise DataError(f"{self.path}: no frame {index}; the file has frames 0 to {len(self) - 1}.")
+        jpeg = io.BytesIO(self.encoded(index))
+        return open_picture(jpeg, f"{self.path}: frame {index}", lambda picture: picture.convert("RGB"))
+
+    def encoded(self, index: int) -> bytes:
+        """The JPEG picture of absolute frame ``index`` as it is stored."""
+        self.check_index(index)
         try:
-            encoded = base64.b64decode(self._column[index].as_py(), validate=True)
+            return base64.b64decode(self._column[index].as_py(), validate=True)
         except (ValueError, TypeError) as error:
             raise DataError(f"{self.path}: frame {index} is not a base64 JPEG picture ({error}).") from error
-        return open_picture(io.BytesIO(encoded), f"{self.path}: frame {index}", lambda picture: picture.convert("RGB"))

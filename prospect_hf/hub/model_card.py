@@ -6,19 +6,15 @@ Values of a run are data. The front matter is dumped from a dict, and every text
 
 from __future__ import annotations
 
-import json
 import os
-import re
-import unicodedata
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-
 from prospect_hf.files import write_text
 from prospect_hf.hub.front_matter import with_front_matter
+from prospect_hf.hub.markdown import Markdown, fenced_json, rendered
 from prospect_hf.hub.weights import WEIGHTS_KEY
 from prospect_hf.metrics.catalogue import FIGURES
 
@@ -30,16 +26,6 @@ FRAMES = {
     "blank": "one grey picture for every frame: this model is a control without visual input",
 }
 TAGS = ["dialog-state-tracking", "egocentric-video", "proactive-assistant", "streaming", "smolvlm"]
-# Directions of writing that a text could turn round for what follows it.
-BIDI_CONTROLS = ("LRE", "LRO", "RLE", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
-# As entities, since not every reader of Markdown takes a backslash before them, least of all in a table.
-ENTITIES = str.maketrans({mark: f"&#{ord(mark)};" for mark in "\\`|<>&{}"})
-# An underscore within a word begins no emphasis.
-MARKS = re.compile(r"[*~#$\[\]]|(?<!\w)_|_(?!\w)")
-
-
-class Markdown(str):
-    """A text that is Markdown already, so that the template shows it as it stands."""
 
 
 def write_card(folder: Path, facts: Mapping[str, Any]) -> Path:
@@ -53,15 +39,9 @@ def write_card(folder: Path, facts: Mapping[str, Any]) -> Path:
     Raises:
         jinja2.UndefinedError: the template uses a fact that the run does not have.
     """
-    environment = Environment(
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        finalize=lambda value: escaped(value) if type(value) is str else value,
-    )
     base = base_model(facts["settings"]["model"]["name_or_path"])
-    text = environment.from_string(template()).render(
+    text = rendered(
+        template(),
         **facts,
         base_model=base,
         frames=FRAMES[facts["settings"]["data"]["frames"]],
@@ -92,21 +72,6 @@ def base_model(name_or_path: str | None) -> str | None:
     if name.startswith(".") or os.path.isabs(name):
         name = Path(os.path.abspath(name)).name or name
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def escaped(text: str) -> str:
-    """``text`` as Markdown that shows it on one line, in a paragraph or a table's cell."""
-    shown = "".join(" " if unicodedata.category(mark) in ("Cc", "Zl", "Zp") else mark for mark in text)
-    shown = "".join(mark for mark in shown if unicodedata.bidirectional(mark) not in BIDI_CONTROLS)
-    shown = " ".join(shown.encode("utf-8", "backslashreplace").decode("utf-8").split())
-    # Marks first: the entities contain a # of their own.
-    return MARKS.sub(lambda found: f"\0{found[0]}", shown).translate(ENTITIES).replace("\0", "\\")
-
-
-def fenced_json(value: Any) -> str:
-    """``value`` as JSON for a block of code; no text in it can end the block or is read as HTML."""
-    text = json.dumps(value, indent=1)
-    return re.sub(r"[`<>&]", lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def figure_rows(scores: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -13,16 +13,21 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-# Why a line that bears a time is no segment. The first two are no faults: the format has such lines.
+# Why an annotation with a time is no segment. The first ones are no faults: the formats have such annotations.
 BELOW_SEGMENT = "below a segment"
 START_OR_DONE = "start or done"
+IRRELEVANT = "irrelevant to the goal"
+CORRECTION = "corrects a mistake"
+SUMMARY = "a summary of the video"
+ABOUT_RECORDING = "speech about the recording"
+WITHOUT_WORDS = "speech without a word"
 NO_INTERVAL = "a point in time, without an end"
 NEGATIVE = "a negative time"
 NOT_AFTER_START = "the end is not after the start"
 NO_VALID_TIME = "no valid time"
 NO_TEXT = "no text"
 OTHER_FORM = "a time in another form"
-EXPECTED = (BELOW_SEGMENT, START_OR_DONE)
+EXPECTED = (BELOW_SEGMENT, START_OR_DONE, IRRELEVANT, CORRECTION, SUMMARY, ABOUT_RECORDING, WITHOUT_WORDS)
 
 _OPEN, _CLOSE = r"[\[({<«【〔〈《「『]", r"[\])}>»】〕〉》」』]"
 _TIME = r"[+-]?(?:(?:\d+:){1,2}\d+(?:[.,]\d+)?|\d+(?:[.,]\d+)?|[.,]\d+)"

@@ -20,7 +20,7 @@ from prospect_hf.checked_json import (
     parse_json,
 )
 from prospect_hf.errors import DataError, UsageError
-from prospect_hf.frames.store import FrameStore
+from prospect_hf.frames.opened import find_frames, open_frames
 from prospect_hf.labels.label_files import LabelFiles, parse_spans
 from prospect_hf.labels.spans import span_events
 from prospect_hf.sessions import Session, Turn, frames_file, recording_id
@@ -122,11 +122,14 @@ def _session(
 
 
 def _check_store(session: Session, folder: Path) -> None:
-    """Raise ``DataError`` where the video's frame store exists and ends before the session does."""
-    store = folder / session.frames_file
-    if store.is_file() and len(FrameStore(store)) < session.num_frames:
+    """Raise ``DataError`` where the video's stored frames exist and end before the session does."""
+    stored = find_frames(folder / session.frames_file)
+    if stored is None:
+        return
+    count = len(open_frames(stored, session.fps))
+    if count < session.num_frames:
         raise DataError(
-            f"{session.origin}: frame file has {len(FrameStore(store))} frames, labels need {session.num_frames} "
+            f"{session.origin}: frame file has {count} frames, labels need {session.num_frames} "
             f"({session.frames_file}); sample the video again, or skip the record."
         )
 

@@ -21,7 +21,7 @@ from prospect_hf.checked_json import (
     load_json,
 )
 from prospect_hf.errors import DataError, UsageError
-from prospect_hf.frames.store import FrameStore
+from prospect_hf.frames.opened import find_frames, open_frames
 from prospect_hf.labels.align import align
 from prospect_hf.labels.label_files import LabelFiles, parse_spans, segment_text, step_index
 from prospect_hf.labels.spans import Span, span_events
@@ -37,6 +37,7 @@ from prospect_hf.sessions import (
     frames_file,
     recording_id,
 )
+from prospect_hf.sources.dialog_files import FILTERED, PER_VIDEO, dialog_files, dialog_records
 from prospect_hf.sources.knowledge import parse_steps
 from prospect_hf.sources.report import FILE_SPLITS, OnError, SessionsReport, start_report
 from prospect_hf.timeline import FRAME_TOLERANCE, frame_at, turn_frames
@@ -55,11 +56,6 @@ def source_folder(root: Path, source: str) -> Path:
     return root / "processed_data" / source
 
 
-def dialogs_file(root: Path, source: str, split: str, suffix: str = "_filtered") -> Path:
-    """The dialog file of ``split`` (train, validation or test)."""
-    return root / "processed_data" / source / "generated_dialogs" / f"{FILE_SPLITS[split]}{suffix}.json"
-
-
 def read_sessions(
     root: Path,
     source: str,
@@ -67,7 +63,7 @@ def read_sessions(
     *,
     dst: DST = "none",
     dst_root: Path | None = None,
-    suffix: str = "_filtered",
+    suffix: str = FILTERED,
     on_error: OnError = "raise",
 ) -> SessionsReport:
     """Read each conversation of one source and split as a session.
@@ -83,7 +79,7 @@ def read_sessions(
         dst: "none" = no state labels; "files" = the record's ``dst`` list or, with ``dst_root``, the label files there
             (see ``LabelFiles``); "align" = annotated segments matched to the plan (see ``labels.align``).
         dst_root: folder of label files.
-        suffix: ending of the dialog file's name, before ``.json``.
+        suffix: which dialog files are read, see ``dialog_files``.
         on_error: "raise" on the first bad record, or "skip" bad records and list them.
 
     Raises:
@@ -95,19 +91,16 @@ def read_sessions(
     if dst not in ("files", "align", "none"):
         raise UsageError(f"dst is '{dst}'; it must be files, align or none.")
     folder = source_folder(root, source)
-    path = dialogs_file(root, source, split, suffix)
-    records = load_json(path)
-    if not isinstance(records, list):
-        raise DataError(f"{path}: expected a list of records, one per video.")
-    if not records:
-        raise DataError(f"{path}: the list of records is empty.")
+    paths = dialog_files(root, source, split, suffix)
+    if not paths:
+        wanted = f"{FILE_SPLITS[split]}{'/*' if suffix == PER_VIDEO else suffix}.json"
+        raise UsageError(f"{folder / 'generated_dialogs' / wanted}: no such file.")
     labels = None
     if dst == "files" and dst_root is not None:
         labels = LabelFiles(dst_root, source, FILE_SPLITS[split], report.refuse)
-    for number, value in enumerate(records):
-        origin = f"{path}: record {number}"
+    for origin, record in dialog_records(paths, report.refuse):
         try:
-            video = _Video(as_dict(value, origin), folder, source, origin)
+            video = _Video(record, folder, source, origin)
             spans = _spans(video, dst, labels, report)
             conversations = get_list(video.record, "conversations", video.origin)
         except DataError as error:
@@ -120,7 +113,7 @@ def read_sessions(
             except DataError as error:
                 report.refuse(origin, error)
     report.unused_labels = 0 if labels is None else labels.unused
-    return report.closed(str(path))
+    return report.closed(str(paths[0] if len(paths) == 1 else paths[0].parent))
 
 
 class _Video:
@@ -149,8 +142,8 @@ class _Video:
         self.stated_end: float | None = None
         if annotation.get("duration") is not None:
             self.stated_end = self.first_frame / FPS + _seconds(annotation, "duration", where)
-        store = folder / frames_file(source, self.uid)
-        self.stored_frames = len(FrameStore(store)) if store.is_file() else None
+        stored = find_frames(folder / frames_file(source, self.uid))
+        self.stored_frames = None if stored is None else len(open_frames(stored, FPS))
 
     def num_frames(self, times: list[float], spans: tuple[Span, ...], origin: str) -> int:
         """The end frame (exclusive) of a session whose turns are at ``times`` (seconds)."""

@@ -34,6 +34,7 @@ class SessionsReport:
         segments: number of annotated segments that were matched with a plan.
         abstained: how many of them are assigned to no step, by reason.
         left_out_lines: how many annotation lines with a time are no segment, by reason.
+        repairs: how many faults of annotations were repaired, by kind; the kind names the rule.
         unused_labels: number of records in label files whose video no record asked for.
         steps: number of plan steps of the records with state labels.
         labelled_steps: number of those steps that have a state span.
@@ -50,6 +51,7 @@ class SessionsReport:
     segments: int = 0
     abstained: Counter[str] = field(default_factory=Counter)
     left_out_lines: Counter[str] = field(default_factory=Counter)
+    repairs: Counter[str] = field(default_factory=Counter)
     unused_labels: int = 0
     steps: int = 0
     labelled_steps: int = 0
@@ -103,14 +105,26 @@ def start_report(source: str, split: str, on_error: OnError) -> SessionsReport:
     return SessionsReport(source, split, on_error)
 
 
-def check_splits(reports: Iterable[SessionsReport]) -> None:
-    """Raise ``DataError`` where a recording is in two splits: training would see the evaluated video."""
-    seen: dict[tuple[str, str], tuple[str, Session]] = {}
-    for report in reports:
+class SplitCheck:
+    """Finds a recording that is in two splits: training would see the evaluated video."""
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[str, str], tuple[str, str]] = {}
+
+    def add(self, report: SessionsReport) -> None:
+        """Raise ``DataError`` where a recording of ``report`` is in another split of the reports added before."""
         for session in report.sessions:
-            split, other = seen.setdefault((session.source, session.recording), (report.split, session))
+            key = session.source, session.recording
+            split, origin = self._seen.setdefault(key, (report.split, session.origin))
             if split != report.split:
                 raise DataError(
                     f"{session.origin}: recording '{session.recording}' is in split {report.split}, but "
-                    f"{other.origin} has it in split {split}; split the corpus by recording."
+                    f"{origin} has it in split {split}; split the corpus by recording."
                 )
+
+
+def check_splits(reports: Iterable[SessionsReport]) -> None:
+    """Raise ``DataError`` where a recording is in two splits of the reports."""
+    check = SplitCheck()
+    for report in reports:
+        check.add(report)

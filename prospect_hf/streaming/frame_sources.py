@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from safetensors import SafetensorError, safe_open
 
-from processing_dst_smolvlm import rgb_picture
 from prospect_hf.errors import DataError, UsageError
-from prospect_hf.frames.pictures import PICTURE_FORMATS, open_picture
+from prospect_hf.frames.folder import picture_files
+from prospect_hf.frames.pictures import open_picture, upright
 from prospect_hf.frames.store import FrameStore
 from video_dst_smolvlm import TOLERANCE_S, sample_video, without_secrets
 
@@ -142,31 +142,15 @@ def _camera(number: int, platform: str) -> tuple[str, str, dict[str, str] | None
 
 
 def folder_frames(folder: Path, fps: float, start_s: float = 0.0, end_s: float = math.inf) -> SourceFrames:
-    """The pictures of a folder in natural order (``frame_2`` before ``frame_10``); hidden files are no frames.
+    """The pictures of a folder in natural order.
 
     Raises:
-        DataError: there is no picture, something else lies among them, or one cannot be read.
+        DataError: as ``picture_files``, or a picture cannot be read.
     """
-    paths = sorted((path for path in folder.iterdir() if not path.name.startswith(".")), key=_natural)
-    suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in PICTURE_FORMATS}
-    for path in paths:
-        if path.suffix.lower() not in suffixes or path.is_dir():
-            raise DataError(f"{path}: not a picture; a folder of frames holds nothing else, so move it away.")
-    if not paths:
-        raise DataError(f"{folder}: no pictures in this folder; give one with a picture for each frame.")
+    paths = picture_files(folder)
     for index in _stored(str(folder), 0, len(paths), fps, start_s, end_s):
-        picture = open_picture(paths[index], f"{paths[index]}: frame {index}", _upright)
+        picture = open_picture(paths[index], f"{paths[index]}: frame {index}", upright)
         yield SourceFrame(index, index / fps, picture)
-
-
-def _upright(picture: Image.Image) -> Image.Image:
-    return rgb_picture(ImageOps.exif_transpose(picture))
-
-
-def _natural(path: Path) -> tuple[list[tuple[int, str]], str]:
-    """Sorts runs of digits as numbers, the rest as text whatever its case; the name itself decides between equals."""
-    parts = re.split(r"(\d+)", path.name.lower())
-    return [(int(part), "") if at % 2 else (0, part) for at, part in enumerate(parts)], path.name
 
 
 def store_frames(path: Path, fps: float, start_s: float = 0.0, end_s: float = math.inf) -> SourceFrames:

@@ -14,7 +14,8 @@ from prospect_hf.checked_json import load_json
 from prospect_hf.data.arguments import DataArguments
 from prospect_hf.data.reader import frames_path
 from prospect_hf.data.session_rows import SessionRows
-from prospect_hf.errors import DataError, UsageError
+from prospect_hf.errors import UsageError
+from prospect_hf.frames.folder import PictureFolder
 from prospect_hf.training.arguments import DSTTrainingArguments, ModelArguments
 from prospect_hf.training.checkpoint_files import (
     LIST,
@@ -229,12 +230,12 @@ def _flat(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
 
 
 def _ends(path: Path) -> bytes:
-    """Size, beginning and end of a file."""
-    try:
-        with path.open("rb") as file:
-            size = path.stat().st_size
-            beginning = file.read(ENDS)
-            file.seek(max(size - ENDS, 0))
-            return str(size).encode() + beginning + file.read(ENDS)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such frame file; check data.root, or set data.frames=rendered.") from None
+    """Size, beginning and end of a file; of a folder of pictures, the names and sizes."""
+    if path.is_dir():
+        pictures = PictureFolder(path).files
+        return "".join(f"{picture.name} {picture.stat().st_size}\n" for picture in pictures).encode()
+    with path.open("rb") as file:
+        size = path.stat().st_size
+        beginning = file.read(ENDS)
+        file.seek(max(size - ENDS, 0))
+        return str(size).encode() + beginning + file.read(ENDS)

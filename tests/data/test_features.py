@@ -140,7 +140,7 @@ def test_a_copied_and_renamed_corpus_uses_the_features_that_are_there(
     shutil.copytree(tmp_path / "one", tmp_path / "two", copy_function=shutil.copyfile)
     there = FrameReader(tmp_path / "two", "store", small_processor())
     renamed = dataclasses.replace(session, frames_file="frames/renamed.arrow")
-    there.path(session).rename(there.path(renamed))
+    there.path(session).rename(there.path(session).with_name("renamed.arrow"))
     monkeypatch.setattr(features_module, "_encode", None)  # whatever is encoded again would fail
     assert torch.equal(frames_seen(encode([renamed], tmp_path / "cache", there), renamed), first)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from card_fixtures import HOSTILE, shape_of
 from huggingface_hub import ModelCard
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -16,17 +17,10 @@ from jinja2 import UndefinedError
 
 from prospect_hf.errors import DataError
 from prospect_hf.hub.front_matter import read_card, with_front_matter
-from prospect_hf.hub.model_card import base_model, escaped, write_card
+from prospect_hf.hub.markdown import escaped
+from prospect_hf.hub.model_card import base_model, write_card
 
 HASH = "0123456789abcdef" * 4
-HOSTILE = [
-    *("a\n---\nlicense: mit", "yes", "1.0", "null", "~", "2026-11-27", "[a, b]", "{a: b}", "a: b", "a #b", "'", '"'),
-    *("- a", "? a", "!!python/object:os.system x", "&anchor", "*alias", "%TAG", "@a", "`a`", "```", "~~~", "a|b", "|"),
-    *("{{ 7 * 7 }}", "{% raw %}", "{{ self.__init__.__globals__ }}", "{# x #}", "</details>", "<script>x</script>"),
-    *("<img src=x onerror=alert(1)>", "[a](javascript:x)", "![a](b)", "\r", "\r\n---\r\n", "\u2028", "\x85", "\x00"),
-    *("\ud800", "\u202egpj.exe", "a\\", "a\\|b", "# a", "1. a", "=== ", "---", "...", " a ", "\t", "𝒜🛠️", "<!--"),
-    *("| a | b |\n|---|---|\n| c | d |", "&lt;b&gt;", "&#124;", "**b**", "_b_", "http://x|y", "\ufeff", "\ufffe"),
-]  # fmt: skip
 
 
 def facts_of(text: str) -> dict[str, Any]:
@@ -46,22 +40,6 @@ def facts_of(text: str) -> dict[str, Any]:
         },
         "balance": {text: count, f"{text}2": count},
     }
-
-
-def shape_of(card: str) -> list[str]:
-    """What a card is made of: its headings, rules, rows with their number of cells, fences, tags and other lines."""
-    kinds = []
-    in_code = False
-    for line in card.split("\n"):
-        fence = line.startswith(("```", "~~~"))
-        if in_code and not fence:
-            continue  # lines of code may be any
-        in_code ^= fence
-        cells = len(re.findall(r"(?<!\\)\|", line))
-        tags = re.findall(r"<[/!a-z]\w*", line)
-        links = len(re.findall(r"(?<!\\)\]\(", line)) + len(re.findall(r"`", line))
-        kinds.append(f"{line[:2] if line[:1] in '#-=`~+>' else 'text'} {cells} {tags} {links} {not line}")
-    return kinds
 
 
 @settings(max_examples=60)

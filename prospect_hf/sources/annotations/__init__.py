@@ -1,0 +1,1 @@
+"""Readers of the sources' own annotation releases: one file a source."""
