@@ -11,7 +11,7 @@ from prospect_hf.sessions import SOURCES
 # Where a session's pictures come from.
 FRAME_SOURCES = ("store", "rendered", "blank")
 # Settings that are folders of the machine.
-FOLDERS = ("root", "dst_root", "cache_dir")
+FOLDERS = ("root", "rows", "dst_root", "cache_dir")
 
 
 @dataclass
@@ -21,6 +21,8 @@ class DataArguments:
     Args:
         name: ``simulated`` (rendered toy tasks, made on the first run) or ``proassist`` (processed_data on disk).
         root: the folder that holds ``processed_data``; for ``simulated`` it is where the corpus is written.
+        rows: folder of rows that are built already, or were downloaded (``manifest.json`` is in it); ``root`` then only
+            says where the frames are.
         sources: the sources to read, out of ego4d, holoassist, egoexolearn, epickitchens, wtag and assembly101.
         forms: ``dialogs`` (generated_dialogs records), ``prepared`` (prepared rows), or both.
         frames: ``store`` (frame files of the corpus), ``rendered`` (simple pictures drawn from the labels, for
@@ -29,7 +31,8 @@ class DataArguments:
         dst_root: folder of label files for ``dst=files``; not needed where the records have a ``dst`` list.
         suffix: ending of the dialog files' names, ``{split}{suffix}.json``.
         on_error: ``raise`` on a bad record, or ``skip`` it; skipped records are counted and listed.
-        cache_dir: folder for the frame rows.
+        cache_dir: folder for the frame rows, and for what is made of them: sessions, clips, encoded frames.
+        processes: worker processes that build rows, sessions and clips where they are missing.
         max_seq_len: largest length of a training clip, in tokens.
         text_dropout: largest share of state texts and responses left out of a training clip, 0 to 1 (``ClipDataset``).
         late_start: share of training clips that start at a later frame, from the states at that frame, 0 to 1.
@@ -40,6 +43,7 @@ class DataArguments:
 
     name: str = "simulated"
     root: str | None = None
+    rows: str | None = None
     sources: list[str] = field(default_factory=lambda: list(SOURCES))
     forms: list[str] = field(default_factory=lambda: ["dialogs"])
     frames: str = "store"
@@ -48,6 +52,7 @@ class DataArguments:
     suffix: str = "_filtered"
     on_error: str = "raise"
     cache_dir: str = "outputs/cache"
+    processes: int = 1
     max_seq_len: int = 2048
     text_dropout: float = 0.0
     late_start: float = 0.0
@@ -67,10 +72,12 @@ class DataArguments:
         for name, (value, allowed) in choices.items():
             if value not in allowed:
                 raise UsageError(f"data.{name} must be one of {', '.join(allowed)}, not {value!r}.")
-        if not self.root:
+        if not self.root and (self.rows is None or self.frames == "store"):
             raise UsageError("data.root is not set: give the folder that holds processed_data, data.root=FOLDER.")
         if not self.sources or not self.forms:
             raise UsageError("data.sources and data.forms must each have at least one entry.")
+        if self.processes < 1:
+            raise UsageError(f"data.processes must be 1 or more, not {self.processes}.")
         if not 0.0 <= self.text_dropout <= 1.0:
             raise UsageError(f"data.text_dropout must lie in [0, 1], not {self.text_dropout}.")
         if not 0.0 <= self.late_start <= 1.0:

@@ -1,4 +1,4 @@
-"""Files of the cache that are made once: whole or not there, and checked by their content hash whenever they are opened."""
+"""Files of the cache that are made once: whole or not there, and checked by their content hash before they are used."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ def sessions_of(tables: Iterable[pa.Table]) -> Iterator[SessionRows]:
     waiting: list[pa.Table] = []
     for table in tables:
         if table.num_rows:
-            rows = _checked(pa.concat_tables([*waiting, table]) if waiting else table)
+            rows = pa.concat_tables([*waiting, _checked(table)]).combine_chunks()
             last = _bounds(rows)[-2]
             yield from _sessions(rows[:last], seen)
             waiting = [rows[last:]]
@@ -112,23 +112,44 @@ def sessions_of(tables: Iterable[pa.Table]) -> Iterator[SessionRows]:
 
 
 def _checked(table: pa.Table) -> pa.Table:
-    """The columns that are read, each as one array."""
+    """The columns that are read, each as one array of its type, with values that occur in ``dst_frames``."""
     missing = [name for name in COLUMNS if name not in table.column_names]
     if missing:
-        raise DataError(f"The rows have no column {', '.join(missing)}: they are no rows of dst_frames.")
-    table = table.select(COLUMNS).combine_chunks()
-    for name in COLUMNS:
-        values = table[name]
-        if values.null_count or (name in _STATES and pc.list_flatten(values).null_count):
-            raise DataError(f"The rows' column {name} has empty cells: they are no rows of dst_frames.")
+        raise _no_rows(f"have no column {', '.join(missing)}")
+    table = table.select(COLUMNS)
+    for place, name in enumerate(COLUMNS):
+        column, wanted = table[name], SCHEMA.field(name).type
+        if not pa.types.is_dictionary(column.type) and column.type != wanted:
+            try:
+                column = column.cast(wanted)
+            except pa.ArrowException as error:
+                raise _no_rows(f"have a column {name} of type {column.type} ({error})") from error
+            table = table.set_column(place, name, column)
+        values = pc.list_flatten(column) if pa.types.is_list(wanted) else column
+        if column.null_count or values.null_count:
+            raise _no_rows(f"have empty cells in column {name}")
+        if name in (*_LABELS, *_STATES):
+            numbers = values.to_numpy()
+            if not (((numbers >= 0) & (numbers <= (2 if name in _STATES else 1))) | (numbers == IGNORE)).all():
+                raise _no_rows(f"have a value in column {name} that is no label")
+        if name == "transitions":
+            kinds, steps = (pc.struct_field(values, part) for part in ("transition", "step"))
+            if not pc.all(pc.is_in(kinds, pa.array(list(STATE_AFTER))), min_count=0).as_py():
+                raise _no_rows(f"have a transition other than {' and '.join(STATE_AFTER)}")
+            if not pc.all(pc.greater_equal(steps, 0), skip_nulls=False, min_count=0).as_py():
+                raise _no_rows("have a transition without a step")
     return table
+
+
+def _no_rows(fault: str) -> DataError:
+    return DataError(f"The rows {fault}: they are no rows of dst_frames.")
 
 
 def _bounds(rows: pa.Table) -> list[int]:
     """The first row of each session, and the number of rows."""
     if not rows.num_rows:
         return [0]
-    ids = rows["session_id"].combine_chunks()
+    ids = rows["session_id"].chunk(0)
     if pa.types.is_dictionary(ids.type):
         ids = ids.indices
     changes = np.flatnonzero(pc.not_equal(ids[1:], ids[:-1]).to_numpy(zero_copy_only=False)) + 1
@@ -146,7 +167,7 @@ def _sessions(rows: pa.Table, seen: set[str]) -> Iterator[SessionRows]:
     firsts = rows.take(bounds[:-1])
     of_session = {name: firsts[name].to_pylist() for name in (*OF_SESSION, "steps")}
     frames = rows["frame_index"].to_numpy()
-    labels = {name: _numbers(rows[name]) for name in _LABELS}
+    labels = {name: rows[name].to_numpy() for name in _LABELS}
     states = {name: _Lists(rows[name]) for name in _STATES}
     items = _ItemRows(rows)
     for number, (begin, end) in enumerate(pairwise(bounds)):
@@ -160,29 +181,32 @@ def _sessions(rows: pa.Table, seen: set[str]) -> Iterator[SessionRows]:
             raise DataError(
                 f"session {session_id}: its rows are not consecutive frames; do not shuffle or filter rows."
             )
+        if not steps:
+            raise DataError(f"session {session_id}: its plan has no steps.")
         for name, lists in states.items():
             if not lists.all_have(len(steps), begin, end):
                 raise DataError(f"session {session_id}: {name} has not one state for each of its {len(steps)} steps.")
+        if items.highest_step(begin, end) >= len(steps):
+            raise DataError(f"session {session_id}: a state change names a step beyond its {len(steps)}.")
+        before, after = (states[name].of(begin, end).reshape(-1, len(steps)) for name in _STATES)
         yield SessionRows(
             **{name: values[number] for name, values in of_session.items()},
             first_frame=int(frames[begin]),
-            **{name: values[begin:end] for name, values in labels.items()},
-            **{name: lists.of(begin, end).reshape(end - begin, len(steps)) for name, lists in states.items()},
+            speaking=labels["speaking"][begin:end],
+            dst_update=labels["dst_update"][begin:end],
+            states_before=before,
+            states_after=after,
             items=items.of(begin, end),
         )
-
-
-def _numbers(column: pa.ChunkedArray) -> NDArray[np.int8]:
-    return column.to_numpy().astype(np.int8, copy=False)
 
 
 class _Lists:
     """A column of lists of small numbers, as one array and the place of each row in it."""
 
     def __init__(self, column: pa.ChunkedArray) -> None:
-        array = column.combine_chunks()
+        array = column.chunk(0)
         self.offsets = array.offsets.to_numpy()
-        self.values = array.values.to_numpy().astype(np.int8, copy=False)
+        self.values = array.values.to_numpy()
 
     def of(self, begin: int, end: int) -> NDArray[np.int8]:
         """The values of rows ``begin`` to ``end`` (exclusive), side by side."""
@@ -256,12 +280,21 @@ class _ItemRows:
 
     def __init__(self, rows: pa.Table) -> None:
         user, response = rows["user_text"], rows["response"]
-        transitions = rows["transitions"].combine_chunks()
+        transitions = rows["transitions"].chunk(0)
         has_text = pc.or_(pc.not_equal(user, ""), pc.not_equal(response, "")).to_numpy()
         self.rows = np.flatnonzero(has_text | (np.diff(transitions.offsets.to_numpy()) > 0))
         chosen = pa.array(self.rows)
-        texts = [column.combine_chunks().take(chosen).cast(pa.string()) for column in (user, response)]
-        self.columns = [*texts, transitions.take(chosen).cast(ITEM.field("transitions").type)]
+        texts = [column.chunk(0) for column in (user, response)]
+        self.columns = [column.take(chosen) for column in (*texts, transitions)]
+
+        changes = self.columns[2]
+        self._steps = changes.flatten().field("step").to_numpy()
+        self._first_change = changes.offsets.to_numpy() - changes.offsets[0].as_py()
+
+    def highest_step(self, begin: int, end: int) -> int:
+        """The highest step of a change in rows ``begin`` to ``end`` (exclusive); -1 where there is none."""
+        low, high = self._first_change[np.searchsorted(self.rows, [begin, end])]
+        return int(self._steps[low:high].max(initial=-1))
 
     def of(self, begin: int, end: int) -> Items:
         """Those of rows ``begin`` to ``end`` (exclusive), by position after ``begin``."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -93,7 +94,9 @@ def _session(batch: pa.RecordBatch, row: int) -> SessionRows:
     steps = batch.column("steps")[row].as_py()
 
     def labels(name: str, *shape: int) -> NDArray[np.int8]:
-        return np.frombuffer(batch.column(name)[row].as_buffer(), np.int8).reshape(-1, *shape)
+        array = np.frombuffer(batch.column(name)[row].as_buffer(), np.int8).reshape(-1, *shape)
+        array.flags.writeable = False  # the file is mapped to be read alone: writing to it would end the process
+        return array
 
     return SessionRows(
         **{name: batch.column(name)[row].as_py() for name in OF_SESSION},
@@ -194,10 +197,9 @@ def open_sessions(
     ]
     make_missing(files, "reading rows", processes)
     store = SessionStore([file.path for file in files])
-    ids = store.column("session_id")
-    if len(set(ids)) < len(ids):
-        twice = next(name for number, name in enumerate(ids) if name in set(ids[:number]))
-        raise DataError(f"{rows}: two sessions have the id {twice}.")
+    twice = [name for name, count in Counter(store.column("session_id")).items() if count > 1]
+    if twice:
+        raise DataError(f"{rows}: two sessions have the id {twice[0]}; build the rows again.")
     return store
 
 
