@@ -48,6 +48,11 @@ def processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def process_number(local: bool = False) -> int:
+    """The number of this process among those of the run, or ``local``: among those on its machine; 0 if alone."""
+    return int(os.environ.get("LOCAL_RANK" if local else "RANK", "0")) if processes() > 1 else 0
+
+
 def first_process() -> bool:
     """Whether this process prints and writes: the only one of the run, or the first."""
-    return processes() == 1 or os.environ.get("RANK", "0") == "0"
+    return process_number() == 0

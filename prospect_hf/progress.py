@@ -59,6 +59,13 @@ class Progress:
         elif self._lines and self.done < self.total and self._line_is_due():
             self.report()
 
+    def expect(self, more: int) -> None:
+        """There are ``more`` parts than was thought, or fewer: a negative number."""
+        self.total += more
+        if self._bar is not None:
+            self._bar.total += more
+            self._bar.refresh()
+
     def report(self, note: str = "") -> None:
         """Show ``note`` behind the bar, or log a line that ends with it."""
         if self._bar is not None:

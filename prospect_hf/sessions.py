@@ -30,6 +30,7 @@ _NAME = re.compile(r"(?!\.+$)[^/\\\0]+")
 _LONGEST_NAME = 200  # bytes: a file system takes 255, and endings are added to the names
 _VIEW = re.compile(r"__view\d+$")
 _ASSEMBLY101_PART = re.compile(r"^[^_]+_(?!_)")  # "assembly_" or "disassembly_"; "__" precedes a camera view
+_HOLOASSIST_PART = re.compile(r"[-_]part ?\d+$", re.IGNORECASE)
 _ASSEMBLY101_CAMERA = re.compile(r"__(HMC_|C\d).*$")
 
 
@@ -226,7 +227,10 @@ def check_name(name: str, where: str) -> None:
     """Raise ``DataError`` unless files can be named after ``name``: a corpus must not decide where they are written."""
     if not _NAME.fullmatch(name):
         raise DataError(f"{where} is {name!r}; it must be a valid file name, without path separators.")
-    size = len(name.encode("utf-8", "surrogatepass"))
+    try:
+        size = len(name.encode("utf-8"))
+    except UnicodeEncodeError:
+        raise DataError(f"{where} is {name!a}, which is no UTF-8 text; name the file in UTF-8.") from None
     if size > _LONGEST_NAME:
         raise DataError(f"{where} has {size} bytes; files are named after it, so it must have at most {_LONGEST_NAME}.")
 
@@ -252,4 +256,6 @@ def recording_id(source: str, uid: str) -> str:
     Corpora must be split by recording: its views show the same hands and have the same dialogue.
     """
     stem = _VIEW.sub("", _stem(source, uid))
+    if source == "holoassist":
+        return _HOLOASSIST_PART.sub("", stem)
     return _ASSEMBLY101_CAMERA.sub("", stem) if source == "assembly101" else stem

@@ -95,10 +95,14 @@ def build_timeline(session: Session) -> Timeline:
     if session.events is not None:
         dst_update[:] = 0
         before[:] = after[:] = NOT_STARTED
-        for event in sorted(session.events, key=event_order):
+        until = [frames] * len(session.steps)  # the row from which a step's state is written already
+        for event in sorted(session.events, key=event_order, reverse=True):
             frame = event_frame(event.time, session.fps, first, end)
-            events[frame] = (*events.get(frame, ()), event)
+            events[frame] = (event, *events.get(frame, ()))
             dst_update[frame - first] = 1
-            after[frame - first :, event.step] = IN_PROGRESS if event.transition == "start" else COMPLETED
+            state = IN_PROGRESS if event.transition == "start" else COMPLETED
+            after[frame - first : until[event.step], event.step] = state
+            until[event.step] = frame - first
+        events = dict(reversed(events.items()))
         before[1:] = after[:-1]
     return Timeline(first, end, speaking, dst_update, before, after, turns, events, tuple(beyond))

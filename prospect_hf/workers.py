@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 import time
@@ -12,7 +13,25 @@ from contextlib import contextmanager, suppress
 from multiprocessing import active_children, get_context, parent_process
 from typing import Any
 
+from prospect_hf.errors import UsageError
+
 FORGET_S = 5.0  # seconds that are waited for the pool's thread
+
+
+def shard_of(shard: str, key: str) -> tuple[int, int]:
+    """The shard ``I/N`` of a job, part I of N (from 1), as (number from 0, count).
+
+    Args:
+        key: the setting's name, for the message.
+
+    Raises:
+        UsageError: it is not ``I/N`` with I from 1 to N.
+    """
+    found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", shard)
+    number, count = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not 1 <= number <= count:
+        raise UsageError(f"{key}={shard} must be I/N with I from 1 to N: {key}=3/8 is part 3 of 8.")
+    return number - 1, count
 
 
 @contextmanager

@@ -163,5 +163,5 @@ def test_a_file_that_is_no_list_is_named(tmp_path: Path, data: bytes, message: s
 def test_lines_of_another_encoding_are_named_by_their_byte(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b'"a"\n' * 5000 + b'"\xfc"\n')
-    with pytest.raises(DataError, match="not UTF-8 text .* at byte 20001"):
+    with pytest.raises(DataError, match=r"not UTF-8 text .* at byte 20001"):
         list(json_lines(path))

@@ -11,7 +11,7 @@ from prospect_hf.sessions import SOURCES
 # Where a session's pictures come from.
 FRAME_SOURCES = ("store", "rendered", "blank")
 # Settings that are folders of the machine.
-FOLDERS = ("root", "rows", "dst_root", "cache_dir")
+FOLDERS = ("root", "rows", "dst_root", "cache_dir", "features")
 
 
 @dataclass
@@ -19,12 +19,15 @@ class DataArguments:
     """Which corpus a run reads, and how it becomes rows and clips.
 
     Args:
-        name: ``simulated`` (rendered toy tasks, made on the first run) or ``proassist`` (processed_data on disk).
-        root: the folder that holds ``processed_data``; for ``simulated`` it is where the corpus is written.
+        name: ``simulated`` (rendered toy tasks, made on the first run), ``proassist`` (processed_data on disk) or
+            ``annotations`` (the sources' own annotation releases on disk).
+        root: the folder that holds ``processed_data``; for ``simulated`` it is where the corpus is written; for
+            ``annotations`` it holds a folder ``{source}`` with the files of its release.
         rows: folder of rows that are built already, or were downloaded (``manifest.json`` is in it); ``root`` then only
             says where the frames are.
         sources: the sources to read, out of ego4d, holoassist, egoexolearn, epickitchens, wtag and assembly101.
-        forms: ``dialogs`` (generated_dialogs records), ``prepared`` (prepared rows), or both.
+        forms: ``dialogs`` (generated_dialogs records), ``prepared`` (prepared rows), or both; ``annotations`` has one
+            form of its own.
         frames: ``store`` (frame files of the corpus), ``rendered`` (simple pictures drawn from the labels, for
             annotations without video) or ``blank`` (one grey picture: a control without visual input).
         dst: where DST labels come from: ``files``, ``align`` (annotated spans matched with the plan) or ``none``.
@@ -33,6 +36,8 @@ class DataArguments:
         on_error: ``raise`` on a bad record, or ``skip`` it; skipped records are counted and listed.
         cache_dir: folder for the frame rows, and for what is made of them: sessions, clips, encoded frames.
         processes: worker processes that build rows, sessions and clips where they are missing.
+        features: folder of encoded frames that is read in place of pictures (``prospect encode`` names it), for a
+            frozen vision tower; unset: frames are encoded into ``cache_dir`` where that is needed.
         max_seq_len: largest length of a training clip, in tokens.
         text_dropout: largest share of state texts and responses left out of a training clip, 0 to 1 (``ClipDataset``).
         late_start: share of training clips that start at a later frame, from the states at that frame, 0 to 1.
@@ -53,6 +58,7 @@ class DataArguments:
     on_error: str = "raise"
     cache_dir: str = "outputs/cache"
     processes: int = 1
+    features: str | None = None
     max_seq_len: int = 2048
     text_dropout: float = 0.0
     late_start: float = 0.0
@@ -61,19 +67,23 @@ class DataArguments:
     scene: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        forms: tuple[str, ...] = ("dialogs", "prepared")
+        if self.name == "annotations":
+            forms, self.forms = ("annotations",), ["annotations"]
         choices = {
-            "name": (self.name, ("simulated", "proassist")),
+            "name": (self.name, ("simulated", "proassist", "annotations")),
             "frames": (self.frames, FRAME_SOURCES),
             "dst": (self.dst, ("files", "align", "none")),
             "on_error": (self.on_error, ("raise", "skip")),
         }
-        choices |= {f"forms[{i}]": (form, ("dialogs", "prepared")) for i, form in enumerate(self.forms)}
+        choices |= {f"forms[{i}]": (form, forms) for i, form in enumerate(self.forms)}
         choices |= {f"sources[{i}]": (source, SOURCES) for i, source in enumerate(self.sources)}
         for name, (value, allowed) in choices.items():
             if value not in allowed:
                 raise UsageError(f"data.{name} must be one of {', '.join(allowed)}, not {value!r}.")
         if not self.root and (self.rows is None or self.frames == "store"):
-            raise UsageError("data.root is not set: give the folder that holds processed_data, data.root=FOLDER.")
+            held = "{source}/ with its annotations" if self.name == "annotations" else "processed_data"
+            raise UsageError(f"data.root is not set: give the folder that holds {held}, data.root=FOLDER.")
         if not self.sources or not self.forms:
             raise UsageError("data.sources and data.forms must each have at least one entry.")
         if self.processes < 1:

@@ -8,20 +8,16 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from prospect_hf.checked_json import get_optional_text, get_text
+from prospect_hf.checked_json import get_text
 from prospect_hf.data.arguments import DataArguments
+from prospect_hf.data.inputs import ready_corpus, rows_config
 from prospect_hf.data.session_store import SessionStore, open_sessions
-from prospect_hf.dataset.build import build_rows, settings
+from prospect_hf.dataset.build import build_rows, rows_settings
 from prospect_hf.dataset.input_files import DstFramesConfig
 from prospect_hf.dataset.layout import MANIFEST_FILE, Manifest, Shard, load_manifest
-from prospect_hf.dataset.report import REPORT_FILE, load_report, report_lines
 from prospect_hf.errors import UsageError
-from prospect_hf.files import remove_stale, sole_writer
-from prospect_hf.settings import parse
-from prospect_hf.simulator.corpus import ensure_corpus
-from prospect_hf.simulator.scene import SceneConfig
+from prospect_hf.files import remove_stale
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +27,7 @@ class LoadedRows:
     """The frame rows of one form, in the published layout.
 
     Args:
-        form: "dialogs" or "prepared".
+        form: "dialogs", "prepared" or "annotations".
         folder: of the dataset.
         manifest: its manifest.
         sources: whose sessions are read, in this order.
@@ -62,73 +58,43 @@ def prepare_rows(data: DataArguments) -> list[LoadedRows]:
     remove_stale(cache_dir)
     if data.rows is not None:
         return [_given_rows(data, Path(data.rows))]
-    root = Path(str(data.root))
-    if data.name == "simulated":
-        ranges = {name: tuple(value) if isinstance(value, list) else value for name, value in data.scene.items()}
-        scene = parse(SceneConfig, ranges, "data.scene")
-        ensure_corpus(root, data.sources, data.recordings, data.seed, scene)
-    elif not (root / "processed_data").is_dir():
-        raise UsageError(f"data.root={root} has no subfolder processed_data; set data.root to ProAssist's root folder.")
+    root = ready_corpus(data)
     loaded = []
     for form in data.forms:
         # Missing prepared rows are logged where another form was requested as well, and an error where they were not.
         if form == "prepared" and len(data.forms) > 1 and not any(root.glob("processed_data/*/prepared/*.jsonl")):
             logger.info("%s has no prepared rows; reading dialogs only.", root)
             continue
-        config = rows_config(
-            root,
-            tuple(data.sources),
-            form=form,
-            dst=data.dst,
-            dst_root="" if data.dst_root is None else str(Path(data.dst_root).resolve()),
-            suffix=data.suffix,
-            on_error=data.on_error,
-        )
-        folder, manifest = kept_rows(config, cache_dir, data.processes)
+        config = rows_config(data, form)
+        folder = _rows_folder(config, cache_dir)
+        manifest = build_rows(config, folder, processes=data.processes, sample=0, fingerprints=False, wait=True)
         loaded.append(LoadedRows(form, folder, manifest, tuple(data.sources), cache_dir, data.processes))
     return loaded
 
 
-def rows_config(root: Path, sources: Sequence[str], **settings: Any) -> DstFramesConfig:
-    """The configuration of the rows of a corpus under ``root``."""
-    return DstFramesConfig(name="all", root=str(root.resolve()), sources=tuple(sources), **settings)
-
-
-def kept_rows(config: DstFramesConfig, cache_dir: Path, processes: int = 1) -> tuple[Path, Manifest]:
-    """The folder and the manifest of the rows of ``config``; rows that are missing under ``cache_dir`` are built.
-
-    They are kept under a name that follows from the settings, the input files and the code. Another process that needs
-    them waits. What was left out is logged, on every call.
-
-    Raises:
-        UsageError: a setting or folder is wrong, or there is nothing to read.
-        DataError: a record is invalid.
-    """
-    facts = json.dumps([settings(config), config.fingerprint()], sort_keys=True)
-    folder = cache_dir / "rows" / hashlib.sha256(facts.encode()).hexdigest()[:32]
-    with sole_writer(cache_dir / "rows", wait=True):
-        if not (folder / MANIFEST_FILE).is_file():
-            build_rows(config, folder, processes=processes, sample=0)
-    manifest = load_manifest(folder)
-    for line in report_lines(load_report(folder / REPORT_FILE)):
-        logger.info("%s: %s", config.form, line)
-    return folder, manifest
+def _rows_folder(config: DstFramesConfig, cache_dir: Path) -> Path:
+    """Where the rows of ``config`` are kept: its name follows from the settings, the input files and the code."""
+    facts = json.dumps([rows_settings(config), config.fingerprint()], sort_keys=True)
+    return cache_dir / "rows" / hashlib.sha256(facts.encode()).hexdigest()[:32]
 
 
 def _given_rows(data: DataArguments, folder: Path) -> LoadedRows:
     """The rows of ``data.rows``, which must be what the other settings say."""
     manifest = load_manifest(folder)
-    where = f"{folder / MANIFEST_FILE}: settings"
-    form = get_text(manifest.settings, "form", where)
-    built = {"data.forms": f"[{form}]", "data.dst": get_text(manifest.settings, "dst", where), "data.dst_root": "null"}
-    said = {"data.forms": f"[{','.join(data.forms)}]", "data.dst": data.dst, "data.dst_root": data.dst_root or "null"}
-    if form == "dialogs":
-        built["data.suffix"], said["data.suffix"] = get_optional_text(manifest.settings, "suffix", where), data.suffix
-    wrong = [name for name in built if said[name] != built[name]]
+    form = get_text(manifest.settings, "form", f"{folder / MANIFEST_FILE}: settings")
+    said = {"name": data.name, "forms": f"[{','.join(data.forms)}]", "dst_root": data.dst_root or "null"}
+    said |= {"dst": data.dst, "suffix": data.suffix}
+    built: dict[str, str] = {name: str(manifest.settings[name]) for name in ("dst", "suffix") if name in manifest.settings}
+    built |= {"dst_root": "null"}
+    if (form == "annotations") == (data.name == "annotations"):
+        built |= {"forms": f"[{form}]"}
+    else:
+        built |= {"name": "annotations" if form == "annotations" else "proassist"}
+    wrong = [name for name in said if name in built and said[name] != built[name]]
     if wrong:
         raise UsageError(
-            f"data.rows={folder} was not built with {', '.join(f'{name}={said[name]}' for name in wrong)}: set "
-            f"{' '.join(f'{name}={built[name]}' for name in wrong)}."
+            f"data.rows={folder} was not built with {', '.join(f'data.{name}={said[name]}' for name in wrong)}: set "
+            f"{' '.join(f'data.{name}={built[name]}' for name in wrong)}."
         )
     held = {shard.source for shard in manifest.shards}
     absent = [source for source in data.sources if source not in held]

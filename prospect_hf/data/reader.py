@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from prospect_hf.data.arguments import FRAME_SOURCES
 from prospect_hf.data.session_rows import SessionRows
 from prospect_hf.errors import DataError
 from prospect_hf.frames.base import Frames
-from prospect_hf.frames.opened import find_frames, no_frames, open_frames
+from prospect_hf.frames.opened import locate_frames, no_frames, open_frames
 from prospect_hf.frames.rendered import render_timeline_frame
 
 # Limit of the decoded pictures that a reader keeps in memory, so that later epochs over a small corpus decode nothing.
@@ -25,16 +25,10 @@ def frames_path(root: Path, session: SessionRows) -> Path:
     Raises:
         DataError: there are none, or two forms of them, or the row names a place outside the corpus.
     """
-    named = PurePosixPath(session.source, session.frames_file)
-    if named.is_absolute() or ".." in named.parts:
-        raise DataError(
-            f"session {session.session_id}: its frames are said to be at '{named}', which may lie outside data.root; "
-            "check where the rows come from."
-        )
-    path = root / "processed_data" / named
-    found = find_frames(path)
+    folder = root / "processed_data"
+    found = locate_frames(folder, session.source, session.frames_file, f"session {session.session_id}")
     if found is None:
-        raise no_frames(path)
+        raise no_frames(folder / session.source / session.frames_file)
     return found
 
 
@@ -46,15 +40,16 @@ class FrameReader:
         frames: ``store`` reads the corpus' frame files; ``rendered`` draws a simple picture from each frame's labels,
             for annotations without video; ``blank`` returns one grey picture, a control without visual input.
         processor: the model's processor, which preprocesses pictures; drawn pictures have its frame size.
+        keep: keep decoded pictures in memory, for later epochs.
 
     Raises:
         DataError: ``frames`` is another value.
     """
 
-    def __init__(self, root: Path, frames: str, processor: DSTSmolVLMProcessor) -> None:
+    def __init__(self, root: Path, frames: str, processor: DSTSmolVLMProcessor, keep: bool = True) -> None:
         if frames not in FRAME_SOURCES:
             raise DataError(f"data.frames must be one of {FRAME_SOURCES}, not {frames!r}.")
-        self.root, self.frames, self.processor = root, frames, processor
+        self.root, self.frames, self.processor, self.keep = root, frames, processor, keep
         self._blank = np.full((processor.frame_size, processor.frame_size, 3), 128, np.uint8)
         self._paths: dict[tuple[str, str], Path] = {}
         self._open: dict[Path, Frames] = {}
@@ -100,7 +95,7 @@ class FrameReader:
                     self._open.clear()
                 store = self._open[path] = open_frames(path)
             picture = np.asarray(store[index])
-            if self._kept_bytes + picture.nbytes <= KEPT_BYTES:
+            if self.keep and self._kept_bytes + picture.nbytes <= KEPT_BYTES:
                 self._kept[path, index] = picture
                 self._kept_bytes += picture.nbytes
         return picture

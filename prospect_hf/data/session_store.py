@@ -211,5 +211,5 @@ def session_file(cache_dir: Path, shard: Shard) -> Path:
 
 
 def _convert(rows: Path, manifest: Manifest, shard: Shard, path: Path) -> None:
-    check_files(rows, replace(manifest, shards=(shard,), sample=()))
+    check_files(rows, replace(manifest, shards=(shard,), sample=(), files={}))
     write_sessions(read_shard(rows / shard.path), path)

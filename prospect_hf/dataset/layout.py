@@ -129,37 +129,52 @@ def load_manifest(folder: Path) -> Manifest:
         label_version=get_text(facts, "label_version", where),
         fingerprint=get_text(facts, "fingerprint", where),
         settings=get_dict(facts, "settings", where),
-        licenses=get_dict(facts, "licenses", where),
-        balance=get_dict(facts, "balance", where),
+        licenses=_licenses(facts, where),
+        balance=_balance(facts, where),
         shards=_shards(facts, "shards", where),
         sample=_shards(facts, "sample", where),
         files=_files(facts, where),
     )
 
 
+def _licenses(facts: dict[str, Any], where: str) -> dict[str, str]:
+    licenses = get_dict(facts, "licenses", where)
+    return {source: get_text(licenses, source, f"{where}: licenses") for source in licenses}
+
+
+def _balance(facts: dict[str, Any], where: str) -> dict[str, dict[str, dict[str, int]]]:
+    balance: dict[str, dict[str, dict[str, int]]] = {}
+    for split in get_dict(facts, "balance", where):
+        of_split = as_dict(facts["balance"][split], f"{where}: balance.{split}")
+        for source, of_source in of_split.items():
+            at = f"{where}: balance.{split}.{source}"
+            counts = as_dict(of_source, at)
+            balance.setdefault(split, {})[source] = {key: get_index(counts, key, at) for key in counts}
+    return balance
+
+
 def _shards(facts: Mapping[str, Any], key: str, where: str) -> tuple[Shard, ...]:
-    shards = []
     values = facts.get(key)
     if not isinstance(values, list):
         raise DataError(f"{where}: '{key}' must be a list of files.")
-    for number, value in enumerate(values):
-        at = f"{where}: {key}[{number}]"
-        entry = as_dict(value, at)
-        name = get_text(entry, "path", at)
-        for part in name.split("/"):
-            check_name(part, f"{at}.path")
-        shards.append(
-            Shard(
-                path=name,
-                source=get_text(entry, "source", at),
-                split=get_text(entry, "split", at),
-                rows=get_index(entry, "rows", at),
-                sessions=get_index(entry, "sessions", at),
-                bytes=get_index(entry, "bytes", at),
-                sha256=get_text(entry, "sha256", at),
-            )
-        )
-    return tuple(shards)
+    return tuple(read_shard(value, f"{where}: {key}[{number}]") for number, value in enumerate(values))
+
+
+def read_shard(value: Any, where: str) -> Shard:
+    """A shard from its JSON form. Raises ``DataError`` where it is none, or its path leaves the dataset's folder."""
+    entry = as_dict(value, where)
+    name = get_text(entry, "path", where)
+    for part in name.split("/"):
+        check_name(part, f"{where}.path")
+    return Shard(
+        path=name,
+        source=get_text(entry, "source", where),
+        split=get_text(entry, "split", where),
+        rows=get_index(entry, "rows", where),
+        sessions=get_index(entry, "sessions", where),
+        bytes=get_index(entry, "bytes", where),
+        sha256=get_text(entry, "sha256", where),
+    )
 
 
 def _files(facts: dict[str, Any], where: str) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import datasets
 import numpy as np
@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from prospect_hf.dataset.licenses import LICENSES
 from prospect_hf.sessions import Session
 from prospect_hf.timeline import Timeline, build_timeline, frame_at
+
+# First frame, frame after the last one, text.
+_Interval = tuple[int, int, str]
 
 FEATURES = datasets.Features(
     {
@@ -25,14 +28,14 @@ FEATURES = datasets.Features(
         "fps": datasets.Value("float32"),
         "frames_file": datasets.Value("string"),
         "goal": datasets.Value("string"),
-        "steps": datasets.List(datasets.Value("string")),
+        "steps": [datasets.Value("string")],
         "user_text": datasets.Value("string"),
         "speaking": datasets.Value("int8"),
         "response": datasets.Value("string"),
         "dst_update": datasets.Value("int8"),
-        "transitions": datasets.List({"step": datasets.Value("int32"), "transition": datasets.Value("string")}),
-        "states_before": datasets.List(datasets.Value("int8")),
-        "states_after": datasets.List(datasets.Value("int8")),
+        "transitions": [{"step": datasets.Value("int32"), "transition": datasets.Value("string")}],
+        "states_before": [datasets.Value("int8")],
+        "states_after": [datasets.Value("int8")],
         "state_rule": datasets.Value("string"),
         "mistake": datasets.Value("string"),
         "progress": datasets.Value("string"),
@@ -40,6 +43,12 @@ FEATURES = datasets.Features(
     }
 )
 SCHEMA = FEATURES.arrow_schema
+# With the pictures themselves, which only their owner may do.
+FEATURES_WITH_IMAGES = datasets.Features({**FEATURES, "image": datasets.Image()})
+SCHEMA_WITH_IMAGES = FEATURES_WITH_IMAGES.arrow_schema
+# A row repeats the plan. A table of a session ends before its texts are larger than this, so that the longest video
+# with the longest plan needs no more memory than others, and no text column passes the 2 GB that Arrow can address.
+TABLE_BYTES = 32 << 20
 
 
 def session_table(session: Session) -> pa.Table:
@@ -48,16 +57,32 @@ def session_table(session: Session) -> pa.Table:
     ``timestamp`` is the end of the frame's interval, in seconds. ``mistake`` is the text of the mistakes that the frame
     shows, empty where there is none.
     """
+    return pa.concat_tables(session_tables(session))
+
+
+def session_tables(session: Session) -> Iterator[pa.Table]:
+    """``session_table`` in parts of bounded size."""
     timeline = build_timeline(session)
-    count = timeline.num_frames - timeline.first_frame
-    frames = np.arange(timeline.first_frame, timeline.num_frames, dtype=np.int32)
-    user, response, progress = ([""] * count for _ in range(3))
-    for frame, turn in timeline.turns.items():
-        (response if turn.role == "assistant" else user)[frame - timeline.first_frame] = turn.text
-        progress[frame - timeline.first_frame] = turn.progress
-    steps = len(session.steps)
+    mistakes = _mistakes(session)
+    each = rows_at_once(session)
+    for first in range(timeline.first_frame, timeline.num_frames, each):
+        yield _table(session, timeline, mistakes, range(first, min(first + each, timeline.num_frames)))
+
+
+def rows_at_once(session: Session) -> int:
+    """How many rows of ``session`` have about ``TABLE_BYTES`` of texts and states."""
+    texts = [session.goal, session.frames_file, *(step.text for step in session.steps)]
+    return max(1, TABLE_BYTES // (sum(len(text.encode("utf-8", "replace")) + 10 for text in texts) + 200))
+
+
+def _table(session: Session, timeline: Timeline, mistakes: Sequence[_Interval], frames: range) -> pa.Table:
+    """The rows of the absolute frames ``frames``."""
+    count, steps = len(frames), len(session.steps)
+    rows = slice(frames.start - timeline.first_frame, frames.stop - timeline.first_frame)
+    turns = {frame: timeline.turns[frame] for frame in frames if frame in timeline.turns}
+    indices = np.arange(frames.start, frames.stop, dtype=np.int32)
     plan = pa.array([step.text for step in session.steps], pa.string())
-    columns: dict[str, pa.Array | NDArray[np.generic] | Sequence[str]] = {
+    columns: dict[str, pa.Array | NDArray[np.generic]] = {
         **{
             name: pa.repeat(pa.scalar(text, pa.string()), count)
             for name, text in {
@@ -72,19 +97,19 @@ def session_table(session: Session) -> pa.Table:
                 "license": LICENSES[session.source],
             }.items()
         },
-        "frame_index": frames,
-        "timestamp": ((frames + 1) / session.fps).astype(np.float32),
+        "frame_index": indices,
+        "timestamp": ((indices + 1) / session.fps).astype(np.float32),
         "fps": np.full(count, session.fps, np.float32),
         "steps": _lists(plan.take(pa.array(np.tile(np.arange(steps), count))), steps, count),
-        "user_text": user,
-        "speaking": timeline.speaking,
-        "response": response,
-        "dst_update": timeline.dst_update,
-        "transitions": _transitions(timeline, count),
-        "states_before": _lists(pa.array(timeline.states_before.ravel()), steps, count),
-        "states_after": _lists(pa.array(timeline.states_after.ravel()), steps, count),
-        "mistake": _mistakes(session, count),
-        "progress": progress,
+        "user_text": _texts(frames, {frame: turn.text for frame, turn in turns.items() if turn.role == "user"}),
+        "speaking": timeline.speaking[rows],
+        "response": _texts(frames, {frame: turn.text for frame, turn in turns.items() if turn.role == "assistant"}),
+        "dst_update": timeline.dst_update[rows],
+        "transitions": _transitions(timeline, frames),
+        "states_before": _lists(pa.array(timeline.states_before[rows].ravel()), steps, count),
+        "states_after": _lists(pa.array(timeline.states_after[rows].ravel()), steps, count),
+        "mistake": _texts(frames, _mistake_texts(mistakes, frames)),
+        "progress": _texts(frames, {frame: turn.progress for frame, turn in turns.items()}),
     }
     return pa.table([pa.array(columns[field.name], field.type) for field in SCHEMA], schema=SCHEMA)
 
@@ -94,22 +119,35 @@ def _lists(values: pa.Array, each: int, count: int) -> pa.ListArray:
     return pa.ListArray.from_arrays(pa.array(np.arange(count + 1, dtype=np.int32) * each), values)
 
 
-def _transitions(timeline: Timeline, count: int) -> pa.ListArray:
-    frames = sorted(timeline.events)
-    lengths = np.zeros(count + 1, np.int32)
-    lengths[[frame - timeline.first_frame + 1 for frame in frames]] = [len(timeline.events[frame]) for frame in frames]
-    events = [event for frame in frames for event in timeline.events[frame]]
+def _texts(frames: range, texts: Mapping[int, str]) -> pa.Array:
+    """The text of each frame, empty where ``texts`` has none."""
+    indices = np.zeros(len(frames), np.int32)
+    indices[np.fromiter(texts, np.int64, len(texts)) - frames.start] = np.arange(1, len(texts) + 1)
+    return pa.array(["", *texts.values()], pa.string()).take(pa.array(indices))
+
+
+def _transitions(timeline: Timeline, frames: range) -> pa.ListArray:
+    changed = [frame for frame in frames if frame in timeline.events]
+    lengths = np.zeros(len(frames) + 1, np.int32)
+    lengths[[frame - frames.start + 1 for frame in changed]] = [len(timeline.events[frame]) for frame in changed]
+    events = [event for frame in changed for event in timeline.events[frame]]
     kind = SCHEMA.field("transitions").type
     structs = pa.array([{"step": one.step, "transition": one.transition} for one in events], kind.value_type)
     return pa.ListArray.from_arrays(pa.array(lengths.cumsum(dtype=np.int32)), structs, type=kind)
 
 
-def _mistakes(session: Session, count: int) -> list[str]:
-    """The text of each frame's mistakes; a frame shows a mistake where their intervals overlap."""
-    texts = [""] * count
-    for mistake in session.mistakes:
-        first = max(frame_at(mistake.start, session.fps) - session.first_frame, 0)
-        end = min(-frame_at(-mistake.end, session.fps) - session.first_frame, count)
-        for row in range(first, end):
-            texts[row] = f"{texts[row]}; {mistake.text}" if texts[row] else mistake.text
+def _mistakes(session: Session) -> list[_Interval]:
+    """The frames of each mistake: those whose interval overlaps that of the mistake."""
+    return [
+        (frame_at(mistake.start, session.fps), -frame_at(-mistake.end, session.fps), mistake.text)
+        for mistake in session.mistakes
+    ]
+
+
+def _mistake_texts(mistakes: Sequence[_Interval], frames: range) -> dict[int, str]:
+    """The text of the mistakes of each frame of ``frames`` that shows one."""
+    texts: dict[int, str] = {}
+    for first, end, text in mistakes:
+        for frame in range(max(first, frames.start), min(end, frames.stop)):
+            texts[frame] = f"{texts[frame]}; {text}" if frame in texts else text
     return texts

@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
-from prospect_hf.content_hash import UNSEALED, check_seal, file_hash, seal
+from prospect_hf.content_hash import UNSEALED, check_seal, seal
 from prospect_hf.data.reader import FrameReader
 from prospect_hf.data.session_rows import SessionRows
 from prospect_hf.errors import DataError
 from prospect_hf.files import replacing
+from prospect_hf.frames.opened import frames_hash
 from streaming_dst_smolvlm import StreamEvent
 
 REMEDY = "remove it and evaluate again"
@@ -95,17 +96,14 @@ def prediction_of(events: Sequence[StreamEvent]) -> Prediction:
 
 
 def session_fingerprint(session: SessionRows, reader: FrameReader) -> str:
-    """16 hex digits of a hash of a session's rows (plan, texts, labels, frame indices) and of its frame file.
+    """16 hex digits of a hash of a session's rows (plan, texts, labels, frame indices) and of its stored frames.
 
     Raises:
-        DataError: the frame file is missing.
+        DataError: the frames are missing.
     """
     digest = hashlib.sha256(reader.frames.encode())
     if reader.frames == "store":
-        path = reader.path(session)
-        if not path.is_file():
-            raise DataError(f"{path}: no such frame file; check data.root, or set data.frames=rendered.")
-        digest.update(file_hash(path).encode())
+        digest.update(frames_hash(reader.path(session)).encode())
     facts = [session.session_id, session.source, session.video_uid, session.goal, session.steps, session.first_frame]
     items = [[at, sorted(item.changes.items()), item.user_text, item.response] for at, item in session.items.items()]
     digest.update(json.dumps([*facts, sorted(items)], ensure_ascii=True).encode())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from prospect_hf.content_hash import file_hash
 from prospect_hf.errors import DataError
@@ -69,6 +69,26 @@ def find_frames(path: Path) -> Path | None:
         first, second = candidates[:2]
         raise DataError(f"{first}: {second.name} stands beside it; a video has one form of frames, so move one away.")
     return candidates[0] if candidates else None
+
+
+def locate_frames(sources: Path, source: str, frames_file: str, where: str) -> Path | None:
+    """The stored frames of a video in ``sources / source``, in whichever form they stand there; None without any.
+
+    Args:
+        sources: the folder that has one folder for each source.
+        source, frames_file: as in a row.
+        where: the row, for messages.
+
+    Raises:
+        DataError: there are two forms of them, or the row names a place outside of ``sources``.
+    """
+    named = PurePosixPath(source, frames_file)
+    if named.is_absolute() or ".." in named.parts:
+        raise DataError(
+            f"{where}: its frames are said to be at '{named}', which may lie outside of {sources}; check where the "
+            "rows come from."
+        )
+    return find_frames(sources / named)
 
 
 def frame_entries(folder: Path) -> list[Path]:

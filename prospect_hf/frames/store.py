@@ -8,29 +8,33 @@ from __future__ import annotations
 
 import base64
 import io
-import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 from PIL import Image
 
-from prospect_hf.content_hash import FileState, file_state
 from prospect_hf.errors import DataError
 from prospect_hf.files import replacing
+from prospect_hf.frames.arrow_stream import is_whole, open_stream
 from prospect_hf.frames.base import Frames
 from prospect_hf.frames.pictures import open_picture
 
 ROWS_PER_BATCH = 64
-# The end of an Arrow IPC stream: a continuation marker and a length of 0 (Arrow columnar format, IPC streaming format).
-END_MARK = b"\xff\xff\xff\xff\x00\x00\x00\x00"
-# Path -> the state in which this process validated it.
-_VALIDATED: dict[Path, FileState] = {}
 
 
-def write_frames(path: Path, jpegs: Iterable[bytes]) -> int:
+@dataclass(frozen=True)
+class StoredFacts:
+    """What a frame file says about itself: its metadata, and the number of frames, None where the file is damaged."""
+
+    metadata: Mapping[str, str]
+    count: int | None
+
+
+def write_frames(path: Path, jpegs: Iterable[bytes], metadata: Mapping[str, str] | None = None) -> int:
     """Write encoded JPEG pictures to ``path`` in one atomic step; returns the number of pictures."""
-    schema = pa.schema([("frame", pa.string())])
+    schema = pa.schema([("frame", pa.string())], metadata=dict(metadata) if metadata else None)
     count = 0
     with (
         replacing(path) as temporary,
@@ -49,6 +53,27 @@ def write_frames(path: Path, jpegs: Iterable[bytes]) -> int:
     return count
 
 
+def stored_facts(path: Path) -> StoredFacts | None:
+    """What a frame file says about itself, without reading its pictures; None where it is no frame file.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        try:
+            with pa.ipc.open_stream(file) as stream:
+                metadata = stream.schema.metadata or {}
+            texts = {name.decode(): value.decode() for name, value in metadata.items()}
+        except (pa.ArrowInvalid, UnicodeDecodeError):
+            return None
+    try:
+        with pa.memory_map(str(path), "r") as source:
+            count = pa.ipc.open_stream(source).read_all().num_rows
+    except (pa.ArrowInvalid, OSError):  # OSError: the file ends within a batch
+        return StoredFacts(texts, None)
+    return StoredFacts(texts, count if is_whole(path) else None)
+
+
 class FrameStore(Frames):
     """The frames of one video in an Arrow file.
 
@@ -58,38 +83,15 @@ class FrameStore(Frames):
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            with pa.memory_map(str(path), "r") as source:
-                table = pa.ipc.open_stream(source).read_all()
-            self._validate(table)
+            table = open_stream(path, "frames")
         except FileNotFoundError:
             raise DataError(f"{path}: no such frame file; check data.root, or set data.frames=rendered.") from None
-        except (pa.ArrowInvalid, OSError) as error:
-            raise DataError(f"{path}: not an Arrow stream of frames ({' '.join(str(error).split())}).") from error
         if "frame" not in table.column_names:
             raise DataError(f"{path}: no column 'frame' among {table.column_names}; expected base64 JPEG strings.")
         kind = table.schema.field("frame").type
         if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
             raise DataError(f"{path}: the column 'frame' holds {kind}; expected base64 JPEG strings.")
         self._column = table.column("frame")
-
-    def _validate(self, table: pa.Table) -> None:
-        """Check the file's end and its buffers, once for each state of the file.
-
-        Arrow trusts the offsets of a file: wrong ones read outside the buffer, which ends the process. A file that was
-        cut between two batches reads as a shorter one.
-        """
-        state = file_state(self.path)
-        if _VALIDATED.get(self.path) == state:
-            return
-        with self.path.open("rb") as file:
-            file.seek(-min(len(END_MARK), self.path.stat().st_size), os.SEEK_END)
-            if file.read() != END_MARK:
-                raise DataError(f"{self.path}: the file has no end mark, so it was cut short; copy or write it again.")
-        try:
-            table.validate(full=True)
-        except UnicodeDecodeError as error:  # pyarrow's own message, which names a damaged column
-            raise DataError(f"{self.path}: not an Arrow stream of frames (damaged names: {error}).") from error
-        _VALIDATED[self.path] = state
 
     def __len__(self) -> int:
         return len(self._column)

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 import re
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from prospect_hf.files import write_text
 
@@ -44,6 +47,15 @@ def write_html(path: Path, template: str, data: Mapping[str, Any]) -> None:
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
     head, tail = page.replace(HASH, f"sha256-{digest}").split(DATA)
     write_text(path, head + _safe_json(data) + tail)
+
+
+def picture_uri(picture: Image.Image, size: tuple[int, int]) -> str:
+    """The picture as a JPEG of at most ``size`` (width, height) in pixels, in the address itself (``data:``)."""
+    small = picture.convert("RGB")
+    small.thumbnail(size)
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=72)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def _included(name: str) -> str:

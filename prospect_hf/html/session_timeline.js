@@ -27,6 +27,7 @@ session: plain data. Frames count from 0; `first_frame` only moves the clock and
 
 options: all may be left out.
   thresholds   [speak, update], each a number or null
+  tracked      what `predicted_states` are called where the pointer rests; default: "predicted"
   verdicts     {verdict: words} where a page has other words for a verdict than VERDICTS below
   thumbnails   [[frame, data URI], ...] in order of frames
   heads        Float32Array [frames * steps * 3]: the state head's probabilities
@@ -123,7 +124,7 @@ function wordDifferences(ours, theirs) {
 function draw(root, session, options = {}) {
   const { frames: N, fps, steps, said, user } = session, K = steps.length;
   const reference = session.reference || [], speak = session.p_speak, update = session.p_update;
-  const { thresholds = [null, null], thumbnails = [], heads = null, cache = [], latency = {}, contexts = [] } = options;
+  const { tracked: trackedName = "predicted", thresholds = [null, null], thumbnails = [], heads = null, cache = [], latency = {}, contexts = [] } = options;
   const verdictWords = { ...VERDICTS, ...options.verdicts };
   const tracked = runs(K, N, session.predicted_states);
   const expected = session.reference_states && runs(K, N, session.reference_states);
@@ -641,7 +642,7 @@ function draw(root, session, options = {}) {
     const lines = [headline(i)], box = stepsBox.getBoundingClientRect(), k = Math.floor((event.clientY - box.top + stepsBox.scrollTop) / ROW);
     if (decisions(i)) lines.push(decisions(i));
     if (event.clientY >= box.top && event.clientY < box.bottom && k < K) {
-      lines.push(`${k + 1}. ${steps[k]}`, "predicted: " + STATES[stateAt(tracked[k], i)]);
+      lines.push(`${k + 1}. ${steps[k]}`, trackedName + ": " + STATES[stateAt(tracked[k], i)]);
       if (expected) lines.push("reference: " + STATES[stateAt(expected[k], i)]);
       if (heads) lines.push("head: " + STATES.map((name, s) => `${name} ${number(headAt(i, k)[s])}`).join(", "));
     } else {

@@ -90,7 +90,10 @@ def make_parser(command: Command, program: str) -> ArgumentParser:
     parser.add_argument("-h", "--help", action="store_true", help="show every setting and leave")
     for option, key in command.options.items():
         parser.add_argument(option, dest=key, metavar="VALUE", help=f"the same as {key}=VALUE")
-    parser.add_argument("settings", nargs="*", metavar="GROUP=NAME or GROUP.KEY=VALUE")
+    words = "GROUP=NAME or GROUP.KEY=VALUE"
+    if command.first is not None:
+        words = f"{command.first.rpartition('.')[2].upper()}, {words}"
+    parser.add_argument("settings", nargs="*", metavar=words)
     return parser
 
 
@@ -119,7 +122,7 @@ def _output_of_one_process() -> Iterator[None]:
 
 def _run_command(command: Command, argv: Sequence[str], program: str) -> int:
     try:
-        if processes() > 1 and command.name != "train":
+        if processes() > 1 and not command.distributed:
             raise UsageError(f"{command.name} runs in one process: start it without torchrun.")
         with _sigterm_as_interrupt():
             try:
@@ -151,7 +154,14 @@ def _run(command: Command, parsed: Namespace) -> int:
         inputs = vars(parsed)
     else:
         given = [f"{key}={vars(parsed)[key]}" for key in command.options.values() if vars(parsed)[key] is not None]
-        composed = compose(command.settings, command.groups, [*given, *parsed.settings])
+        settings = [*given, *parsed.settings]
+        if command.first is not None:
+            name = command.first.rpartition(".")[2].upper()
+            found = [one for one in settings if "=" not in one]
+            if len(found) > 1:
+                raise UsageError(f"give one {name}, not {', '.join(found)}; settings are written GROUP.KEY=VALUE.")
+            settings = [one if "=" in one else f"{command.first}={one}" for one in settings]
+        composed = compose(command.settings, command.groups, settings)
         # In the order of the table: settings that need no heavy import are checked first.
         inputs = {name: composed[name] for name in command.raw}
         for name, path in command.groups.items():

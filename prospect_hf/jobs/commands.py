@@ -27,8 +27,10 @@ class Command:
         raw: groups that are handed on as a mapping, because the job completes them before they are parsed.
         writes: the group whose ``output_dir`` the job writes to; one run at a time may do so.
         options: options that stand for a key, ``--clip`` -> ``simulate.clip``.
+        first: the key that an argument without ``=`` stands for, ``outputs/dst_frames`` -> ``inspect.folder``.
         arguments: adds positional arguments and options; for a command without settings.
         stopped: what a stopped run leaves, and how it is continued.
+        distributed: several processes may run it together, started by torchrun or accelerate launch.
     """
 
     name: str
@@ -40,8 +42,10 @@ class Command:
     raw: Sequence[str] = ()
     writes: str | None = None
     options: Mapping[str, str] = field(default_factory=dict)
+    first: str | None = None
     arguments: Callable[[ArgumentParser], None] | None = None
     stopped: str = "stopped"
+    distributed: bool = False
 
 
 MODEL, DATA = "prospect_hf.training.arguments:ModelArguments", "prospect_hf.data.arguments:DataArguments"
@@ -72,6 +76,7 @@ TRAIN = Command(
         "training": "prospect_hf.training.arguments:DSTTrainingArguments",
     },
     stopped="stopped; a run that saved checkpoints continues with training.resume_from_checkpoint=true",
+    distributed=True,
 )
 
 EVALUATE = Command(
@@ -221,4 +226,109 @@ SIMULATE = Command(
     options={"--clip": "simulate.clip"},
 )
 
-COMMANDS = {command.name: command for command in (TRAIN, EVALUATE, COMPARE, REPORT, STREAM, DEMO, SIMULATE)}
+SAMPLE = Command(
+    name="sample",
+    summary="Sample a folder of videos into the frame files of a source.",
+    examples=[
+        (
+            "All videos below a folder, 2 frames a second, 384 pixels wide and high.",
+            "sample.videos=videos/wtag sample.root=data/proassist sample.source=wtag",
+        ),
+        (
+            "Part 3 of 8, as an array of jobs runs them.",
+            "sample.videos=videos/ego4d sample.root=data/proassist sample.source=ego4d sample.names=groups.csv "
+            "sample.shard=3/8",
+        ),
+    ],
+    run="prospect_hf.jobs.sample:run",
+    settings="sample",
+    groups={"sample": "prospect_hf.frames.arguments:SampleArguments"},
+    stopped="stopped; the same command continues with the videos that are missing",
+)
+
+DATASET = Command(
+    name="dataset",
+    summary="Build the frame rows of a corpus as a dataset: Parquet files with a card, for load_dataset and the Hub.",
+    examples=[
+        ("The simulated corpus.", ""),
+        (
+            "ProAssist's corpus in 8 processes; the same command continues a build that was stopped.",
+            "data=proassist data.root=data/proassist dataset.processes=8",
+        ),
+        (
+            "The sources' own annotation releases, data/annotations/{source}/.",
+            "data=annotations data.root=data/annotations dataset.output_dir=outputs/dst_frames-annotations",
+        ),
+        (
+            "With the pictures in the rows, to be kept on this machine.",
+            "data=proassist data.root=data/proassist data.sources=[wtag] dataset.images=true"
+            " dataset.output_dir=outputs/dst_frames-images",
+        ),
+    ],
+    run="prospect_hf.jobs.dataset:run",
+    settings="dataset",
+    groups={"dataset": "prospect_hf.dataset.arguments:DatasetArguments", "data": DATA},
+    stopped="stopped; the same command continues with the files that are missing",
+)
+
+INSPECT = Command(
+    name="inspect",
+    summary="Check a dataset against its promises and show what is in it: tables, a page, pictures.",
+    examples=[
+        (
+            "A dataset on the disk: its figures, its label balance, and which promises it breaks.",
+            "outputs/dst_frames",
+        ),
+        (
+            "With the lengths of its sessions in tokens, and with the frames of the sessions that are shown.",
+            "outputs/dst_frames inspect.tokenizer=outputs/tiny inspect.frames_root=outputs/simulated/processed_data",
+        ),
+    ],
+    run="prospect_hf.jobs.inspect:run",
+    settings="inspect",
+    writes="inspect",
+    groups={"inspect": "prospect_hf.dataset.inspection.arguments:InspectArguments"},
+    first="inspect.folder",
+)
+
+ENCODE = Command(
+    name="encode",
+    summary="Encode the frames of videos once, for training and evaluation with a frozen vision tower.",
+    examples=[
+        (
+            "The frames that training reads, which `prospect train` with the same settings then finds.",
+            "model=smolvlm2_500m data=proassist data.root=data/proassist",
+        ),
+        (
+            "The plan alone: videos, frames, bytes, and hours at a measured rate.",
+            "model=smolvlm2_500m data=proassist data.root=data/proassist encode.dry_run=true",
+        ),
+        (
+            "All stored frames below a folder, in half the space, with a trained model; part 3 of 8.",
+            "model.name_or_path=outputs/smolvlm2_500m encode.root=data/frames encode.dtype=float16 encode.shard=3/8",
+        ),
+    ],
+    run="prospect_hf.jobs.encode:run",
+    settings="encode",
+    groups={"encode": "prospect_hf.data.encode_arguments:EncodeArguments", "data": DATA, "model": MODEL},
+    raw=["data"],
+    stopped="stopped; the same command continues with the videos that are missing",
+    distributed=True,
+)
+
+COMMANDS = {
+    command.name: command
+    for command in (
+        TRAIN,
+        EVALUATE,
+        COMPARE,
+        REPORT,
+        STREAM,
+        DEMO,
+        SIMULATE,
+        SAMPLE,
+        DATASET,
+        INSPECT,
+        ENCODE,
+    )
+}

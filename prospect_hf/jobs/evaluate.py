@@ -12,7 +12,8 @@ from typing import Any
 from context_dst_smolvlm import Context
 from decoding_dst_smolvlm import Decoding
 from prospect_hf.checkpoints import load_trained
-from prospect_hf.data.features import FrameFeatures, encode_sessions
+from prospect_hf.data.encode import encoded_frames
+from prospect_hf.data.features import FrameFeatures
 from prospect_hf.data.session_rows import SessionRows
 from prospect_hf.errors import UsageError
 from prospect_hf.evaluation.arguments import EvaluateArguments
@@ -85,9 +86,9 @@ def run(
         encoder(["ready"])  # an encoder that cannot be used fails here, and not after hours of streams
     model, processor = load_trained(model_folder)
     corpus = load_corpus(evaluate, data_args, processor)
-    frames = encode_sessions(model, corpus.reader, corpus.sessions, Path(data_args.cache_dir) / "features")
+    frames = encoded_frames(model, corpus.reader, corpus.sessions, data_args)
 
-    stamp = common_stamp(evaluate, corpus, model, encoder)
+    stamp = common_stamp(evaluate, corpus, model, encoder) | {"features": frames.expected.dtype}
     planned = planned_runs(evaluate, stamp, corpus, frames, context, tracking, decoding)
     made: dict[str, MadeRun] = {}
     with workers(model_folder, evaluate.processes) as pool:

@@ -56,6 +56,11 @@ def train(
     started = time.perf_counter()
     if args.look_steps and model_args.freeze_vision:
         raise UsageError("training.look_steps trains the vision tower and model.freeze_vision forbids it: unset one.")
+    if data_args.features is not None and (args.look_steps or not model_args.freeze_vision):
+        raise UsageError(
+            "data.features was encoded by a vision tower that does not change: set model.freeze_vision=true and "
+            "training.look_steps=0, or unset data.features."
+        )
     transformers.set_seed(args.seed)
     # The others wait for the first process, which writes the corpus and its rows where they are missing.
     with args.main_process_first(desc="reading the sessions"):

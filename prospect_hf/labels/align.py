@@ -137,6 +137,25 @@ def _monotone(gain: NDArray[np.float64]) -> list[int | None]:
     return assigned
 
 
+def assign(
+    texts: Sequence[str], steps: Sequence[Step], undoes: Sequence[bool]
+) -> tuple[list[int | None], Counter[str]]:
+    """The step of each text, which stand in the order of their times, or None; and how many have none, by reason.
+
+    ``undoes`` marks texts that mean no step, whatever their words.
+    """
+    table = similarity(texts, steps)
+    can_mean = matches(texts, steps, table)
+    can_mean[list(undoes)] = False
+    assigned = _monotone(np.where(can_mean, table - MIN_SIMILARITY, -1.0))
+    abstained = Counter(
+        UNDOES if undone else OUT_OF_ORDER if can_mean[row].any() else NO_MATCH
+        for row, (undone, owner) in enumerate(zip(undoes, assigned, strict=True))
+        if owner is None
+    )
+    return assigned, abstained
+
+
 def align(descriptions: str, steps: Sequence[Step], origin: str) -> Alignment:
     """Match the annotated segments in ``descriptions`` to ``steps``; ``origin`` names the record in messages.
 
@@ -149,16 +168,7 @@ def align(descriptions: str, steps: Sequence[Step], origin: str) -> Alignment:
         raise DataError(
             f"{origin}: all_step_descriptions has no valid segment line such as '[1.0s-2.5s] turn it'{counted}."
         )
-    texts = [segment.text for segment in segments]
-    table = similarity(texts, steps)
-    can_mean = matches(texts, steps, table)
-    can_mean[[segment.undoes for segment in segments]] = False
-    assigned = _monotone(np.where(can_mean, table - MIN_SIMILARITY, -1.0))
-    abstained = Counter(
-        UNDOES if segment.undoes else OUT_OF_ORDER if can_mean[row].any() else NO_MATCH
-        for row, (segment, owner) in enumerate(zip(segments, assigned, strict=True))
-        if owner is None
-    )
+    assigned, abstained = assign([one.text for one in segments], steps, [one.undoes for one in segments])
     spans: list[Span] = []
     for step in range(len(steps)):
         mine = [segment for segment, owner in zip(segments, assigned, strict=True) if owner == step]

@@ -44,16 +44,14 @@ def dialog_files(root: Path, source: str, split: str, suffix: str = FILTERED) ->
 
 
 def other_forms(root: Path, source: str) -> list[str]:
-    """The names of all lists and folders of dialogs of ``source``, for a message that none of those asked for exists."""
+    """The names of all lists and folders of dialogs of ``source``, for the message that those asked for are missing."""
     folder = root / "processed_data" / source / "generated_dialogs"
     names = FILE_SPLITS.values()
     lists = [path.name for name in names for path in folder.glob(f"{name}*.json") if path.is_file()]
     return sorted([*lists, *(f"{name}/" for name in names if any((folder / name).glob("*.json")))])
 
 
-def dialog_records(
-    paths: list[Path], refuse: Callable[[str, DataError], None]
-) -> Iterator[tuple[str, dict[str, Any]]]:
+def dialog_records(paths: list[Path], refuse: Callable[[str, DataError], None]) -> Iterator[tuple[str, dict[str, Any]]]:
     """(place for messages, record) of each video in the files of ``dialog_files``, one by one.
 
     ``refuse`` is told of a record that is none. Raises ``DataError`` where a list is no list, or is empty.

@@ -20,12 +20,12 @@ from prospect_hf.checked_json import (
     parse_json,
 )
 from prospect_hf.errors import DataError, UsageError
-from prospect_hf.frames.opened import find_frames, open_frames
-from prospect_hf.labels.label_files import LabelFiles, parse_spans
+from prospect_hf.frames.opened import VIDEO_SUFFIXES, find_frames, open_frames
+from prospect_hf.labels.label_files import LabelFiles
 from prospect_hf.labels.spans import span_events
-from prospect_hf.sessions import Session, Turn, frames_file, recording_id
+from prospect_hf.sessions import FPS, Session, Turn, frames_file, recording_id
 from prospect_hf.sources.knowledge import parse_steps
-from prospect_hf.sources.proassist import check_length, parse_turn, source_folder
+from prospect_hf.sources.proassist import check_length, parse_turn, source_folder, stated_spans
 from prospect_hf.sources.report import FILE_SPLITS, OnError, SessionsReport, start_report
 from prospect_hf.timeline import frame_at, turn_frames
 
@@ -126,7 +126,12 @@ def _check_store(session: Session, folder: Path) -> None:
     stored = find_frames(folder / session.frames_file)
     if stored is None:
         return
-    count = len(open_frames(stored, session.fps))
+    if session.fps != FPS and stored.suffix.lower() in VIDEO_SUFFIXES:
+        raise DataError(
+            f"{session.origin}: the row has {session.fps:g} frames per second, but {stored} is read at {FPS:g}; sample "
+            f"the video into a frame file with sample.fps={session.fps:g}."
+        )
+    count = len(open_frames(stored))
     if count < session.num_frames:
         raise DataError(
             f"{session.origin}: frame file has {count} frames, labels need {session.num_frames} "
@@ -164,7 +169,7 @@ def _labelled(session: Session, row: dict[str, Any], labels: LabelFiles, report:
             "use the generated dialogs."
         )
     record, where = labels.find(session.video_uid, session.origin)
-    spans = parse_spans(record, session.steps, where)
+    spans = stated_spans(record, session.steps, where, report)
     report.steps += len(session.steps)
     report.labelled_steps += len({span.step for span in spans})
     last = max(span.end if span.end is not None else span.start for span in spans)

@@ -22,9 +22,10 @@ from prospect_hf.checked_json import (
 )
 from prospect_hf.errors import DataError, UsageError
 from prospect_hf.frames.opened import find_frames, open_frames
+from prospect_hf.frames.stored_features import stored_length
 from prospect_hf.labels.align import align
 from prospect_hf.labels.label_files import LabelFiles, parse_spans, segment_text, step_index
-from prospect_hf.labels.spans import Span, span_events
+from prospect_hf.labels.spans import ALIGNED_SPANS, JOINED, STATED_SPANS, Span, merge_spans, span_events
 from prospect_hf.sessions import (
     FPS,
     LONGEST_S,
@@ -68,9 +69,10 @@ def read_sessions(
 ) -> SessionsReport:
     """Read each conversation of one source and split as a session.
 
-    A session starts at frame floor(video_start_time * fps), or at 0. It ends with the video's frame store; with the
-    last turn or state event where there is no frame store. A record with ``video_start_time`` is a part of its video:
-    it ends with its ``duration``, or with its last label where that is later.
+    A session starts at frame floor(video_start_time * fps), or at 0. It ends with the video's frame store, or with its
+    stored features where there is none; with the last turn or state event where there is neither. A record with
+    ``video_start_time`` is a part of its video: it ends with its ``duration``, or with its last label where that is
+    later.
 
     Args:
         root: folder that holds ``processed_data``.
@@ -98,6 +100,7 @@ def read_sessions(
     labels = None
     if dst == "files" and dst_root is not None:
         labels = LabelFiles(dst_root, source, FILE_SPLITS[split], report.refuse)
+    rule = ALIGNED_SPANS if dst == "align" else STATED_SPANS
     for origin, record in dialog_records(paths, report.refuse):
         try:
             video = _Video(record, folder, source, origin)
@@ -109,7 +112,7 @@ def read_sessions(
         for index, conversation in enumerate(conversations):
             origin = f"{video.origin}: conversation {index}"
             try:
-                report.add(_session(video, spans, as_dict(conversation, origin), index, origin))
+                report.add(_session(video, spans, rule, as_dict(conversation, origin), index, origin))
             except DataError as error:
                 report.refuse(origin, error)
     report.unused_labels = 0 if labels is None else labels.unused
@@ -143,7 +146,11 @@ class _Video:
         if annotation.get("duration") is not None:
             self.stated_end = self.first_frame / FPS + _seconds(annotation, "duration", where)
         stored = find_frames(folder / frames_file(source, self.uid))
-        self.stored_frames = None if stored is None else len(open_frames(stored, FPS))
+        self.stored_in = "feature file" if stored is None else "frame file"
+        if stored is None:
+            self.stored_frames = stored_length(folder, Path(frames_file(source, self.uid)).name)
+        else:
+            self.stored_frames = len(open_frames(stored, FPS))
 
     def num_frames(self, times: list[float], spans: tuple[Span, ...], origin: str) -> int:
         """The end frame (exclusive) of a session whose turns are at ``times`` (seconds)."""
@@ -156,7 +163,7 @@ class _Video:
             return max(needed, queued, self.first_frame + 1)
         if needed > self.stored_frames:
             raise DataError(
-                f"{origin}: frame file has {self.stored_frames} frames, labels need {needed} "
+                f"{origin}: {self.stored_in} has {self.stored_frames} frames, labels need {needed} "
                 f"({frames_file(self.source, self.uid)}); sample the video again, or skip the record."
             )
         if self.part_end is None:
@@ -196,15 +203,25 @@ def _spans(video: _Video, dst: DST, labels: LabelFiles | None, report: SessionsR
         spans = alignment.spans
     else:
         record, where = labels.find(video.uid, video.origin) if labels is not None else (video.record, video.origin)
-        spans = parse_spans(record, video.steps, where)
+        spans = stated_spans(record, video.steps, where, report)
     report.steps += len(video.steps)
     report.labelled_steps += len({span.step for span in spans})
+    return spans
+
+
+def stated_spans(
+    record: dict[str, Any], steps: tuple[Step, ...], where: str, report: SessionsReport
+) -> tuple[Span, ...]:
+    """The spans of ``parse_spans``, those of one step that overlap or touch joined to one and counted in ``report``."""
+    spans, repairs = merge_spans(parse_spans(record, steps, where), STATED_SPANS)
+    report.repairs += Counter({JOINED: repairs[JOINED]})
     return spans
 
 
 def _session(
     video: _Video,
     spans: tuple[Span, ...] | None,
+    state_rule: str,
     conversation: dict[str, Any],
     index: int,
     origin: str,
@@ -229,6 +246,7 @@ def _session(
         num_frames=video.num_frames([turn.time for turn in turns], spans or (), origin),
         frames_file=frames_file(video.source, video.uid),
         origin=origin,
+        state_rule=state_rule,
     )
 
 
@@ -268,7 +286,8 @@ def _training_session(record: dict[str, Any], index: int, origin: str) -> Sessio
     origin = f"{origin} ({uid})"
     source = get_text(record, "dataset", origin)
     steps = parse_steps(get_text(record, "inferred_knowledge", origin), f"{origin}: 'inferred_knowledge'")
-    events = span_events(parse_spans(record, steps, origin))
+    spans = parse_spans(record, steps, origin)
+    events = span_events(spans)
     turns: list[Turn] = []
     update_events: list[DSTEvent] = []
     for number, value in enumerate(get_list(record, "conversation", origin)):
@@ -296,7 +315,7 @@ def _training_session(record: dict[str, Any], index: int, origin: str) -> Sessio
         goal=get_text(record, "inferred_goal", origin),
         steps=steps,
         turns=tuple(turns),
-        events=events,
+        events=span_events(merge_spans(spans, STATED_SPANS)[0]),
         fps=fps,
         first_frame=get_index(record, "start_frame_idx", origin),
         num_frames=end,

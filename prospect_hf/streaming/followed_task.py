@@ -13,9 +13,11 @@ from typing import Any
 from PIL import Image
 
 from processing_dst_smolvlm import DSTSmolVLMProcessor
-from prospect_hf.data.corpus import kept_rows, rows_config
+from prospect_hf.data.arguments import DataArguments
+from prospect_hf.data.corpus import prepare_rows, split_sessions
 from prospect_hf.data.reader import FrameReader
-from prospect_hf.data.session_store import open_sessions
+from prospect_hf.data.session_store import SessionStore
+from prospect_hf.dataset.layout import SPLITS
 from prospect_hf.errors import UsageError
 from prospect_hf.sessions import SOURCES
 from prospect_hf.streaming.arguments import StreamArguments
@@ -83,9 +85,9 @@ def session_task(args: StreamArguments, processor: DSTSmolVLMProcessor, fps: flo
     if source not in SOURCES:
         raise UsageError(f"stream.session={args.session} begins with none of the sources {', '.join(SOURCES)}.")
     root = Path(str(args.root))
-    cache_dir = Path(args.cache_dir)
-    folder, manifest = kept_rows(rows_config(root, [source], dst=args.dst), cache_dir)
-    store = open_sessions(folder, manifest, manifest.shards, cache_dir)
+    data = DataArguments("proassist", str(root), sources=[source], dst=args.dst, cache_dir=args.cache_dir)
+    loaded = prepare_rows(data)
+    store = SessionStore([file for split in SPLITS for file in split_sessions(loaded, split).files])
     names = store.column("session_id")
     if str(args.session) not in names:
         near = difflib.get_close_matches(str(args.session), names, n=4, cutoff=0.0)

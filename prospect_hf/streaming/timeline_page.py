@@ -7,7 +7,6 @@ characters are escaped, and the page's script sets them as text only.
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from prospect_hf.errors import DataError
-from prospect_hf.html import write_html
+from prospect_hf.html import picture_uri, write_html
 from prospect_hf.metrics.events import match_events
 from prospect_hf.sessions import NOT_STARTED
 from prospect_hf.streaming.trace import Trace
@@ -46,17 +45,9 @@ def write_page(path: Path, trace: Trace, thumbnails: Iterable[tuple[int, Image.I
     for frame, picture in sorted(thumbnails or (), key=lambda pair: pair[0]):
         if not first <= frame <= last:
             raise DataError(f"{path}: a thumbnail of frame {frame}, but the trace has {first} to {last}.")
-        pictures.append([frame - first, _data_uri(picture)])
+        pictures.append([frame - first, picture_uri(picture, THUMBNAIL)])
     template = resources.files("prospect_hf.streaming").joinpath("timeline.html").read_text(encoding="utf-8")
     write_html(path, template, _columns(trace) | {"session": _session(trace), "thumbnails": pictures})
-
-
-def _data_uri(picture: Image.Image) -> str:
-    small = picture.convert("RGB")
-    small.thumbnail(THUMBNAIL)
-    buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=72)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def _session(trace: Trace) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from processing_dst_smolvlm import DSTSmolVLMProcessor
 from prospect_hf.data.arguments import DataArguments
 from prospect_hf.data.clip_index import open_clips
 from prospect_hf.data.clips import ClipCollator, ClipDataset
-from prospect_hf.data.features import FrameFeatures, encode_sessions
+from prospect_hf.data.encode import encoded_frames
+from prospect_hf.data.features import FrameFeatures
 from prospect_hf.data.glimpses import GlimpseDataset
 from prospect_hf.data.reader import FrameReader
 from prospect_hf.hub.weights import new_model_files
@@ -99,12 +100,11 @@ def encode_frames(
     """Encode the frames of all splits once, for a model whose vision tower does not change any more.
 
     Raises:
+        UsageError: ``data.features`` has no features.
         DataError: a frame, or a feature file on disk, cannot be read.
     """
     with args.main_process_first(desc="encoding frames"):
-        return encode_sessions(
-            model, reader, splits.sessions, Path(data.cache_dir) / "features", progress=not args.disable_tqdm
-        )
+        return encoded_frames(model, reader, splits.sessions, data, progress=not args.disable_tqdm)
 
 
 def train_on_sessions(

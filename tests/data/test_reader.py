@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from frame_fixtures import FORMS
 from model_fixtures import SIZE, make_session, small_processor
 from PIL import Image
+from video_fixtures import number_of
 
 from prospect_hf.data.clip_index import clips_of
 from prospect_hf.data.clips import ClipDataset
@@ -74,3 +78,25 @@ def test_drawn_and_blank_pictures() -> None:
     assert len(blank) == 10 and len({p.tobytes() for p in blank}) == 1
     with pytest.raises(DataError, match=r"data\.frames must be one of"):
         FrameReader(Path("."), "invented", small_processor())
+
+
+@pytest.mark.parametrize("make", FORMS.values(), ids=FORMS)
+def test_frames_are_read_from_whichever_form_stands_there(
+    tmp_path: Path, make: Callable[[Path, str, int], Path]
+) -> None:
+    path = make(tmp_path / "processed_data/wtag/frames", "v0", 12)
+    session = make_session(0, frames=8, first_frame=3)
+    reader = FrameReader(tmp_path, "store", small_processor())
+    assert reader.path(session) == path
+    pictures = reader.read(session, 1, 7)
+    assert [number_of(Image.fromarray(picture)) for picture in pictures] == list(range(4, 10))
+    assert [number_of(Image.fromarray(picture)) for picture in reader.read(session, 0, 2)] == [3, 4]
+    with pytest.raises(DataError, match=rf"{path.name}: no frame 12; it holds 12 frames, 0 to 11"):
+        reader.read(make_session(0, frames=8, first_frame=6), 0, 8)
+
+
+@pytest.mark.parametrize("changed", [{"frames_file": "../../../x.arrow"}, {"source": ".."}, {"frames_file": "/etc/x"}])
+def test_rows_cannot_name_frames_outside_of_the_corpus(corpus: Path, changed: dict[str, str]) -> None:
+    session = dataclasses.replace(make_session(0), **changed)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=r"its frames are said to be at .*, which may lie outside data\.root"):
+        FrameReader(corpus, "store", small_processor()).read(session, 0, 1)

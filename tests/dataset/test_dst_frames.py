@@ -11,6 +11,7 @@ from typing import Any
 import datasets
 import numpy as np
 import pytest
+from frame_fixtures import pictures, video
 
 from prospect_hf.dataset.balance import label_balance
 from prospect_hf.dataset.dst_frames import DstFrames, load_dst_frames
@@ -170,6 +171,15 @@ def test_unchanged_inputs_are_taken_from_the_cache_and_changed_ones_are_read_aga
         load(corpus)
     store.unlink()
     assert files() == before
+    # Every form of frames counts, and a picture more in a folder.
+    video(store.parent, "v3", 25)
+    assert (of_video := files()).isdisjoint(before)
+    (store.parent / "v3.mp4").unlink()
+    folder = pictures(store.parent, "v3", 25)
+    assert (of_pictures := files()).isdisjoint(before | of_video)
+    (folder / "25.png").write_bytes((folder / "24.png").read_bytes())
+    assert files().isdisjoint(before | of_pictures)
+    assert load(corpus)["validation"].num_rows == 26
 
 
 def test_the_report_tells_what_was_left_out_also_from_the_cache(corpus: Path) -> None:
@@ -211,7 +221,7 @@ def test_errors_come_out_as_they_are(corpus: Path) -> None:
     with pytest.raises(DataError, match=r"v4.*dst"):
         load(corpus)
     write_corpus(corpus, "test", make_record("v1"))
-    with pytest.raises(DataError, match="is in split test"):
+    with pytest.raises(DataError, match=r"is in split train, but .* has it in split test"):
         load(corpus)
 
 

@@ -129,7 +129,7 @@ def test_the_content_of_the_frame_file_counts(tmp_path: Path) -> None:
     reader.frames, reader.root = "store", tmp_path
     with pytest.raises(DataError, match="no such frame file"):
         session_fingerprint(SESSION, reader)
-    path = reader.path(SESSION)
+    path = tmp_path / "processed_data" / SESSION.source / SESSION.frames_file
     path.parent.mkdir(parents=True)
     path.write_bytes(b"12")
     first = session_fingerprint(SESSION, reader)

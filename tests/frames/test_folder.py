@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from video_fixtures import number_of, numbered
 
 from prospect_hf.errors import DataError
 from prospect_hf.frames.folder import PictureFolder, picture_files
-from tests.support.video_fixtures import number_of, numbered
 
 
 def fill(folder: Path, *names: str) -> Path:

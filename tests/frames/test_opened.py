@@ -10,44 +10,17 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
+from frame_fixtures import FORMS, arrow, pictures, video
 from PIL import Image
+from video_fixtures import av, number_of, write_clip, write_sound
 
 from prospect_hf.errors import DataError
 from prospect_hf.frames.opened import VIDEO_SUFFIXES, find_frames, frame_entries, frames_hash, open_frames
-from prospect_hf.frames.store import write_frames
-from tests.support.video_fixtures import av, number_of, numbered, write_clip, write_sound
-
-
-def png(number: int) -> bytes:
-    file = io.BytesIO()
-    numbered(number).save(file, "PNG")
-    return file.getvalue()
-
-
-def arrow(folder: Path) -> Path:
-    write_frames(folder / "v.arrow", map(png, range(6)))
-    return folder / "v.arrow"
-
-
-def pictures(folder: Path) -> Path:
-    (folder / "v").mkdir(parents=True)
-    for number in range(6):
-        numbered(number).save(folder / "v" / f"{number}.png")
-    return folder / "v"
-
-
-def video(folder: Path, name: str = "v.mp4") -> Path:
-    return write_clip(
-        folder / name, range(30), Fraction(1, 10), rate=10, pictures=[numbered(at // 5) for at in range(30)]
-    )
-
-
-FORMS = {"arrow": arrow, "pictures": pictures, "video": video}
 
 
 @pytest.mark.parametrize("make", FORMS.values(), ids=FORMS)
-def test_every_form_is_found_and_read_alike(tmp_path: Path, make: Callable[[Path], Path]) -> None:
-    path = make(tmp_path)
+def test_every_form_is_found_and_read_alike(tmp_path: Path, make: Callable[[Path, str, int], Path]) -> None:
+    path = make(tmp_path, "v", 6)
     assert find_frames(tmp_path / "v.arrow") == path
     assert find_frames(tmp_path / "w.arrow") is None
     assert frame_entries(tmp_path) == [path]
@@ -64,26 +37,26 @@ def test_every_form_is_found_and_read_alike(tmp_path: Path, make: Callable[[Path
 
 
 def test_two_forms_side_by_side_are_refused(tmp_path: Path) -> None:
-    arrow(tmp_path)
-    video(tmp_path, "v.MKV")
+    arrow(tmp_path, "v", 6)
+    video(tmp_path, "v", 6, ".MKV")
     with pytest.raises(DataError, match=r"v\.arrow: v\.MKV stands beside it"):
         find_frames(tmp_path / "v.arrow")
     (tmp_path / "v.arrow").unlink()
     assert find_frames(tmp_path / "v.arrow") == tmp_path / "v.MKV"
-    pictures(tmp_path)
+    pictures(tmp_path, "v", 6)
     with pytest.raises(DataError, match=r"v: v\.MKV stands beside it"):
         find_frames(tmp_path / "v.arrow")
 
 
 def test_a_name_with_dots_keeps_them(tmp_path: Path) -> None:
-    path = video(tmp_path, "P01.02.mp4")
+    path = video(tmp_path, "P01.02", 6)
     assert find_frames(tmp_path / "P01.02.arrow") == path and find_frames(tmp_path / "P01.arrow") is None
 
 
 @pytest.mark.parametrize("make", FORMS.values(), ids=FORMS)
-def test_the_content_decides_the_hash(tmp_path: Path, make: Callable[[Path], Path]) -> None:
+def test_the_content_decides_the_hash(tmp_path: Path, make: Callable[[Path, str, int], Path]) -> None:
     (tmp_path / "one").mkdir()
-    path = make(tmp_path / "one")
+    path = make(tmp_path / "one", "v", 6)
     before = frames_hash(path)
     moved = tmp_path / f"moved{path.suffix}"
     (shutil.copytree if path.is_dir() else shutil.copyfile)(path, moved)

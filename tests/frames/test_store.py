@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from prospect_hf.errors import DataError
-from prospect_hf.frames.store import END_MARK, ROWS_PER_BATCH, FrameStore, write_frames
+from prospect_hf.frames.arrow_stream import END_MARK
+from prospect_hf.frames.store import ROWS_PER_BATCH, FrameStore, write_frames
 
 
 def jpeg(level: int, size: int = 16) -> bytes:

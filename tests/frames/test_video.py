@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from video_fixtures import number_of, write_clip
 
 from prospect_hf.errors import DataError
 from prospect_hf.frames import video as video_module
 from prospect_hf.frames.video import VideoFile
-from tests.support.video_fixtures import number_of, write_clip
 from video_dst_smolvlm import sample_video
 
 MS = Fraction(1, 1000)

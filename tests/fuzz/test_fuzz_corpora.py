@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import io
 import json
 import random
@@ -14,21 +15,50 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
+from annotation_fixtures import (
+    EPIC_HEAD,
+    EPIC_INFO,
+    EPIC_ROWS,
+    HOLO_VIDEO,
+    MISTAKE_ROWS,
+    RECIPE,
+    exo_archive,
+    exo_segment,
+    goalstep_segment,
+    goalstep_video,
+    holo_coarse,
+    holo_fine,
+    holo_record,
+    holo_speech,
+    write,
+    write_epic,
+    write_exo,
+    write_holo,
+    write_mistakes,
+    write_recording,
+)
+from datasets.arrow_writer import ArrowWriter
 from fuzzing import Target, assert_no_fault, survey
 from mutations import ODD_TEXTS, damaged_json, mutate_bytes
 from PIL import Image
 
+from prospect_hf.checked_json import json_records, load_json
 from prospect_hf.dataset.report import load_report
 from prospect_hf.dataset.row_maker import session_table
 from prospect_hf.errors import DataError
 from prospect_hf.frames.store import FrameStore, write_frames
+from prospect_hf.frames.stored_features import StoredFeatures
 from prospect_hf.labels.align import align
 from prospect_hf.sessions import SOURCES, Session
 from prospect_hf.simulator.corpus import MARKER, corpus_is_current
 from prospect_hf.simulator.scene import SceneConfig
+from prospect_hf.sources.annotations.read import read_annotations
+from prospect_hf.sources.annotations.wtag import TIMING
 from prospect_hf.sources.knowledge import parse_steps
 from prospect_hf.sources.prepared import read_prepared
 from prospect_hf.sources.proassist import read_sessions, read_training_record
+from prospect_hf.sources.report import FILE_SPLITS
 from prospect_hf.streaming.frame_sources import open_source
 from tracking_dst_smolvlm import StateTable, Tracking
 
@@ -84,7 +114,11 @@ def dialogs() -> Target:
         records = [dialog(source), dialog(source, "v2")]
         if rng.random() < 0.3:
             records[0]["parsed_video_anns"] |= {"video_start_time": 1.5, "duration": 30.0}
-        write_corpus(folder, source, damaged_json(records, rng, 0.15))
+        if rng.random() < 0.2:  # a file a video
+            write_corpus(folder, source, damaged_json(records[0], rng, 0.15), "generated_dialogs/train/v1.json")
+            write_corpus(folder, source, json.dumps(records[1:]).encode(), "generated_dialogs/train/v2.json")
+        else:
+            write_corpus(folder, source, damaged_json(records, rng, 0.15))
         how, on_error = rng.choice(["files", "align", "none"]), rng.choice(["raise", "skip"])
         take(read_sessions(folder, source, "train", dst=how, on_error=on_error).sessions)  # type: ignore[arg-type]
 
@@ -132,6 +166,102 @@ def prepared_rows() -> Target:
         on_error: Any = rng.choice(["raise", "skip"])
         report = read_prepared(folder, "wtag", "train", on_error=on_error)
         take(report.sessions)
+
+    return target
+
+
+def annotation_releases() -> Target:
+    goalstep = {"split": "train", "videos": [
+        goalstep_video(
+            goalstep_segment(0, 9, "boil", segments=[goalstep_segment(1, 2, "x")]),
+            goalstep_segment(8, 20.5, "Pour", category="p"),
+            goalstep_segment(30, 40, "pour it", category="p", is_continued=True),
+            uid=uid,
+        )
+        for uid in ("v1", "v2")
+    ]}  # fmt: skip
+    holo = holo_record(
+        holo_coarse(1, 20, "The student opens it."),
+        holo_fine(3, 4, "Wrong Action, corrected by student", "The wrong button."),
+        holo_speech(2, 4, "instructor-start-conversation_follow-up instruction", "Open it."),
+        holo_speech(3.5, 6, "student-start-conversation_ask questions", "This one?"),
+    )
+
+    def target(rng: random.Random, folder: Path) -> None:
+        source = rng.choice(["ego4d", "assembly101", "holoassist"])
+        if source == "ego4d":
+            write(folder / "ego4d/goalstep_train.json", damaged_json(goalstep, rng, 0.15))
+        elif source == "holoassist":
+            write_holo(folder, damaged_json(holo, rng, 0.15))
+            if rng.random() < 0.3:
+                write(folder / "holoassist/train-v1_2.txt", mutate_bytes(HOLO_VIDEO.encode(), rng, 2))
+        else:
+            cells = [row.split(",") for row in MISTAKE_ROWS.splitlines()]
+            for _ in range(rng.randrange(4)):
+                row = rng.choice(cells)
+                row[rng.randrange(len(row))] = rng.choice([*ODD_TEXTS[:-1], "1e400", "9" * 5000, "-5", '"'])
+            text = "\n".join(",".join(row) for row in cells).encode("utf-8", "replace")
+            write_mistakes(folder, mutate_bytes(text, rng, 4) if rng.random() < 0.5 else text)
+        on_error: Any = rng.choice(["raise", "skip"])
+        take(read_annotations(folder, source, "train", on_error=on_error).sessions)
+
+    return target
+
+
+def annotation_archives_and_tables() -> Target:
+    segments = [exo_segment(8.5, 20, "1. Cut it.\n2. Eat it."), exo_segment(2, 8, "1. Wash it.")]
+    archive = gzip.decompress(exo_archive(("l1/v1.json", segments), ("l1/v2.json", segments)))
+
+    def spoilt(rows: str, rng: random.Random, divider: str) -> bytes:
+        """A table with odd cells, or damaged bytes, or in another encoding."""
+        cells = [row.split(divider) for row in rows.splitlines()]
+        for _ in range(rng.randrange(4)):
+            row = rng.choice(cells)
+            row[rng.randrange(len(row))] = rng.choice([*ODD_TEXTS[:-1], "1e400", "9" * 5000, "-5", '"', "99:99:99"])
+        text = "\n".join(divider.join(row) for row in cells)
+        data = text.encode(rng.choice(["utf-8", "utf-8", "utf-8", "utf-16", "latin-1"]), "replace")
+        return mutate_bytes(data, rng, 4) if rng.random() < 0.4 else data
+
+    def target(rng: random.Random, folder: Path) -> None:
+        source = rng.choice(["egoexolearn", "epickitchens", "wtag"])
+        if source == "egoexolearn":
+            how = rng.random()
+            if how < 0.4:
+                write_exo(folder, ("l1/v1.json", damaged_json(segments, rng, 0.15)), ("l1/v2.json", segments))
+            else:
+                packed = gzip.compress(mutate_bytes(archive, rng, 4), 1)
+                data = packed if how < 0.7 else mutate_bytes(packed, rng, 2)
+                write(folder / "egoexolearn/coarse_annotations.tar.gz", data)
+        elif source == "epickitchens":
+            write_epic(folder, spoilt(EPIC_HEAD + EPIC_ROWS, rng, ","))
+            if rng.random() < 0.5:
+                write_epic(folder, spoilt(EPIC_INFO, rng, ","), "EPIC_100_video_info.csv")
+        else:
+            write(folder / "wtag/recipe_tea.txt", spoilt(RECIPE, rng, " "))
+            damaged = write_recording(folder)
+            name = rng.choice(["StepDetection/StepDetection.txt", "TextASR/UserAnnotations_intent.txt", TIMING])
+            write(damaged / name, spoilt((damaged / name).read_text(), rng, "\t"))
+        on_error: Any = rng.choice(["raise", "skip"])
+        for split in FILE_SPLITS:
+            take(read_annotations(folder, source, split, on_error=on_error).sessions)
+
+    return target
+
+
+def lists_of_records() -> Target:
+    """Read entry by entry, a list gives the entries or the error that it gives as a whole."""
+
+    def target(rng: random.Random, folder: Path) -> None:
+        path = folder / "list.json"
+        path.write_bytes(damaged_json([dialog("wtag", f"v{number}") for number in range(3)], rng, 0.6))
+        read: list[Any] = []
+        for load in (lambda: list(json_records(path)), lambda: load_json(path)):
+            try:
+                read.append(load())
+            except DataError as error:
+                read.append(str(error))
+        if isinstance(read[1], list) or read[0] != f"{path}: expected a list of records.":
+            assert repr(read[0]) == repr(read[1])
 
     return target
 
@@ -223,6 +353,23 @@ def frame_files() -> Target:
     return target
 
 
+def stored_features() -> Target:
+    with tempfile.TemporaryDirectory() as place:
+        writer = ArrowWriter(path=f"{place}/f.arrow")
+        for frame in range(40):
+            writer.write({"cls": torch.full((1, 6), frame).half(), "2x2": torch.full((4, 6), frame).half()})
+        writer.finalize()
+        base = (Path(place) / "f.arrow").read_bytes()
+
+    def target(rng: random.Random, folder: Path) -> None:
+        path = folder / rng.choice(["f.arrow"] * 9 + ["f.pt"])
+        path.write_bytes(mutate_bytes(base, rng, 4))
+        features = StoredFeatures(path)
+        features.read(0, len(features), features.layouts)
+
+    return target
+
+
 def simulator_marks() -> Target:
     scene = SceneConfig()
     mark = {"generator": 2, "seed": 0, "sources": ["wtag"], "recordings": {"train": 1}, "views": 1, "finished": True,
@@ -248,9 +395,13 @@ TARGETS: dict[str, tuple[Callable[[], Target], int]] = {
     "dialogs of six sources": (dialogs, 120),
     "label files": (labels, 60),
     "prepared rows": (prepared_rows, 60),
+    "annotation releases": (annotation_releases, 120),
+    "annotation archives and tables": (annotation_archives_and_tables, 120),
+    "lists of records": (lists_of_records, 60),
     "training records": (training_records, 60),
     "plans, segments, state texts": (plans_and_segments, 80),
     "frame files": (frame_files, 80),
+    "stored features": (stored_features, 60),
     "marks of simulated corpora": (simulator_marks, 60),
     "reports of rows": (reports_of_rows, 30),
 }

@@ -54,7 +54,9 @@ def test_files_of_videos_are_read_where_there_is_nothing_else(tmp_path: Path, as
 def test_a_folder_and_a_list_of_another_form_are_ambiguous(tmp_path: Path) -> None:
     write_videos(tmp_path, "v1")
     (dialogs(tmp_path) / "train.json").write_text(json.dumps([make_record("listed")]))
-    with pytest.raises(UsageError, match=r"no train_filtered\.json, but there are train\.json and train/.*suffix=''.*/"):
+    with pytest.raises(
+        UsageError, match=r"no train_filtered\.json, but there are train\.json and train/.*suffix=''.*/"
+    ):
         videos(tmp_path)
 
 

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from frame_fixtures import FORMS, video
 from proassist_fixtures import make_record, make_row, write_corpus, write_prepared, write_store
 
 from prospect_hf.errors import DataError, UsageError
+from prospect_hf.labels.spans import JOINED
 from prospect_hf.sessions import DSTEvent
 from prospect_hf.sources.knowledge import parse_steps
 from prospect_hf.sources.prepared import read_prepared
 from prospect_hf.sources.proassist import read_sessions, read_training_record
-from prospect_hf.sources.report import SessionsReport, check_splits
+from prospect_hf.sources.report import SessionsReport
+from prospect_hf.sources.splits import check_splits
 from prospect_hf.timeline import build_timeline
 
 SPLITS = {"egoexolearn": "validation"}
@@ -222,7 +226,6 @@ BAD: list[tuple[str, Change, list[str]]] = [
     ("no end key", lambda r: r["dst"][1].pop("end_ts"), ["dst[1]", "end_ts", "missing"]),
     ("NaN span", lambda r: r["dst"][0].update(start_ts=float("nan")), ["dst[0]", "start_ts"]),
     ("unknown step", lambda r: r["dst"][0].update(id="S3"), ["dst[0]", "S3", "S1 to S2"]),
-    ("overlap", lambda r: r["dst"][1].update(id="S1", start_ts=4), ["S1", "overlap"]),
 ]
 
 
@@ -245,6 +248,32 @@ def test_a_bad_record_is_named_or_counted_and_never_silent(tmp_path: Path, chang
     if missing == 2:
         with pytest.raises(DataError, match="no usable session"):
             read_sessions(tmp_path, "wtag", "train", dst="files", on_error="skip")
+
+
+@pytest.mark.parametrize("start", [4.0, 9.0])
+def test_stated_spans_of_a_step_that_overlap_or_touch_are_joined_and_counted(tmp_path: Path, start: float) -> None:
+    record = make_record()
+    record["dst"][1] |= {"id": "S1", "start_ts": start}
+    write_corpus(tmp_path, [record])
+    report = read_sessions(tmp_path, "wtag", "train", dst="files")
+    assert report.repairs == {JOINED: 1}  # once for the record, not for each of its conversations
+    for session in report.sessions:
+        assert session.events is not None
+        assert [(event.time, event.transition) for event in session.events] == [(3.0, "start"), (20.0, "complete")]
+
+
+def test_stated_spans_that_are_apart_open_a_step_again_and_aligned_ones_never(tmp_path: Path) -> None:
+    record = make_record()
+    record["dst"][1] |= {"id": "S1", "start_ts": 9.1}
+    record["parsed_video_anns"]["all_step_descriptions"] += "\n[25s-30s] boil"
+    write_corpus(tmp_path, [record])
+    stated = read_sessions(tmp_path, "wtag", "train", dst="files")
+    assert {session.state_rule for session in stated.sessions} == {"reopen"} and not stated.repairs
+    assert stated.sessions[0].events is not None and len(stated.sessions[0].events) == 4
+    aligned = read_sessions(tmp_path, "wtag", "train", dst="align")
+    assert {session.state_rule for session in aligned.sessions} == {"monotone"}
+    events = aligned.sessions[0].events
+    assert events is not None and [event.time for event in events if event.step == 1] == [9.0, 30.0]
 
 
 def test_labels_past_the_frame_store_are_refused_or_skipped(tmp_path: Path) -> None:
@@ -331,6 +360,30 @@ def test_prepared_rows_take_state_labels_from_label_files(tmp_path: Path) -> Non
         read_prepared(tmp_path, "wtag", "train", dst_root=tmp_path)
 
 
+@pytest.mark.parametrize("make", FORMS.values(), ids=FORMS)
+def test_every_form_of_frames_sets_the_number_of_frames(tmp_path: Path, make: Callable[[Path, str, int], Path]) -> None:
+    write_corpus(tmp_path, [make_record("v1")])
+    write_prepared(tmp_path, make_row())
+    path = make(tmp_path / "processed_data/wtag/frames", "v1", 25)
+    assert {session.num_frames for session in read_sessions(tmp_path, "wtag", "train").sessions} == {25}
+    assert len(read_prepared(tmp_path, "wtag", "train").sessions) == 1
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    make(tmp_path / "processed_data/wtag/frames", "v1", 15)
+    with pytest.raises(DataError, match="frame file has 15 frames, labels need 19"):
+        read_sessions(tmp_path, "wtag", "train")
+    with pytest.raises(DataError, match="frame file has 15 frames, labels need 20"):
+        read_prepared(tmp_path, "wtag", "train")
+
+
+def test_a_video_is_read_at_one_rate_only(tmp_path: Path) -> None:
+    video(tmp_path / "processed_data/wtag/frames", "v1", 25)
+    row = make_row() | {"fps": 4}
+    row["conversation"] = [row["conversation"][0], {"role": "frames", "start": 1, "end": 20}]
+    write_prepared(tmp_path, row)
+    with pytest.raises(DataError, match=r"has 4 frames per second, but .*v1\.mp4 is read at 2; sample the video"):
+        read_prepared(tmp_path, "wtag", "train")
+
+
 def test_prepared_files_are_checked(tmp_path: Path) -> None:
     write_prepared(tmp_path, make_row(), '{"dataset": ')
     with pytest.raises(DataError, match="line 2"):
@@ -379,6 +432,26 @@ def test_a_training_record_whose_turns_and_spans_disagree_is_refused(tmp_path: P
         path.write_text(json.dumps(bad))
         with pytest.raises(DataError, match=words):
             read_training_record(path)
+
+
+def test_stated_spans_are_joined_in_training_records_and_prepared_rows_too(tmp_path: Path) -> None:
+    joined = [(3.0, "start"), (20.0, "complete")]
+    record = make_record() | {"dataset": "wtag", "fps": 2, "start_frame_idx": 0, "end_frame_idx": 60}
+    record["dst"][1] |= {"id": "S1"}  # touches the span above it
+    times = ((3.0, "start"), (9.0, "complete"), (9.0, "start"), (20.0, "complete"))
+    record["conversation"] = [
+        {"role": "DST_UPDATE", "time": time, "content": [{"id": "S1", "transition": transition}]}
+        for time, transition in times
+    ]
+    path = tmp_path / "v1.json"
+    path.write_text(json.dumps(record))
+    (session,) = read_training_record(path)
+    assert session.events is not None and [(event.time, event.transition) for event in session.events] == joined
+    write_prepared(tmp_path, make_row())
+    report = read_prepared(tmp_path, "wtag", "train", dst_root=tmp_path)
+    events = report.sessions[0].events
+    assert events is not None and [(event.time, event.transition) for event in events] == joined
+    assert report.repairs == {JOINED: 1}
 
 
 def test_all_conversations_of_a_real_record_share_their_states(shared_data: Path) -> None:

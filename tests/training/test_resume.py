@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from frame_fixtures import pictures, video
 from model_fixtures import make_session
 
 from prospect_hf.data.arguments import DataArguments
@@ -40,7 +41,13 @@ def record(
     **data: Any,
 ) -> dict[str, Any]:
     of_data = DataArguments(**{"root": "corpus", "frames": "rendered", "recordings": {"train": 2}, **data})
-    return run_record(ModelArguments(**(model or {})), of_data, args, Splits(list(train), list(validation), [], {}))
+    stores = [in_store(sessions) for sessions in (train, validation, [])]
+    return run_record(ModelArguments(**(model or {})), of_data, args, Splits(*stores, {}))
+
+
+def in_store(sessions: Sequence[SessionRows]) -> SessionStore:
+    """A store of its own for sessions that a test makes."""
+    return stored(sessions, FOLDER / secrets.token_hex(8))
 
 
 def saved(output: Path, step: int, listed: bool = True, without: str = "nothing", **training: Any) -> Path:
@@ -294,6 +301,15 @@ def test_other_frames_are_other_sessions(tmp_path: Path) -> None:
         path.write_bytes(content)
         hashes.add(sessions_hash(TRAIN[:1], tmp_path))
     assert len(hashes) == 4
+    path.unlink()
+    for form in (video, pictures):
+        shown = form(path.parent, path.stem, 4)
+        hashes.add(sessions_hash(TRAIN[:1], tmp_path))
+        if shown.is_file():
+            shown.unlink()
+    (shown / "4.png").write_bytes(b"x")
+    hashes.add(sessions_hash(TRAIN[:1], tmp_path))
+    assert len(hashes) == 7
 
 
 def test_a_resumed_run_keeps_its_tokenizer(tmp_path: Path) -> None:

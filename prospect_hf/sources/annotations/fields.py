@@ -17,15 +17,20 @@ _CLOCK = re.compile(r"(?:(\d{1,3}):)?(\d{1,3}):(\d{1,2}(?:\.\d+)?)")
 
 
 def read_text(path: Path) -> str:
-    """The text of ``path``. Raises ``DataError`` where it is no UTF-8 text; a byte order mark is taken."""
+    """The text of ``path``; errors as in :func:`decoded`."""
+    return decoded(path.read_bytes(), str(path))
+
+
+def decoded(data: bytes, where: str) -> str:
+    """The text of ``data``. Raises ``DataError`` where it is no UTF-8 text; a byte order mark is taken."""
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save the file as UTF-8."
+            f"{where}: not UTF-8 text ({error.reason} at byte {error.start}); save the file as UTF-8."
         ) from None
     if "\0" in text:
-        raise DataError(f"{path}: the text has null characters, so it is in another encoding; save the file as UTF-8.")
+        raise DataError(f"{where}: the text has null characters, so it is in another encoding; save the file as UTF-8.")
     return text
 
 

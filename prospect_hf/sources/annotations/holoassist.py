@@ -42,7 +42,7 @@ INTENTS = {
 }
 RECORDING_PURPOSES = ("closing remarks", "adjusting to capture better quality video")
 _PURPOSE = re.compile(r"(instructor|student)-(start-conversation|reply-to-student|reply-to-instructor)_(.+)")
-_UNINTELLIGIBLE = re.compile(r"\W*\bunintell?igible\b\W*", re.IGNORECASE)
+_UNINTELLIGIBLE = re.compile(r"\W*\bunintell?i?gible\b\W*", re.IGNORECASE)
 CORRECT = "Correct Action"
 
 SPEECH_OVERLAP = "speech overlaps the utterance above it: both kept"

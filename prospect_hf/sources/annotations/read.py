@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from prospect_hf.errors import DataError, UsageError
-from prospect_hf.sessions import recording_id
-from prospect_hf.sources.annotations import assembly101, ego4d, holoassist
+from prospect_hf.frames.opened import find_frames, open_frames
+from prospect_hf.sessions import FPS, check_name, frames_file, recording_id
+from prospect_hf.sources.annotations import assembly101, ego4d, egoexolearn, epickitchens, holoassist, wtag
 from prospect_hf.sources.annotations.video import VideoRecord, session
 from prospect_hf.sources.report import OnError, SessionsReport, start_report
 
@@ -17,7 +18,10 @@ from prospect_hf.sources.report import OnError, SessionsReport, start_report
 READERS: dict[str, Callable[[Path], Iterator[VideoRecord]]] = {
     "assembly101": assembly101.videos,
     "ego4d": ego4d.videos,
+    "egoexolearn": egoexolearn.videos,
+    "epickitchens": epickitchens.videos,
     "holoassist": holoassist.videos,
+    "wtag": wtag.videos,
 }
 
 
@@ -25,7 +29,8 @@ def read_annotations(root: Path, source: str, split: str, *, on_error: OnError =
     """Read each annotated video of one source and split as a session.
 
     The split is the one that the release states for a video; where it states none, ``hashed_split`` of its recording.
-    A split without a video gives an empty report.
+    A split without a video gives an empty report. Frames that are stored in ``{root}/{source}/frames`` say how long a
+    video is.
 
     Args:
         root: folder that holds a folder ``{source}`` with the files of the release.
@@ -47,7 +52,10 @@ def read_annotations(root: Path, source: str, split: str, *, on_error: OnError =
         if (record.split or hashed_split(source, record.video_uid)) != split:
             continue
         try:
-            report.add(session(record.parse(), source, report))
+            video = record.parse()
+            check_name(video.video_uid, f"{record.origin}: the id of the video")
+            frames = find_frames(folder / frames_file(source, video.video_uid))
+            session(video, source, report, stored_frames=None if frames is None else len(open_frames(frames, FPS)))
         except DataError as error:
             report.refuse(record.origin, error)
     return report.closed(str(folder)) if report.skipped else report

@@ -1,0 +1,31 @@
+"""What can be set about inspecting a dataset: the ``inspect`` group of ``scripts/inspect_dataset.py``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from prospect_hf.errors import UsageError
+
+
+@dataclass
+class InspectArguments:
+    """Which dataset is checked and shown, and what is at hand beside it.
+
+    Args:
+        folder: the dataset, as ``scripts/build_dataset.py`` writes it or as it was downloaded from the Hub.
+        output_dir: where the page, the pictures and the figures are written.
+        session: id of the session to show; without it, one of each source.
+        tokenizer: folder of a trained model, or of any SmolVLM2 tokenizer: counts the tokens of every session.
+        frames_root: folder that holds ``{source}/{frames_file}``: sessions are compared with their video's length, and
+            the shown ones with their frames.
+    """
+
+    folder: str | None = None
+    output_dir: str = "outputs/inspection"
+    session: str | None = None
+    tokenizer: str | None = None
+    frames_root: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.folder:
+            raise UsageError("Give the dataset: prospect inspect FOLDER.")

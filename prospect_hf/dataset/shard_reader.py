@@ -1,0 +1,55 @@
+"""Reads the shards of a dataset session by session, a few thousand rows in memory at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from prospect_hf.errors import DataError
+
+BATCH_ROWS = 16_384
+
+
+def shard_sessions(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """The rows of each session of a shard, in order.
+
+    Args:
+        path: the shard.
+        columns: those of the tables; all where not given. ``session_id`` must be one of them.
+
+    Raises:
+        DataError: the file is missing, damaged, or has not the columns of ``dst_frames``.
+    """
+    waiting: list[pa.Table] = []
+    current = None
+    for batch in _batches(path, columns):
+        ids = batch.column("session_id").combine_chunks().dictionary_encode()
+        codes, names = ids.indices.to_numpy(), ids.dictionary.to_pylist()
+        starts = np.flatnonzero(np.r_[True, codes[1:] != codes[:-1]])
+        for start, end in zip(starts, [*starts[1:], len(batch)], strict=True):
+            name = names[codes[start]]
+            if waiting and name != current:
+                yield pa.concat_tables(waiting)
+                waiting = []
+            current = name
+            waiting.append(batch.slice(start, end - start))
+    if waiting:
+        yield pa.concat_tables(waiting)
+
+
+def _batches(path: Path, columns: Sequence[str] | None) -> Iterator[pa.Table]:
+    try:
+        with pq.ParquetFile(path) as file:
+            missing = {*(columns or ()), "session_id"} - set(file.schema_arrow.names)
+            if missing:
+                raise DataError(f"{path}: no column {', '.join(sorted(missing))}; it is no shard of dst_frames.")
+            for batch in file.iter_batches(BATCH_ROWS, columns=columns):
+                yield pa.Table.from_batches([batch])
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such shard; build or download the dataset again.") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{path}: not a readable shard ({' '.join(str(error).split())}).") from error
