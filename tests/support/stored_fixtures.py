@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,8 @@ from prospect_hf.data.session_store import SessionStore, write_sessions
 from prospect_hf.dataset.layout import Manifest, Shard, shard_path, write_manifest
 from prospect_hf.dataset.row_maker import FEATURES, SCHEMA
 
+_FOLDER = tempfile.TemporaryDirectory(prefix="stores-")
+
 
 def stored(sessions: Iterable[SessionRows], folder: Path, name: str = "sessions") -> SessionStore:
     """The sessions as a store of one file."""
@@ -25,6 +29,11 @@ def stored(sessions: Iterable[SessionRows], folder: Path, name: str = "sessions"
     path = folder / f"{name}.arrow"
     write_sessions(sessions, path)
     return SessionStore([path])
+
+
+def in_store(sessions: Sequence[SessionRows]) -> SessionStore:
+    """A store of its own for sessions, below a folder that goes with this process."""
+    return stored(sessions, Path(_FOLDER.name) / secrets.token_hex(8))
 
 
 def rows_of(session: SessionRows) -> list[dict[str, Any]]:
