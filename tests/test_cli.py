@@ -20,6 +20,8 @@ SCRIPTS = {
     **{name: name for name in ("train", "evaluate", "stream", "demo", "simulate")},
     "sample_frames": "sample",
     "build_dataset": "dataset",
+    "join_frames": "join",
+    "export_lerobot": "export",
 }
 
 
