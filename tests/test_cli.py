@@ -18,6 +18,7 @@ from prospect_hf.settings_schema import read_settings
 # Script -> the command that it is.
 SCRIPTS = {
     **{name: name for name in ("train", "evaluate", "stream", "demo", "simulate")},
+    "encode_frames": "encode",
     "sample_frames": "sample",
     "build_dataset": "dataset",
 }

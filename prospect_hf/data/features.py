@@ -13,7 +13,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,11 @@ LAYOUT = "2"
 # Name of the type that features are stored in -> the type.
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 REMEDY = "remove it, then the video is encoded again"
+# The settings of an image processor that pixels depend on; others come and go as a processor is saved and loaded.
+PREPROCESSING = (
+    *("do_convert_rgb", "do_normalize", "do_rescale", "do_resize", "image_mean", "image_std", "max_image_size"),
+    *("resample", "rescale_factor", "size"),
+)
 # The file of known hashes, in the folder that contains the folders of features.
 HASHES_FILE = "hashes.json"
 
@@ -77,12 +82,12 @@ class Fingerprint:
         """As the metadata of a safetensors file."""
         return {name: str(value) for name, value in asdict(self).items()}
 
-    def differences(self, found: Mapping[str, str], ignored: Sequence[str]) -> list[str]:
+    def differences(self, found: Mapping[str, str]) -> list[str]:
         """What another fingerprint, given as metadata, has otherwise: ``tokens 4, here 1``."""
-        own = self.metadata
-        names = [field.name for field in fields(self) if field.name not in ignored]
         return [
-            f"{name} {found.get(name, 'unknown')}, here {own[name]}" for name in names if found.get(name) != own[name]
+            f"{name} {found.get(name, 'unknown')}, here {value}"
+            for name, value in self.metadata.items()
+            if name != "model" and found.get(name) != value
         ]
 
 
@@ -108,12 +113,14 @@ def fingerprint(
         for name, tensor in sorted(part.state_dict().items()):
             digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+    settings = processor.image_processor.to_dict()
+    prepared = {name: settings.get(name) for name in PREPROCESSING}
     name = Path(config._name_or_path or "a new model")
     own = str(model.dtype).removeprefix("torch.")
     return Fingerprint(
         model=name.name if name.is_absolute() else str(name),
         vision=digest.hexdigest()[:16],
-        preprocessing=hashlib.sha256(processor.image_processor.to_json_string().encode()).hexdigest()[:16],
+        preprocessing=hashlib.sha256(json.dumps(prepared, sort_keys=True).encode()).hexdigest()[:16],
         tokens=config.stream_tokens,
         hidden=config.text_config.hidden_size,
         pictures=pictures,
@@ -138,14 +145,10 @@ class FrameFeatures:
         reader: reader of the pictures that were encoded.
         expected: the fingerprint of the features that this run needs.
         known: hashes of videos and of files of features that need not be read again.
-        any_type: take features whatever type they were computed and stored in.
     """
 
-    def __init__(
-        self, folder: Path, reader: FrameReader, expected: Fingerprint, known: KnownHashes, any_type: bool = False
-    ) -> None:
+    def __init__(self, folder: Path, reader: FrameReader, expected: Fingerprint, known: KnownHashes) -> None:
         self.folder, self.reader, self.expected, self.known = folder, reader, expected, known
-        self._ignored = ("model", "computed", "dtype") if any_type else ("model",)
         # They travel to worker processes with this object, so that no worker hashes a video or a file again.
         self._paths: dict[str, Path] = {}
         self._checked: dict[Path, tuple[FileState, FeatureFile]] = {}
@@ -185,7 +188,7 @@ class FrameFeatures:
             first, shape = metadata.get("first_frame", ""), file.get_slice("features").get_shape()
         if len(shape) != 3 or not first.isdecimal():
             raise DataError(f"{path}: not a file of encoded frames (no first_frame, or {shape}); {REMEDY}.")
-        differences = self.expected.differences(metadata, self._ignored)
+        differences = self.expected.differences(metadata)
         if differences:
             raise DataError(
                 f"{path}: these features are of {metadata.get('model', 'an unknown model')} and not of this run's "
@@ -277,15 +280,24 @@ def given_features(
 ) -> FrameFeatures:
     """The features in a folder that the user names: every session's frames must be there, of this model.
 
+    The types that they were computed and stored in are those of the folder.
+
     Raises:
         UsageError: there is no such folder, or no features are in it.
         DataError: features are missing, damaged or of another model.
     """
-    if not any(folder.glob("*.safetensors")):
+    some = min(folder.glob("*.safetensors"), default=None)
+    if some is None:
         raise UsageError(
             f"data.features={folder} has no files of features; give the folder that `prospect encode` names."
         )
-    features = FrameFeatures(folder, reader, fingerprint(model, reader.processor, reader.frames), known, any_type=True)
+    expected = fingerprint(model, reader.processor, reader.frames)
+    with _opened(some) as file:
+        found = file.metadata() or {}
+    if found.get("dtype") in DTYPES:
+        expected = replace(expected, dtype=found["dtype"], computed=found.get("computed", expected.computed))
+    features = FrameFeatures(folder, reader, expected, known)
+    features.header(some)
     for session in sessions:
         path = features.path(session)
         if not path.is_file():

@@ -40,15 +40,16 @@ class FrameReader:
         frames: ``store`` reads the corpus' frame files; ``rendered`` draws a simple picture from each frame's labels,
             for annotations without video; ``blank`` returns one grey picture, a control without visual input.
         processor: the model's processor, which preprocesses pictures; drawn pictures have its frame size.
+        keep: keep decoded pictures in memory, for later epochs.
 
     Raises:
         DataError: ``frames`` is another value.
     """
 
-    def __init__(self, root: Path, frames: str, processor: DSTSmolVLMProcessor) -> None:
+    def __init__(self, root: Path, frames: str, processor: DSTSmolVLMProcessor, keep: bool = True) -> None:
         if frames not in FRAME_SOURCES:
             raise DataError(f"data.frames must be one of {FRAME_SOURCES}, not {frames!r}.")
-        self.root, self.frames, self.processor = root, frames, processor
+        self.root, self.frames, self.processor, self.keep = root, frames, processor, keep
         self._blank = np.full((processor.frame_size, processor.frame_size, 3), 128, np.uint8)
         self._paths: dict[tuple[str, str], Path] = {}
         self._open: dict[Path, Frames] = {}
@@ -94,7 +95,7 @@ class FrameReader:
                     self._open.clear()
                 store = self._open[path] = open_frames(path)
             picture = np.asarray(store[index])
-            if self._kept_bytes + picture.nbytes <= KEPT_BYTES:
+            if self.keep and self._kept_bytes + picture.nbytes <= KEPT_BYTES:
                 self._kept[path, index] = picture
                 self._kept_bytes += picture.nbytes
         return picture

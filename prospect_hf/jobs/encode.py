@@ -82,7 +82,7 @@ def find_videos(
         settings = parse(DataArguments, data, "data")
         if settings.features is not None:
             raise UsageError("data.features is read and not written: leave it out; features go to data.cache_dir.")
-        reader = FrameReader(Path(str(settings.root)), settings.frames, processor)
+        reader = FrameReader(Path(str(settings.root)), settings.frames, processor, keep=False)
         cache_dir = Path(settings.cache_dir)
         # One process at a time, also of the parts on other machines: the first one writes the rows.
         with sole_writer(cache_dir / "features", wait=True):
@@ -92,7 +92,7 @@ def find_videos(
         raise UsageError("encode.root takes all stored frames and data.root those of the rows: give one of them.")
     videos, failures = videos_below(Path(encode.root))
     cache_dir = Path(data.get("cache_dir", DataArguments.cache_dir))
-    return videos, FrameReader(Path(encode.root), "store", processor), cache_dir, failures
+    return videos, FrameReader(Path(encode.root), "store", processor, keep=False), cache_dir, failures
 
 
 def own_device() -> torch.device:

@@ -88,7 +88,7 @@ def run(
     corpus = load_corpus(evaluate, data_args, processor)
     frames = encoded_frames(model, corpus.reader, corpus.sessions, data_args)
 
-    stamp = common_stamp(evaluate, corpus, model, encoder)
+    stamp = common_stamp(evaluate, corpus, model, encoder) | {"features": frames.expected.dtype}
     planned = planned_runs(evaluate, stamp, corpus, frames, context, tracking, decoding)
     made: dict[str, MadeRun] = {}
     with workers(model_folder, evaluate.processes) as pool:

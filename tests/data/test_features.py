@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,14 +25,19 @@ from model_fixtures import (
     small_processor,
 )
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
 
-from modeling_dst_smolvlm import Decoding
+from modeling_dst_smolvlm import Decoding, DSTSmolVLMForConditionalGeneration
+from prospect_hf.content_hash import UNSEALED, KnownHashes, seal
+from prospect_hf.data import encode as encode_module
 from prospect_hf.data import features as features_module
 from prospect_hf.data.clips import ClipDataset
-from prospect_hf.data.features import FrameFeatures, encode_sessions, fingerprint
+from prospect_hf.data.encode import encode_sessions
+from prospect_hf.data.features import HASHES_FILE, FrameFeatures, fingerprint, given_features
 from prospect_hf.data.reader import FrameReader
 from prospect_hf.data.session_rows import SessionRows
-from prospect_hf.errors import DataError
+from prospect_hf.errors import DataError, UsageError
 from prospect_hf.evaluation.free_running import follow
 from prospect_hf.frames.store import write_frames
 from prospect_hf.simulator.render import encode_jpeg
@@ -98,13 +104,6 @@ def test_features_are_read_by_absolute_frame(tmp_path: Path) -> None:
         features.inputs(before, 0, 10)
 
 
-def test_a_long_video_is_encoded_in_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = encode(SESSIONS, tmp_path / "a").inputs(SESSIONS[1], 0, 30)["frame_features"]
-    monkeypatch.setattr(features_module, "FRAMES_PER_PASS", 7)
-    parts = encode(SESSIONS, tmp_path / "b").inputs(SESSIONS[1], 0, 30)["frame_features"]
-    assert largest_difference(whole, parts) <= 1e-5
-
-
 def frames_seen(features: FrameFeatures, session: SessionRows) -> torch.Tensor:
     return features.inputs(session, 0, len(session))["frame_features"].clone()
 
@@ -140,7 +139,7 @@ def test_a_copied_and_renamed_corpus_uses_the_features_that_are_there(
     there = FrameReader(tmp_path / "two", "store", small_processor())
     renamed = dataclasses.replace(session, frames_file="frames/renamed.arrow")
     there.path(session).rename(there.path(session).with_name("renamed.arrow"))
-    monkeypatch.setattr(features_module, "_encode", None)  # whatever is encoded again would fail
+    monkeypatch.setattr(encode_module, "encode_pass", None)  # whatever is encoded again would fail
     assert torch.equal(frames_seen(encode([renamed], tmp_path / "cache", there), renamed), first)
 
 
@@ -157,16 +156,31 @@ def test_a_session_that_needs_more_frames_has_its_video_encoded_again(tmp_path: 
 
 
 def test_another_model_has_a_folder_of_its_own(tmp_path: Path) -> None:
-    model, reader = new_model(), NoiseReader()
-    own = fingerprint(model, reader)
+    model, processor = new_model(), small_processor()
+    own = fingerprint(model, processor, "store").digest
     with torch.no_grad():
         model.lm_head.weight.add_(1.0)
-    assert fingerprint(model, reader) == own  # the language model has no part in a feature
+    model.config._name_or_path = "another name"
+    assert fingerprint(model, processor, "store").digest == own  # the language model has no part in a feature
+    saved = fingerprint(small_model(), small_processor(), "store").digest
+    small_processor().save_pretrained(tmp_path)
+    loaded = type(processor).from_pretrained(tmp_path, trust_remote_code=False)
+    assert fingerprint(small_model(), loaded, "store").digest == saved
+    others = [
+        fingerprint(small_model(4), processor, "store"),
+        fingerprint(model, processor, "rendered"),
+        fingerprint(model, processor, "store", dtype="float16"),
+        fingerprint(model, processor, "store", autocast="bfloat16"),
+    ]
     with torch.no_grad():
         model.model.vision_model.encoder.layers[0].mlp.fc1.bias[0] += 1e-3
-    assert fingerprint(model, reader) != own
-    assert fingerprint(small_model(4), reader) != fingerprint(small_model(1), reader)
-    assert fingerprint(small_model(), FrameReader(Path("."), "rendered", small_processor())) != own
+    others.append(fingerprint(model, processor, "store"))
+    other = new_model()
+    other.config.vision_config.num_attention_heads = 1  # the same weights
+    others.append(fingerprint(other, processor, "store"))
+    loaded.image_processor.image_mean = [0.4, 0.5, 0.5]
+    others.append(fingerprint(model, loaded, "store"))
+    assert len({own, *(one.digest for one in others)}) == 1 + len(others)
 
 
 def test_features_of_drawn_frames_belong_to_the_session(tmp_path: Path) -> None:
@@ -212,12 +226,143 @@ def test_a_flipped_bit_in_a_file_of_features_is_no_number(tmp_path: Path) -> Non
     assert len(encode([session], tmp_path).inputs(session, 0, 5)["frame_features"]) == 5
 
 
-def test_a_file_of_features_is_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def known(features: FrameFeatures) -> KnownHashes:
+    """What a new process knows."""
+    return KnownHashes(features.folder.parent / HASHES_FILE)
+
+
+def test_a_file_of_features_is_hashed_once_on_a_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     session = make_session(4, 5)
     features = encode([session], tmp_path)
-    features.inputs(session, 0, 5)
+    copy = shutil.copytree(features.folder, tmp_path / "copy")
     monkeypatch.setattr(features_module, "check_seal", None)
     features.inputs(session, 1, 3)
-    another = FrameFeatures(features.folder, features.reader)
+    FrameFeatures(features.folder, features.reader, features.expected, known(features)).inputs(session, 1, 3)
+    with pytest.raises(TypeError):  # a copy may have been damaged on its way
+        FrameFeatures(copy, features.reader, features.expected, known(features)).inputs(session, 1, 3)
+
+
+def test_videos_that_nothing_wrote_to_are_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prospect_hf.content_hash.YOUNG_NS", 0)
+    session = make_session(3, 10)
+    store(tmp_path, session, 10)
+
+    def again() -> FrameFeatures:
+        return encode([session], tmp_path / "cache", FrameReader(tmp_path, "store", small_processor()))
+
+    first = again()
+    monkeypatch.setattr(features_module, "check_seal", None)
+    monkeypatch.setattr(features_module, "frames_hash", None)
+    monkeypatch.setattr(encode_module, "encode_pass", None)
+    assert torch.equal(frames_seen(again(), session), frames_seen(first, session))
+    os.utime(first.reader.path(session), ns=(0, 0))
     with pytest.raises(TypeError):
-        another.inputs(session, 1, 3)
+        again()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_features_of_another_type_are_read_as_float32(tmp_path: Path, dtype: str) -> None:
+    whole = frames_seen(encode(SESSIONS, tmp_path / "a"), SESSIONS[1])
+    features = encoded_as(dtype, tmp_path / "b")
+    halved = frames_seen(features, SESSIONS[1])
+    assert halved.dtype == torch.float32 and features.path(SESSIONS[1]).stat().st_size < 30 * 32 * 3 + 2000
+    assert torch.equal(halved, whole.to(encode_module.DTYPES[dtype]).float()) and not torch.equal(halved, whole)
+
+
+def encoded_as(dtype: str, folder: Path) -> FrameFeatures:
+    """Features of ``SESSIONS`` stored in a type."""
+    reader, model = NoiseReader(), small_model()
+    expected = fingerprint(model, reader.processor, reader.frames, dtype)
+    features = FrameFeatures(folder / expected.digest, reader, expected, KnownHashes(folder / HASHES_FILE))
+    encode_module.encode_videos(model, features, encode_module.videos_of(SESSIONS, reader), progress=False)
+    return features
+
+
+def test_a_folder_that_is_given_is_read_as_it_is(tmp_path: Path) -> None:
+    features = encoded_as("float16", tmp_path)
+    given = given_features(features.folder, small_model(), NoiseReader(), SESSIONS, known(features))
+    assert given.expected.dtype == "float16"
+    assert torch.equal(frames_seen(given, SESSIONS[1]), frames_seen(features, SESSIONS[1]))
+
+
+def test_a_stale_folder_is_refused_by_name(tmp_path: Path) -> None:
+    features, reader = encoded_as("float16", tmp_path), NoiseReader()
+
+    def give(model: DSTSmolVLMForConditionalGeneration, sessions: list[SessionRows], folder: Path) -> None:
+        given_features(folder, model, reader, sessions, known(features))
+
+    other = new_model()
+    with torch.no_grad():
+        other.model.vision_model.encoder.layers[0].mlp.fc1.bias[0] += 1e-3
+    other.config._name_or_path = "outputs/other"
+    with pytest.raises(
+        DataError, match=r"are of a new model and not of this run's outputs/other \(vision \w+, here \w+\)"
+    ):
+        give(other, SESSIONS, features.folder)
+    with pytest.raises(DataError, match=r"\(tokens 1, here 4\): give the folder that `prospect encode` names"):
+        give(small_model(4), SESSIONS, features.folder)
+    with pytest.raises(UsageError, match=r"data\.features=.*/none has no files of features"):
+        give(small_model(), SESSIONS, tmp_path / "none")
+    with pytest.raises(DataError, match=r"no features of session wtag\.v7\.talk_some_0"):
+        give(small_model(), [make_session(7, 5)], features.folder)
+    path = features.path(SESSIONS[1])
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(DataError, match=rf"{path.name}: (the file is damaged|not a whole file).*; remove it"):
+        give(small_model(), SESSIONS, features.folder)
+
+
+def test_a_given_folder_must_have_every_frame(tmp_path: Path) -> None:
+    """Another session of the same video needs frames that were not encoded."""
+    session, longer = make_session(3, 6, first_frame=2), make_session(3, 14)
+    store(tmp_path, longer, 14)
+    reader = FrameReader(tmp_path, "store", small_processor())
+    features = encode([session], tmp_path / "cache", reader)
+    with pytest.raises(DataError, match=r"contains frames 2 to 7, but frames 0 to 13 are needed"):
+        given_features(features.folder, small_model(), reader, [longer], known(features))
+
+
+def test_a_file_that_came_into_another_folder_is_refused(tmp_path: Path) -> None:
+    halved, whole = encoded_as("float16", tmp_path), encode(SESSIONS, tmp_path)
+    shutil.copy(halved.path(SESSIONS[0]), whole.path(SESSIONS[0]))
+    for read in (lambda: whole.inputs(SESSIONS[0], 0, 5), lambda: encode(SESSIONS, tmp_path)):
+        with pytest.raises(DataError, match=r"\(dtype float16, here float32\)"):
+            read()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"first_frame": "many"}, "no first_frame"),
+        ({"tokens": "4"}, r"tokens 4, here 1"),
+        ({"layout": "1"}, r"layout 1, here 2"),
+        ({"model": "x" * 10, "vision": "0" * 16}, r"are of xxxxxxxxxx and not of"),
+    ],
+)
+def test_what_the_metadata_says_is_checked(tmp_path: Path, change: dict[str, str], message: str) -> None:
+    session = make_session(4, 5)
+    features = encode([session], tmp_path)
+    rewrite(features.path(session), change, lambda numbers: numbers)
+    with pytest.raises(DataError, match=message):
+        features.inputs(session, 0, 5)
+
+
+def test_features_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    session = make_session(4, 5, first_frame=10)
+    features = encode([session], tmp_path)
+
+    def damaged(numbers: torch.Tensor) -> torch.Tensor:
+        numbers[3, 0, 7] = float("nan")
+        return numbers
+
+    rewrite(features.path(session), {}, damaged)
+    assert features.inputs(session, 0, 3)["frame_features"].isfinite().all()
+    with pytest.raises(DataError, match=r"the features of frame 13 are not finite; remove it"):
+        features.inputs(session, 0, 5)
+
+
+def rewrite(path: Path, change: dict[str, str], numbers: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """A sealed file of other content, as another program could write it."""
+    with safe_open(path, "pt") as file:
+        metadata, held = file.metadata(), file.get_tensor("features")
+    save_file({"features": numbers(held)}, path, {**metadata, **change, **UNSEALED})
+    seal(path)

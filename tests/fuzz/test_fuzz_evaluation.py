@@ -17,7 +17,7 @@ from mutations import damage_file, damaged_json, files_in, mutate_bytes, mutate_
 from report_fixtures import make_results
 from trace_fixtures import make_trace
 
-from prospect_hf.data.features import encode_sessions
+from prospect_hf.data.encode import encode_sessions
 from prospect_hf.evaluation.baselines import oracle, silent
 from prospect_hf.evaluation.corpus import data_of
 from prospect_hf.evaluation.judge.judge import SCHEMA
