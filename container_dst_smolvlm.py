@@ -120,6 +120,7 @@ def _mp4_boxes(file: BinaryIO, size: int) -> list[bytes]:
 
 def _matroska_end(file: BinaryIO) -> int:
     """Where a Matroska file's segment ends; where it does not tell its size, where it begins."""
+    whole = os.fstat(file.fileno()).st_size
     for _ in ("header", "segment"):
         file.read(4)
         first = int.from_bytes(file.read(1), "big")
@@ -129,7 +130,7 @@ def _matroska_end(file: BinaryIO) -> int:
         size = int.from_bytes(bytes([first & (1 << 7 - more) - 1]) + file.read(more), "big")
         if size == (1 << 7 * (more + 1)) - 1:
             return file.tell()
-        file.seek(size, os.SEEK_CUR)
+        file.seek(min(file.tell() + size, whole))  # a damaged size may be more than a file can have
     return file.tell()
 
 

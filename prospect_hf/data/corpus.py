@@ -11,16 +11,11 @@ from typing import Any, cast
 from datasets import DatasetDict
 
 from prospect_hf.data.arguments import DataArguments
+from prospect_hf.data.inputs import ready_corpus
 from prospect_hf.data.session_rows import SessionRows, iter_sessions
 from prospect_hf.dataset.dst_frames import load_dst_frames
-from prospect_hf.dataset.input_files import DstFramesConfig, Form
-from prospect_hf.errors import UsageError
+from prospect_hf.dataset.input_files import Form
 from prospect_hf.files import remove_stale
-from prospect_hf.settings import parse
-from prospect_hf.simulator.corpus import ensure_corpus
-from prospect_hf.simulator.scene import SceneConfig
-from prospect_hf.sources.proassist import DST
-from prospect_hf.sources.report import OnError
 
 logger = logging.getLogger(__name__)
 
@@ -63,32 +58,3 @@ def prepare_rows(data: DataArguments) -> list[LoadedRows]:
 def split_sessions(loaded: Iterable[LoadedRows], split: str) -> list[SessionRows]:
     """The sessions of one split over all forms and sources, in order."""
     return [session for form in loaded if split in form.rows for session in iter_sessions(form.rows[split])]
-
-
-def ready_corpus(data: DataArguments) -> Path:
-    """The corpus's folder; a simulated corpus is written where it is missing or out of date.
-
-    Raises:
-        UsageError: the folder is missing, or a setting of the simulator is wrong.
-    """
-    root = Path(str(data.root))
-    if data.name == "simulated":
-        ranges = {name: tuple(value) if isinstance(value, list) else value for name, value in data.scene.items()}
-        ensure_corpus(root, data.sources, data.recordings, data.seed, parse(SceneConfig, ranges, "data.scene"))
-    elif data.name == "proassist" and not (root / "processed_data").is_dir():
-        raise UsageError(f"data.root={root} has no subfolder processed_data; set data.root to ProAssist's root folder.")
-    return root
-
-
-def rows_config(data: DataArguments, form: str) -> DstFramesConfig:
-    """What ``build_rows`` reads for one form of ``data``."""
-    return DstFramesConfig(
-        name="all",
-        root=str(Path(str(data.root)).resolve()),
-        sources=tuple(data.sources),
-        dst=cast(DST, data.dst),
-        dst_root="" if data.dst_root is None else str(Path(data.dst_root).resolve()),
-        suffix=data.suffix,
-        on_error=cast(OnError, data.on_error),
-        form=cast(Form, form),
-    )

@@ -39,8 +39,8 @@ from prospect_hf.dataset.layout import (
     write_manifest,
 )
 from prospect_hf.dataset.licenses import LICENSES
-from prospect_hf.dataset.plan import Plan, by_split
-from prospect_hf.dataset.report import REPORT_FILE, load_report, report_lines
+from prospect_hf.dataset.plan import Plan
+from prospect_hf.dataset.report import REPORT_FILE, by_split, load_report, report_lines
 from prospect_hf.dataset.shards import COUNTED, WrittenShard
 from prospect_hf.errors import DataError, UsageError
 from prospect_hf.files import sole_writer, write_json
@@ -123,7 +123,8 @@ def build_rows(
 def rows_settings(config: DstFramesConfig) -> dict[str, Any]:
     """The settings of ``config`` that say what the rows are, without folders of the machine."""
     names = {"dialogs": ("dst", "suffix"), "prepared": ("dst", "pattern"), "annotations": ()}[config.form]
-    return {"sources": sorted(config.sources), **{name: vars(config)[name] for name in ("form", *names, "on_error")}}
+    common = ("on_error", "split_leaks")
+    return {"sources": sorted(config.sources), **{name: vars(config)[name] for name in ("form", *names, *common)}}
 
 
 def _build(config: DstFramesConfig, output: Path, settings: dict[str, Any], processes: int, progress: bool) -> Manifest:
@@ -162,7 +163,7 @@ def _build(config: DstFramesConfig, output: Path, settings: dict[str, Any], proc
         label_version=code_fingerprint(PACKAGE, LABEL_CODE),
         fingerprint=fingerprint,
         settings=settings,
-        licenses={source: LICENSES[source] for source in plan.sources},
+        licenses={source: LICENSES[source] for source in sorted({source for _, source in plan.summaries})},
         balance=by_split({part: part_balance(plan.summaries[part], shards, part) for part in plan.summaries}),
         shards=in_order(written for written in shards if written.shard.source != SAMPLE),
         sample=in_order(written for written in shards if written.shard.source == SAMPLE),

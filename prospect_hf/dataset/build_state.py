@@ -13,7 +13,9 @@ from pathlib import Path
 
 from prospect_hf.checked_json import as_dict, get_dict, get_index, load_json
 from prospect_hf.content_hash import file_hash
-from prospect_hf.dataset.layout import MANIFEST_FILE, SAMPLE, Shard, read_shard
+from prospect_hf.dataset.card import CARD_FILE
+from prospect_hf.dataset.layout import FRAMES_FILE, MANIFEST_FILE, SAMPLE, Shard, read_shard
+from prospect_hf.dataset.report import REPORT_FILE
 from prospect_hf.dataset.shards import PlannedShard, WrittenShard, write_shard
 from prospect_hf.errors import DataError, UsageError
 from prospect_hf.files import PARTIAL, write_json, write_text
@@ -42,8 +44,8 @@ class BuildState:
                 raise UsageError(f"{path} belongs to a dataset that this command did not write; give another folder.")
         # Before anything is removed: a run that is killed here leaves a folder that the next one knows.
         write_text(self.folder / KEY_FILE, key + "\n")
-        for path in (manifest, output / "README.md"):
-            path.unlink(missing_ok=True)
+        for name in (MANIFEST_FILE, CARD_FILE, REPORT_FILE, FRAMES_FILE):  # the manifest first
+            (output / name).unlink(missing_ok=True)
         self.finished = {written.shard.path: written for written in self._finished()}
         self._remove_others()
 

@@ -148,6 +148,7 @@ def _facts(manifest: Manifest, report: Mapping[str, Any]) -> dict[str, Any]:
             if source in of_split
         ],
         "absent": report["absent"],
+        "frames": report.get("frames"),
         "licences": [
             (source, ORIGINS[source][0], ORIGINS[source][2], licence, "no" if licence in NON_COMMERCIAL else "yes")
             for source, licence in licences.items()

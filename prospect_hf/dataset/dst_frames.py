@@ -2,6 +2,9 @@
 
 Rows contain no pixels: a row names its frame file and its frame index. Input files are read and checked when the rows
 are built. Cached rows are reused only while the input files and the label code are unchanged.
+
+With ``datasets`` 3, this file is a loading script too: ``load_dataset("dst_frames.py", "wtag", root=...,
+trust_remote_code=True)``, with this package on the path.
 """
 
 from __future__ import annotations
@@ -15,14 +18,15 @@ import datasets
 import pyarrow as pa
 
 from prospect_hf.dataset.input_files import VERSION, DstFramesConfig, Form
-from prospect_hf.dataset.read import read_split
-from prospect_hf.dataset.report import REPORT_FILE, load_report, report_lines, summary
-from prospect_hf.dataset.row_maker import FEATURES, session_table
+from prospect_hf.dataset.read import read_all
+from prospect_hf.dataset.report import REPORT_FILE, load_report, report_lines, summary, whole_report
+from prospect_hf.dataset.row_maker import FEATURES, session_tables
 from prospect_hf.errors import UsageError
 from prospect_hf.files import write_json
 from prospect_hf.sessions import SOURCES, Session
 from prospect_hf.sources.proassist import DST
-from prospect_hf.sources.report import OnError, SessionsReport, check_splits
+from prospect_hf.sources.report import OnError
+from prospect_hf.sources.splits import SplitCheck, SplitLeaks
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +58,7 @@ class DstFrames(datasets.ArrowBasedBuilder):
 
     @property
     def report(self) -> dict[str, Any]:
-        """``{"absent": [source], "splits": {split: {source: {...}}}}``, see ``SessionsReport``.
+        """The report of the build, see ``whole_report``.
 
         Raises ``UsageError`` where the rows are not built yet.
         """
@@ -67,34 +71,25 @@ class DstFrames(datasets.ArrowBasedBuilder):
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         # All files are read here: the library wraps errors of _generate_examples in its own exception.
-        files = self.config.input_files()
-        reports = [read_split(self.config, source, split) for split, source in files]
-        check_splits(reports)
-        by_split: dict[str, list[SessionsReport]] = {}
-        for report in reports:
-            by_split.setdefault(report.split, []).append(report)
-        read = {source for _, source in files}
-        self._report = {
-            "absent": [source for source in self.config.sources if source not in read],
-            "splits": {
-                split: {report.source: summary(report) for report in of_split} for split, of_split in by_split.items()
-            },
+        check = SplitCheck(self.config.split_leaks)
+        reports = [report for report in read_all(self.config, check) if report.sessions]
+        summaries = {(report.split, report.source): summary(report) for report in reports}
+        self._report = whole_report(self.config.sources, summaries, check)
+        if not reports:
+            raise UsageError(f"{self.config.root}: no session of {', '.join(self.config.sources)}.")
+        sessions = {
+            split: [one for report in reports if report.split == split for one in report.sessions]
+            for split in self._report["splits"]
         }
-        return [
-            datasets.SplitGenerator(
-                name=split, gen_kwargs={"sessions": [one for report in of_split for one in report.sessions]}
-            )
-            for split, of_split in by_split.items()
-        ]
+        return [datasets.SplitGenerator(name=split, gen_kwargs={"sessions": of}) for split, of in sessions.items()]
 
     def _download_and_prepare(self, dl_manager: Any, verification_mode: Any, **prepare_splits_kwargs: Any) -> None:
         super()._download_and_prepare(dl_manager, verification_mode, **prepare_splits_kwargs)
         # At this point the folder is the library's temporary one, which it renames when everything is written.
         write_json(Path(self._output_dir) / REPORT_FILE, self._report)
 
-    def _generate_tables(self, sessions: list[Session]) -> Iterator[tuple[Any, pa.Table]]:
-        for number, session in enumerate(sessions):
-            yield datasets.builder.Key(number, 0), session_table(session)
+    def _generate_tables(self, sessions: list[Session]) -> Iterator[tuple[int, pa.Table]]:
+        yield from enumerate(table for session in sessions for table in session_tables(session))
 
 
 def load_dst_frames(
@@ -108,6 +103,7 @@ def load_dst_frames(
     suffix: str = "_filtered",
     on_error: OnError = "raise",
     form: Form = "dialogs",
+    split_leaks: SplitLeaks = "raise",
     num_proc: int | None = None,
 ) -> datasets.DatasetDict:
     """Build the rows under ``cache_dir`` unless they are cached there, and load them: {split: rows}.
@@ -125,6 +121,7 @@ def load_dst_frames(
         suffix=suffix,
         on_error=on_error,
         form=form,
+        split_leaks=split_leaks,
     )
     builder.download_and_prepare(num_proc=num_proc)
     for line in report_lines(builder.report):

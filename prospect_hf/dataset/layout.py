@@ -137,12 +137,12 @@ def load_manifest(folder: Path) -> Manifest:
     )
 
 
-def _licenses(facts: Mapping[str, Any], where: str) -> dict[str, str]:
+def _licenses(facts: dict[str, Any], where: str) -> dict[str, str]:
     licenses = get_dict(facts, "licenses", where)
     return {source: get_text(licenses, source, f"{where}: licenses") for source in licenses}
 
 
-def _balance(facts: Mapping[str, Any], where: str) -> dict[str, dict[str, dict[str, int]]]:
+def _balance(facts: dict[str, Any], where: str) -> dict[str, dict[str, dict[str, int]]]:
     balance: dict[str, dict[str, dict[str, int]]] = {}
     for split in get_dict(facts, "balance", where):
         of_split = as_dict(facts["balance"][split], f"{where}: balance.{split}")

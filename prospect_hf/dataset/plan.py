@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from prospect_hf.dataset.input_files import DstFramesConfig
 from prospect_hf.dataset.layout import SAMPLE, shard_path
-from prospect_hf.dataset.read import read_split
-from prospect_hf.dataset.report import summary
+from prospect_hf.dataset.read import read_all
+from prospect_hf.dataset.report import summary, whole_report
 from prospect_hf.dataset.shards import PlannedShard, rows_of
 from prospect_hf.errors import UsageError
 from prospect_hf.sessions import Session
-from prospect_hf.sources.report import SessionsReport, SplitCheck
+from prospect_hf.sources.report import SessionsReport
+from prospect_hf.sources.splits import SplitCheck
 
 
 class Plan:
@@ -24,6 +25,7 @@ class Plan:
 
     def __init__(self, config: DstFramesConfig, shard_rows: int, sample: int) -> None:
         self._config, self._shard_rows, self._sample = config, shard_rows, sample
+        self._check = SplitCheck(config.split_leaks)
         self._files = config.input_files()
         self.summaries: dict[tuple[str, str], dict[str, Any]] = {}
         self.work = sum(map(_kilobytes, self._files.values()))
@@ -34,15 +36,14 @@ class Plan:
         return sorted({source for _, source in self._files})
 
     def __iter__(self) -> Iterator[PlannedShard]:
-        check = SplitCheck()
+        self._check = SplitCheck(self._config.split_leaks)
         samples: dict[str, list[Session]] = {}
-        for (split, source), files in self._files.items():
-            report = read_split(self._config, source, split)
-            check.add(report)
+        for report in read_all(self._config, self._check):
+            part = report.split, report.source
             if report.sessions:
-                self.summaries[split, source] = self._without_folders(summary(report))
-                yield from plan_shards(report, self._shard_rows, _kilobytes(files))
-                samples.setdefault(split, []).extend(_first_recordings(report.sessions, self._sample))
+                self.summaries[part] = self._without_folders(summary(report))
+                yield from plan_shards(report, self._shard_rows, _kilobytes(self._files[part]))
+                samples.setdefault(report.split, []).extend(_first_recordings(report.sessions, self._sample))
         if not self.summaries:
             raise UsageError(f"{self._config.root}: no session of {', '.join(self._config.sources)}.")
         for split, sessions in samples.items():
@@ -51,10 +52,7 @@ class Plan:
 
     def report(self) -> dict[str, Any]:
         """The report, as ``DstFrames`` has it."""
-        return {
-            "absent": [source for source in self._config.sources if source not in self.sources],
-            "splits": by_split(self.summaries),
-        }
+        return whole_report(self._config.sources, self.summaries, self._check)
 
     def _without_folders(self, found: dict[str, Any]) -> dict[str, Any]:
         """``found`` with paths relative to the corpus: the report is published."""
@@ -101,11 +99,3 @@ def _first_recordings(sessions: Sequence[Session], count: int) -> list[Session]:
 
 def _kilobytes(files: Iterable[Path]) -> int:
     return sum(path.stat().st_size for path in files) // 1000
-
-
-def by_split(facts: Mapping[tuple[str, str], dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
-    """{(split, source): x} as {split: {source: x}}."""
-    found: dict[str, dict[str, dict[str, Any]]] = {}
-    for (split, source), of in facts.items():
-        found.setdefault(split, {})[source] = of
-    return found

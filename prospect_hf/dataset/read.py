@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from prospect_hf.dataset.input_files import DstFramesConfig
@@ -10,6 +11,22 @@ from prospect_hf.sources.annotations.read import read_annotations
 from prospect_hf.sources.prepared import read_prepared
 from prospect_hf.sources.proassist import read_sessions
 from prospect_hf.sources.report import SessionsReport
+from prospect_hf.sources.splits import CHECKED_ORDER, SplitCheck
+
+
+def read_all(config: DstFramesConfig, check: SplitCheck) -> Iterator[SessionsReport]:
+    """The reports of each split and source of ``config`` that have input files, by ``CHECKED_ORDER``.
+
+    ``check`` sees each report first, and may take sessions out of it. Errors as in :func:`read_split`, and ``DataError``
+    where a recording is in two splits and ``config.split_leaks`` is "raise".
+    """
+    files = config.input_files()
+    for split in CHECKED_ORDER:
+        for of_split, source in files:
+            if of_split == split:
+                report = read_split(config, source, split)
+                check.add(report)
+                yield report
 
 
 def read_split(config: DstFramesConfig, source: str, split: str) -> SessionsReport:

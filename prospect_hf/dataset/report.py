@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import datasets
 
 from prospect_hf.checked_json import load_json
+from prospect_hf.dataset.layout import SPLITS
 from prospect_hf.errors import DataError, UsageError
 from prospect_hf.labels.segments import reasons
 from prospect_hf.sources.report import SessionsReport
+from prospect_hf.sources.splits import SplitCheck
 
 REPORT_FILE = "report.json"
 
@@ -40,6 +43,31 @@ def summary(report: SessionsReport) -> dict[str, Any]:
     }
 
 
+def whole_report(
+    sources: Sequence[str], summaries: Mapping[tuple[str, str], dict[str, Any]], check: SplitCheck
+) -> dict[str, Any]:
+    """The report of a build: ``summaries`` by (split, source), sources without a session, recordings in two splits.
+
+    ``leaks`` lists the recordings whose sessions were taken out of a split, see ``SplitCheck``. ``recordings`` lists
+    those of each split, so that several builds can be compared.
+    """
+    read = {source for _, source in summaries}
+    return {
+        "absent": [source for source in sources if source not in read],
+        "splits": by_split(summaries),
+        "leaks": {recording: check.taken_out[recording] for recording in sorted(check.taken_out)},
+        "recordings": {split: sorted(check.recordings[split]) for split in SPLITS if check.recordings.get(split)},
+    }
+
+
+def by_split(facts: Mapping[tuple[str, str], dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
+    """{(split, source): x} as {split: {source: x}}, in the order of the splits."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for split, source in sorted(facts, key=lambda part: SPLITS.index(part[0])):
+        found.setdefault(split, {})[source] = facts[split, source]
+    return found
+
+
 def load_report(path: Path) -> dict[str, Any]:
     """Load a ``report.json``. Raises ``UsageError`` where it does not exist, ``DataError`` where it is no report."""
     if not path.is_file():
@@ -52,14 +80,27 @@ def load_report(path: Path) -> dict[str, Any]:
 
 def report_lines(report: dict[str, Any]) -> list[str]:
     """What ``DstFrames.report`` says was left out or moved, one line per split and source; none where nothing was."""
-    lines = [f"no files of {', '.join(report['absent'])}."] if report["absent"] else []
+    lines = [f"no session of {', '.join(report['absent'])}."] if report["absent"] else []
     for split, of_split in report["splits"].items():
         for source, counts in of_split.items():
             if found := left_out(counts):
                 lines.append(f"{source}, {split}: sessions read: {counts['sessions']}; {'; '.join(found)}.")
             if counts["skipped"]:
                 lines.append(f"  the first skipped record: {counts['skipped'][0]['reason']}")
-    return lines
+    return lines + leak_lines(report["leaks"])
+
+
+def leak_lines(leaks: dict[str, dict[str, Any]]) -> list[str]:
+    """What recordings in two splits cost, a line for each source and split that sessions were taken out of."""
+    parts: dict[tuple[str, str, str], list[dict[str, int]]] = {}
+    for facts in leaks.values():
+        for split, counts in facts["taken_out"].items():
+            parts.setdefault((facts["source"], split, facts["kept_in"]), []).append(counts)
+    return [
+        f"{source}, {split}: {len(costs)} recordings are in {kept_in} too: {sum(one['sessions'] for one in costs)} "
+        f"sessions with {sum(one['rows'] for one in costs)} rows were taken out."
+        for (source, split, kept_in), costs in sorted(parts.items())
+    ]
 
 
 def left_out(counts: dict[str, Any]) -> list[str]:

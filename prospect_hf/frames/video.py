@@ -161,8 +161,12 @@ class _Decoder:
                 if frame.pts is None:
                     break
                 self._at = frame.pts
+                # Those behind a damaged picture lean on it and bear no mark. Pictures that are shown before the key
+                # frame and stored behind it are never whole here, and not asked for.
+                if frame.is_corrupt and frame.pts >= self._index.keys[key]:
+                    break
                 if frame.pts >= stamp:
-                    return frame if frame.pts == stamp and not frame.is_corrupt else None
+                    return frame if frame.pts == stamp else None
         except (av.error.FFmpegError, OSError):
             return None
         return None
@@ -250,11 +254,11 @@ def _from_packets(container: Any, path: Path, fps: float) -> _Index | None:
     shown.sort()
     if not shown or len(set(shown)) < len(shown):
         return None
-    # The length of the last picture is known when it is decoded; that it can be is known then, too.
+    # Time counts from the first undamaged picture to the end of the last one, whose length its decoder tells.
     decoder = _Decoder(path, fps, _Index(0, (), tuple(keys), tuple(seeks)))
-    last = decoder.decode(shown[-1])
+    first, last = decoder.decode(shown[0]), decoder.decode(shown[-1])
     decoder.close()
-    if last is None:
+    if first is None or last is None:
         return None
     before = shown[-2] if len(shown) > 1 else shown[-1]
     usual = 1 / stream.average_rate if stream.average_rate else Fraction(0)

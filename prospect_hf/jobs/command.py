@@ -156,6 +156,10 @@ def _run(command: Command, parsed: Namespace) -> int:
         given = [f"{key}={vars(parsed)[key]}" for key in command.options.values() if vars(parsed)[key] is not None]
         settings = [*given, *parsed.settings]
         if command.first is not None:
+            name = command.first.rpartition(".")[2].upper()
+            found = [one for one in settings if "=" not in one]
+            if len(found) > 1:
+                raise UsageError(f"give one {name}, not {', '.join(found)}; settings are written GROUP.KEY=VALUE.")
             settings = [one if "=" in one else f"{command.first}={one}" for one in settings]
         composed = compose(command.settings, command.groups, settings)
         # In the order of the table: settings that need no heavy import are checked first.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from prospect_hf.data.arguments import DataArguments
-from prospect_hf.data.corpus import ready_corpus, rows_config
+from prospect_hf.data.inputs import ready_corpus, rows_config
 from prospect_hf.dataset.arguments import DatasetArguments
 from prospect_hf.dataset.build import build_rows
 from prospect_hf.dataset.layout import Manifest
@@ -32,9 +32,9 @@ def run(dataset: DatasetArguments, data: DataArguments) -> None:
         shard_rows=dataset.shard_rows,
         sample=dataset.sample,
     )
-    say(
-        f'{table(_counts(manifest))}\n\nLoad it with datasets.load_dataset({dataset.output_dir!r}, "all", split="train").'
-    )
+    say(table(_counts(manifest)))
+    split = next(iter(manifest.balance))
+    say(f'\nLoad it with datasets.load_dataset("{dataset.output_dir}", "all", split="{split}").')
 
 
 def _counts(manifest: Manifest) -> list[list[str]]:

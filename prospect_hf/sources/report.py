@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -80,11 +80,21 @@ class SessionsReport:
                 "too; give two records of one video different values of video_uid."
             )
         self._origins[session.session_id] = session.origin
-        frames = turn_frames([turn.time for turn in session.turns], session.fps, session.first_frame)
-        self.beyond_turns += sum(frame >= session.num_frames for frame in frames)
-        self.turns_back += session.turns_back
-        self.unlabelled += session.events is None
+        self._count(session, 1)
         self.sessions.append(session)
+
+    def take_out(self, sessions: Sequence[Session]) -> None:
+        """Remove ``sessions``, and what was counted of them; counts of their records and videos stay."""
+        taken = {session.session_id for session in sessions}
+        self.sessions = [session for session in self.sessions if session.session_id not in taken]
+        for session in sessions:
+            self._count(session, -1)
+
+    def _count(self, session: Session, times: int) -> None:
+        frames = turn_frames([turn.time for turn in session.turns], session.fps, session.first_frame)
+        self.beyond_turns += times * sum(frame >= session.num_frames for frame in frames)
+        self.turns_back += times * session.turns_back
+        self.unlabelled += times * (session.events is None)
 
     def closed(self, path: str) -> SessionsReport:
         """Return this report; raises ``DataError`` where it has no session. ``path`` is named in the message."""
@@ -103,28 +113,3 @@ def start_report(source: str, split: str, on_error: OnError) -> SessionsReport:
     if on_error not in ("raise", "skip"):
         raise UsageError(f"on_error is '{on_error}'; it must be raise or skip.")
     return SessionsReport(source, split, on_error)
-
-
-class SplitCheck:
-    """Finds a recording that is in two splits: training would see the evaluated video."""
-
-    def __init__(self) -> None:
-        self._seen: dict[tuple[str, str], tuple[str, str]] = {}
-
-    def add(self, report: SessionsReport) -> None:
-        """Raise ``DataError`` where a recording of ``report`` is in another split of the reports added before."""
-        for session in report.sessions:
-            key = session.source, session.recording
-            split, origin = self._seen.setdefault(key, (report.split, session.origin))
-            if split != report.split:
-                raise DataError(
-                    f"{session.origin}: recording '{session.recording}' is in split {report.split}, but "
-                    f"{origin} has it in split {split}; split the corpus by recording."
-                )
-
-
-def check_splits(reports: Iterable[SessionsReport]) -> None:
-    """Raise ``DataError`` where a recording is in two splits of the reports."""
-    check = SplitCheck()
-    for report in reports:
-        check.add(report)

@@ -60,7 +60,7 @@ def test_the_tables_hold_the_counts(folder: Path) -> None:
     card = (folder / "README.md").read_text()
     # Of 30 frames 2 speak and 4 have an update; of 60 states 1 + 9, 8 + 6 + 21 and 6 + 9 are in each state.
     assert "| wtag | train | 2 | 2 | 2 | 60 | 6.7 % | 13.3 % | 16.7 % / 58.3 % / 25.0 % |" in card
-    assert "- wtag, train: 2 sessions read." in card and "- No files were given of ego4d." in card
+    assert "- wtag, train: 2 sessions read." in card and "- No session was read of ego4d." in card
     assert "| wtag | reopen |" in card and "see [Frames](#frames)" in card
     for name in FEATURES:
         assert f"| `{name}` (" in card

@@ -221,7 +221,7 @@ def test_errors_come_out_as_they_are(corpus: Path) -> None:
     with pytest.raises(DataError, match=r"v4.*dst"):
         load(corpus)
     write_corpus(corpus, "test", make_record("v1"))
-    with pytest.raises(DataError, match="is in split test"):
+    with pytest.raises(DataError, match=r"is in split train, but .* has it in split test"):
         load(corpus)
 
 

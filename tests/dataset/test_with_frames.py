@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import pickle
 import shutil
@@ -10,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import datasets
-import numpy as np
 import pytest
+from film_fixtures import FRAMES, film, jpeg, write_film
 from PIL import Image
 from published_fixtures import publish, small_session
 
@@ -19,27 +18,7 @@ from prospect_hf.dataset.frame_fingerprints import Video, load_fingerprints, vid
 from prospect_hf.dataset.layout import FRAMES_FILE, Manifest
 from prospect_hf.dataset.with_frames import AttachFrames, FrameFolder, with_frames
 from prospect_hf.errors import DataError, UsageError
-from prospect_hf.frames.store import FrameStore, write_frames
-
-FRAMES = 30
-
-
-def film(seed: int, frames: int = FRAMES) -> list[Image.Image]:
-    """A coarse coloured texture that moves on by a part of itself in each frame."""
-    texture = np.random.default_rng(seed).integers(0, 255, (6, 6 + frames, 3), np.uint8)
-    texture[..., 2] //= 3  # more red than blue
-    big = Image.fromarray(texture).resize((16 * (6 + frames), 96), Image.Resampling.BICUBIC)
-    return [big.crop((16 * frame, 0, 16 * frame + 96, 96)) for frame in range(frames)]
-
-
-def jpeg(picture: Image.Image, quality: int = 90) -> bytes:
-    file = io.BytesIO()
-    picture.save(file, "JPEG", quality=quality)
-    return file.getvalue()
-
-
-def write_film(path: Path, pictures: list[Image.Image], quality: int = 90) -> None:
-    write_frames(path, [jpeg(picture, quality) for picture in pictures])
+from prospect_hf.frames.store import FrameStore
 
 
 @pytest.fixture(scope="module")

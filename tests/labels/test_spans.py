@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prospect_hf.labels.spans import JOINED, ONE_SPAN, REOPENED, STATE_RULES, Span, merge_spans, span_events
+from prospect_hf.labels.spans import JOINED, ONE_SPAN, REOPENED, STATE_RULES, Span, merge_spans, overlaps, span_events
 from prospect_hf.sessions import MONOTONE, REOPEN, SOURCES, Session, Step
 
 times = st.integers(0, 40)
@@ -89,3 +89,18 @@ def test_merged_spans_are_a_valid_state_machine_and_lose_no_time(spans: list[Spa
         if above.step == below.step:
             assert rule == REOPEN and above.end is not None and below.start > above.end + pause
     assert merge_spans(merged, rule, pause=pause)[0] == merged
+
+
+@given(spans_of_two_steps.map(lambda spans: [*spans, Span(2, 5, 9), Span(2, 8, 30)]))
+def test_overlaps_are_those_that_a_comparison_of_all_pairs_finds(spans: list[Span]) -> None:
+    spans.sort(key=lambda span: span.start)
+    pairs = [
+        any(above.step != span.step and (above.end is None or above.end > span.start) for above in spans[:number])
+        for number, span in enumerate(spans)
+    ]
+    assert overlaps(spans) == sum(pairs)
+
+
+def test_many_spans_that_all_overlap_take_no_longer_each() -> None:
+    many = [Span(number % 1000, number, 10**9) for number in range(200_000)]
+    assert overlaps(many) == 199_999  # a comparison of all pairs would take hours

@@ -20,7 +20,8 @@ from prospect_hf.sessions import DSTEvent
 from prospect_hf.sources.knowledge import parse_steps
 from prospect_hf.sources.prepared import read_prepared
 from prospect_hf.sources.proassist import read_sessions, read_training_record
-from prospect_hf.sources.report import SessionsReport, check_splits
+from prospect_hf.sources.report import SessionsReport
+from prospect_hf.sources.splits import check_splits
 from prospect_hf.timeline import build_timeline
 
 SPLITS = {"egoexolearn": "validation"}
@@ -431,6 +432,26 @@ def test_a_training_record_whose_turns_and_spans_disagree_is_refused(tmp_path: P
         path.write_text(json.dumps(bad))
         with pytest.raises(DataError, match=words):
             read_training_record(path)
+
+
+def test_stated_spans_are_joined_in_training_records_and_prepared_rows_too(tmp_path: Path) -> None:
+    joined = [(3.0, "start"), (20.0, "complete")]
+    record = make_record() | {"dataset": "wtag", "fps": 2, "start_frame_idx": 0, "end_frame_idx": 60}
+    record["dst"][1] |= {"id": "S1"}  # touches the span above it
+    times = ((3.0, "start"), (9.0, "complete"), (9.0, "start"), (20.0, "complete"))
+    record["conversation"] = [
+        {"role": "DST_UPDATE", "time": time, "content": [{"id": "S1", "transition": transition}]}
+        for time, transition in times
+    ]
+    path = tmp_path / "v1.json"
+    path.write_text(json.dumps(record))
+    (session,) = read_training_record(path)
+    assert session.events is not None and [(event.time, event.transition) for event in session.events] == joined
+    write_prepared(tmp_path, make_row())
+    report = read_prepared(tmp_path, "wtag", "train", dst_root=tmp_path)
+    events = report.sessions[0].events
+    assert events is not None and [(event.time, event.transition) for event in events] == joined
+    assert report.repairs == {JOINED: 1}
 
 
 def test_all_conversations_of_a_real_record_share_their_states(shared_data: Path) -> None:

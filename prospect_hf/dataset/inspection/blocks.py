@@ -70,17 +70,17 @@ class Plans:
 
     def __init__(self) -> None:
         self.texts: list[str] = []
-        self._codes: dict[str, int] = {}
+        self.codes: dict[str, int] = {}
 
     def coded(self, table: pa.Table) -> pa.Table:
         """``table`` with numbers in place of the texts of ``steps``."""
         column = table["steps"].chunk(0)
         encoded = column.values.dictionary_encode()
         for text in encoded.dictionary.to_pylist():
-            if text not in self._codes:
-                self._codes[text] = len(self.texts)
+            if text not in self.codes:
+                self.codes[text] = len(self.texts)
                 self.texts.append(text)
-        codes = pa.array([self._codes[text] for text in encoded.dictionary.to_pylist()], pa.int32())
+        codes = pa.array([self.codes[text] for text in encoded.dictionary.to_pylist()], pa.int32())
         missing = column.is_null() if column.null_count else None
         plans = pa.ListArray.from_arrays(pa.array(column.offsets.to_numpy()), codes.take(encoded.indices), mask=missing)
         return table.set_column(table.column_names.index("steps"), "steps", plans)
@@ -94,13 +94,28 @@ class Block:
         self.plans = plans
         self.count = table.num_rows
 
-    def plain(self, begin: int, end: int) -> pa.Table:
-        """Rows with the schema ``SCHEMA``: equal rows are equal tables."""
-        rows = self.table.slice(begin, end - begin)
-        texts = [None if plan is None else self.plan(begin + n) for n, plan in enumerate(rows["steps"].to_pylist())]
-        return rows.set_column(
-            rows.column_names.index("steps"), "steps", pa.array(texts, SCHEMA.field("steps").type)
-        ).cast(SCHEMA)
+    def part(self, begin: int, end: int) -> Block:
+        """The rows ``begin`` to ``end`` (exclusive)."""
+        return Block(self.table.slice(begin, end - begin).combine_chunks(), self.plans)
+
+    def same_rows(self, other: Block) -> bool:
+        """Whether the rows of two blocks, which may be of two files, are equal."""
+        if self.count != other.count:
+            return False
+        for name in SCHEMA.names:
+            if name == "steps":
+                (here, codes), (there, others) = lists(self.array(name)), lists(other.array(name))
+                known = np.array([other.plans.codes.get(text, -1) for text in self.plans.texts], np.int64)
+                equal = np.array_equal(here, there) and np.array_equal(known[codes.to_numpy()], others.to_numpy())
+            elif name in TEXTS:
+                (indices, texts), (others, known_texts) = self.codes(name), other.codes(name)
+                place = {text: number for number, text in enumerate(known_texts)}
+                equal = np.array_equal(np.array([place.get(text, -1) for text in texts], np.int64)[indices], others)
+            else:
+                equal = self.array(name).equals(other.array(name))
+            if not equal:
+                return False
+        return True
 
     def plan(self, row: int) -> list[str]:
         """The steps of a row without missing values."""

@@ -13,7 +13,7 @@ from prospect_hf.checked_json import get_dict
 from prospect_hf.content_hash import file_hash
 from prospect_hf.dataset.card import CARD_FILE
 from prospect_hf.dataset.inspection.findings import Findings
-from prospect_hf.dataset.layout import MANIFEST_FILE, SAMPLE, SPLITS, Manifest, Shard, configurations, shard_path
+from prospect_hf.dataset.layout import SAMPLE, SPLITS, Manifest, Shard, configurations, shard_path
 from prospect_hf.dataset.report import REPORT_FILE, load_report
 from prospect_hf.dataset.row_maker import FEATURES, FEATURES_WITH_IMAGES, SCHEMA, SCHEMA_WITH_IMAGES
 from prospect_hf.errors import DataError, UsageError

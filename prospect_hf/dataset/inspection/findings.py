@@ -22,7 +22,7 @@ PROMISES = {
     "frames_file": "the frame file is a path inside of the folder of its source",
     "one_run_a_session": "the rows of a session are one run, in one file and one split",
     "recording_in_one_split": "a recording is in one split only",
-    "session_constant": "plan, goal, video, frame rate and the rest of a session's description are the same in its rows",
+    "session_constant": "plan, goal, video, frame rate and all else that describes a session are the same in its rows",
     "plan_shape": "a row has a plan, and one state before and one after the frame for each of its steps",
     "one_row_a_frame": "a session has one row a frame",
     "consecutive_frames": "the frames of a session follow each other without a gap",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
@@ -113,7 +114,7 @@ class _Walk:
     seen: dict[str, Place] = field(default_factory=dict)  # session id -> where
     seen_in_sample: set[str] = field(default_factory=set)
     recordings: dict[tuple[str, str], str] = field(default_factory=dict)  # (source, recording) -> split
-    sample: dict[str, tuple[Shard, pa.Table]] = field(default_factory=dict)  # not met yet among the rows
+    sample: dict[str, tuple[Shard, Block]] = field(default_factory=dict)  # not met yet among the rows
 
     def read(self, shard: Shard, progress: Progress, *, in_sample: bool) -> None:
         """Check one file and count its rows."""
@@ -147,7 +148,8 @@ class _Walk:
 
         complete, sound = check_rows(block, None if in_sample else shard.source, broken)
         if in_sample:
-            self._keep_sample(block, shard)
+            if complete is not None:
+                self._keep_sample(complete, shard)
             return
         place = (shard.split, shard.source)
         if complete is None or complete.count < block.count:
@@ -168,8 +170,7 @@ class _Walk:
     def _check_runs(self, block: Block, shard: Shard) -> None:
         """Session ids, recordings and the sample, a session at a time."""
         sources, recordings = block.codes("source"), block.codes("recording")
-        bounds = [*block.starts.tolist(), block.count]
-        for begin, end in zip(bounds[:-1], bounds[1:], strict=True):
+        for begin, end in pairwise([*block.starts.tolist(), block.count]):
             session = block.session(begin)
             if session in self.seen:
                 split, source = self.seen[session]
@@ -186,19 +187,18 @@ class _Walk:
                 if of_sample.split != shard.split:
                     note = f"the session is in the sample's {of_sample.split}, but in {shard.split} of the dataset"
                     self.findings.add("sample", of_sample.path, 1, session, note=note)
-                elif not rows.equals(block.plain(begin, end)):
+                elif not rows.same_rows(block.part(begin, end)):
                     self.findings.add(
                         "sample", of_sample.path, 1, session, note="its rows are not those of the dataset"
                     )
 
     def _keep_sample(self, block: Block, shard: Shard) -> None:
-        bounds = [*block.starts.tolist(), block.count]
-        for begin, end in zip(bounds[:-1], bounds[1:], strict=True):
+        for begin, end in pairwise([*block.starts.tolist(), block.count]):
             session = block.session(begin)
             if session in self.sample:
                 note = "rows of the sample with this id were there before"
                 self.findings.add("one_run_a_session", shard.path, 1, session, block.frame(begin), note)
-            self.sample[session] = shard, block.plain(begin, end)
+            self.sample[session] = shard, block.part(begin, end)
 
     def _show(self, block: Block, shard: Shard) -> None:
         """Keep the sessions to show."""

@@ -7,13 +7,12 @@ it only as text.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from prospect_hf.dataset.inspection.findings import PROMISES, Broken
+from prospect_hf.dataset.inspection.findings import PROMISES
 from prospect_hf.dataset.inspection.inspect import Inspection
 from prospect_hf.dataset.inspection.statistics import Table, balance_table, length_table, source_table
 from prospect_hf.dataset.inspection.views import ShownSession
@@ -22,6 +21,7 @@ from prospect_hf.files import write_json
 from prospect_hf.html import picture_uri, write_html
 from prospect_hf.progress import clock
 from prospect_hf.tables import table
+from prospect_hf.terminal import visible
 
 MOST_BROKEN, MOST_CHARACTERS = 200, 400  # lines of broken promises, characters of one text
 THUMBNAIL = (240, 160)
@@ -41,11 +41,11 @@ def write_page(path: Path, found: Inspection) -> None:
     """Write the report as one self-contained HTML file, beside its place and then renamed."""
     made = tables(found)
     data = {
-        "name": found.folder.resolve().name,
+        "name": _short(found.folder.resolve().name),
         "facts": _facts(found),
         "promises": PROMISES,
         "broken": [
-            [one.promise, _where(one), f"{one.count:,}", _short(one.what)] for one in found.broken[:MOST_BROKEN]
+            [one.promise, _short(one.where), f"{one.count:,}", _short(one.what)] for one in found.broken[:MOST_BROKEN]
         ],
         "more_broken": max(0, len(found.broken) - MOST_BROKEN),
         "sources": made["sources"],
@@ -105,30 +105,27 @@ def _facts(found: Inspection) -> list[list[str]]:
     ]
 
 
-def _where(one: Broken) -> str:
-    return _short(one.where)
-
-
 def _short(text: str) -> str:
+    text = visible(text[: MOST_CHARACTERS + 1])
     return text if len(text) <= MOST_CHARACTERS else text[: MOST_CHARACTERS - 1] + "…"
 
 
 def _session(session: ShownSession) -> dict[str, Any]:
     view = session.view
-    turns: Sequence[Sequence[Any]] = (view["said"], view["user"])
     return {
         "goal": session.goal,
         "view": view,
+        "labelled": session.labelled,
         "mistakes": session.mistakes,
         "left_out": session.left_out,
         "thumbnails": [[frame, picture_uri(picture, THUMBNAIL)] for frame, picture in session.pictures],
         "facts": [
             ["session", view["id"]],
             ["source", f"{session.source}, {session.split}"],
-            ["file", session.file],
+            ["file", _short(session.file)],
             ["duration", f"{clock(view['frames'] / view['fps'])} ({view['frames']:,} frames at {view['fps']:g} fps)"],
             ["user", session.user_type],
-            ["turns", f"{len(turns[0])} of the assistant, {len(turns[1])} of the user"],
-            ["states", f"{session.state_rule} rule" if session.labelled else "no labels that can be shown"],
+            ["turns", f"{session.turns[0]:,} of the assistant, {session.turns[1]:,} of the user"],
+            ["state rule", session.state_rule],
         ],
     }

@@ -31,8 +31,8 @@ def timeline_picture(session: ShownSession) -> Image.Image:
     view = session.view
     steps: list[str] = view["steps"][:MOST_ROWS]
     row = 24 if len(steps) <= 40 else 16 if len(steps) <= 120 else 12
-    lanes = [("assistant", ASSISTANT, [one["frame"] for one in view["said"]])]
-    lanes += [("user", USER, [one["frame"] for one in view["user"]])] if view["user"] else []
+    lanes = [(f"assistant ({session.turns[0]})", ASSISTANT, [one["frame"] for one in view["said"]])]
+    lanes += [(f"user ({session.turns[1]})", USER, [one["frame"] for one in view["user"]])] if view["user"] else []
     top = 96
     grid_top = top + 24 * (1 + len(lanes) + bool(session.mistakes))
     bottom = grid_top + row * len(steps)
@@ -47,7 +47,10 @@ def timeline_picture(session: ShownSession) -> Image.Image:
 
     pen.text(MARGIN, 18, session.goal or session.session_id, 22, WIDTH - 2 * MARGIN)
     begin, end = clock(first / fps), clock((first + frames) / fps)
-    facts = f"{session.source}, {session.split} · {session.session_id} · {begin} to {end} · {frames:,} frames at {fps:g} fps"
+    facts = (
+        f"{session.source}, {session.split} · {session.session_id} · {begin} to {end} · "
+        f"{frames:,} frames at {fps:g} fps"
+    )
     rule = f"state rule {session.state_rule}" if session.labelled else "no state labels"
     pen.text(MARGIN, 52, f"{facts} · {rule}", 14, WIDTH - 2 * MARGIN, SOFT)
 
@@ -55,10 +58,11 @@ def timeline_picture(session: ShownSession) -> Image.Image:
     for second in range(math.ceil(first / fps / every) * every, math.ceil((first + frames) / fps), every):
         at = x(second * fps - first)
         draw.line((at, top + 18, at, bottom), GRID)
-        pen.text(at + 3, top, clock(second), 12, 80, SOFT)
+        if at + 50 < WIDTH:
+            pen.text(at + 3, top, clock(second), 12, 80, SOFT)
     lane_top = top + 24
     for name, colour, spoken in lanes:
-        pen.text(MARGIN, lane_top + 3, f"{name} ({len(spoken)})", 13, GUTTER - 2 * MARGIN)
+        pen.text(MARGIN, lane_top + 3, name, 13, GUTTER - 2 * MARGIN)
         for frame in spoken:
             draw.rectangle((x(frame), lane_top + 3, x(frame) + 2, lane_top + 20), colour)
         lane_top += 24

@@ -13,8 +13,8 @@ from PIL import Image
 
 from prospect_hf.dataset.inspection.blocks import Block
 from prospect_hf.errors import DataError
-from prospect_hf.frames.pictures import open_picture
 from prospect_hf.frames.opened import find_frames, open_frames
+from prospect_hf.frames.pictures import open_picture
 
 
 def inside(name: str) -> bool:

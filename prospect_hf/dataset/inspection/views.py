@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from prospect_hf.dataset.inspection.blocks import Block, States
+from prospect_hf.dataset.inspection.blocks import Block, States, Whole
 from prospect_hf.dataset.inspection.file_checks import IMAGE
 from prospect_hf.dataset.inspection.videos import Videos, stored_pictures
 from prospect_hf.dataset.layout import Shard
 from prospect_hf.metrics.states import transitions
 from prospect_hf.sessions import COMPLETED, HIGHEST_FPS, IN_PROGRESS, NOT_STARTED
+from prospect_hf.terminal import visible
 
 # What a page can show of one session; the rest is left out, and ``ShownSession.left_out`` says so.
-MOST_CHARACTERS, MOST_UTTERANCES, MOST_STEPS, MOST_MISTAKES = 1_000, 2_000, 1_000, 200
+MOST_CHARACTERS, MOST_UTTERANCES, MOST_STEPS, MOST_MISTAKES = 1_000, 4_000, 1_000, 200
 PICTURES = 24
 
 
@@ -29,7 +32,8 @@ class ShownSession:
     Args:
         session_id, source, split, file: which it is.
         goal, user_type, state_rule: of its rows.
-        labelled: whether it has state labels.
+        labelled: whether it has state labels that can be shown.
+        turns: utterances of the assistant and of the user.
         view: as ``html/session_timeline.js`` takes it; the labels stand for the predicted states and words.
         mistakes: (first frame, frame after the last, text), frames from 0.
         pictures: (frame from 0, picture) in order, those that are at hand.
@@ -44,6 +48,7 @@ class ShownSession:
     user_type: str
     state_rule: str
     labelled: bool
+    turns: tuple[int, int]
     view: dict[str, Any]
     mistakes: list[tuple[int, int, str]]
     pictures: list[tuple[int, Image.Image]]
@@ -54,7 +59,7 @@ def shown_session(block: Block, number: int, shard: Shard, folder: Path, videos:
     """Session ``number`` of a block whose states have the shape that they promise."""
     bounds = np.append(block.starts, block.count)
     begin, end = int(bounds[number]), int(bounds[number + 1])
-    rows = Block(block.table.slice(begin, end - begin).combine_chunks(), block.plans)
+    rows = block.part(begin, end)
     states = States.of(rows)
     first = {name: rows.table[name][0].as_py() for name in ("goal", "user_type", "state_rule", "frame_index")}
     fps = float(rows.numbers("fps")[0])
@@ -64,7 +69,7 @@ def shown_session(block: Block, number: int, shard: Shard, folder: Path, videos:
     if labelled:
         table = states.after.reshape(rows.count, len(steps))[:, :MOST_STEPS]
         changes = [[int(part) for part in move] for move in transitions(table)]
-    said, user = _utterances(rows, "response"), _utterances(rows, "user_text")
+    said, user = np.flatnonzero(rows.given("response")), np.flatnonzero(rows.given("user_text"))
     mistakes = _mistakes(rows)
     more = {
         "utterances": max(0, len(said) - MOST_UTTERANCES) + max(0, len(user) - MOST_UTTERANCES),
@@ -72,7 +77,7 @@ def shown_session(block: Block, number: int, shard: Shard, folder: Path, videos:
         "mistakes": max(0, len(mistakes) - MOST_MISTAKES),
     }
     return ShownSession(
-        session_id=rows.session(0),
+        session_id=_short(rows.session(0)),
         source=shard.source,
         split=shard.split,
         file=shard.path,
@@ -80,6 +85,7 @@ def shown_session(block: Block, number: int, shard: Shard, folder: Path, videos:
         user_type=_short(first["user_type"]),
         state_rule=_short(first["state_rule"]),
         labelled=labelled,
+        turns=(len(said), len(user)),
         view={
             "id": _short(rows.session(0)),
             "frames": rows.count,
@@ -90,9 +96,9 @@ def shown_session(block: Block, number: int, shard: Shard, folder: Path, videos:
             "reference_states": None,
             "p_speak": [],
             "p_update": [],
-            "said": said[:MOST_UTTERANCES],
+            "said": _utterances(rows, "response", said),
             "reference": None,
-            "user": user[:MOST_UTTERANCES],
+            "user": _utterances(rows, "user_text", user),
         },
         mistakes=mistakes[:MOST_MISTAKES],
         pictures=_pictures(rows, folder / shard.path, videos),
@@ -101,12 +107,16 @@ def shown_session(block: Block, number: int, shard: Shard, folder: Path, videos:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= MOST_CHARACTERS else text[: MOST_CHARACTERS - 1] + "…"
+    """The text on one line, what no screen shows as a code, cut where it is too long."""
+    shown = visible(text[: MOST_CHARACTERS + 1])
+    return shown if len(shown) <= MOST_CHARACTERS else shown[: MOST_CHARACTERS - 1] + "…"
 
 
-def _utterances(rows: Block, column: str) -> list[dict[str, Any]]:
-    at = np.flatnonzero(rows.given(column))
-    texts = rows.table[column].take(at).to_pylist()
+def _utterances(rows: Block, column: str, at: Whole) -> list[dict[str, Any]]:
+    """The utterances of the rows ``at``; of too many, ``MOST_UTTERANCES`` that are evenly spread."""
+    if len(at) > MOST_UTTERANCES:
+        at = at[np.linspace(0, len(at) - 1, MOST_UTTERANCES).astype(int)]
+    texts = rows.table[column].take(pa.array(at)).to_pylist()
     return [{"frame": frame, "text": _short(text)} for frame, text in zip(at.tolist(), texts, strict=True)]
 
 
@@ -114,7 +124,7 @@ def _mistakes(rows: Block) -> list[tuple[int, int, str]]:
     """Runs of frames with one text of mistakes."""
     codes, texts = rows.codes("mistake")
     bounds = [0, *(np.flatnonzero(np.diff(codes)) + 1).tolist(), rows.count]
-    runs = [(begin, end, str(texts[codes[begin]])) for begin, end in zip(bounds[:-1], bounds[1:], strict=True)]
+    runs = [(begin, end, str(texts[codes[begin]])) for begin, end in pairwise(bounds)]
     return [(begin, end, _short(text)) for begin, end, text in runs if text]
 
 

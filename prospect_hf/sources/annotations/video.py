@@ -16,7 +16,7 @@ from itertools import pairwise
 
 from prospect_hf.errors import DataError
 from prospect_hf.labels.segments import NEGATIVE, NO_INTERVAL, NO_TEXT, NO_VALID_TIME, NOT_AFTER_START, reasons
-from prospect_hf.labels.spans import STATE_RULES, Span, merge_spans, span_events
+from prospect_hf.labels.spans import STATE_RULES, Span, merge_spans, overlaps, span_events
 from prospect_hf.sessions import (
     FPS,
     Mistake,
@@ -261,11 +261,7 @@ def _plan(
             place[key] = len(texts)
             texts.append(one.text)
         spans.append(Span(place[key], one.start, one.end))
-    open_until: dict[int, float] = {}
-    for span in spans:
-        open_until = {step: end for step, end in open_until.items() if end > span.start}
-        repairs[OVERLAP] += any(step != span.step for step in open_until)
-        open_until[span.step] = max(span.end or 0.0, open_until.get(span.step, 0.0))
+    repairs[OVERLAP] += overlaps(spans)
     merged, joined = merge_spans(spans, rule, pause=1 / FPS)
     repairs.update(joined)
     return tuple(Step(f"S{number}", text) for number, text in enumerate(texts, start=1)), merged

@@ -110,6 +110,7 @@ LEFT_OUT: list[tuple[str, tuple[Any, Any, str], dict[str, Any]]] = [
     (NO_VALID_TIME, (math.nan, None, "b"), {"duration": 20.0}),
     (NO_VALID_TIME, (5, math.inf, "b"), {}),
     (NEGATIVE, (-5, 9, "b"), {}),
+    (NEGATIVE, (5, -9, "b"), {}),
     (NO_INTERVAL, (5, None, "b"), {}),
     (OUTSIDE, (30, 40, "b"), {"duration": 20.0}),
     (OUTSIDE, (0.5, 1, "b"), {"start": 1.0}),

@@ -347,6 +347,14 @@ def test_a_video_name_that_is_no_file_name_is_refused_and_listed(tmp_path: Path,
         read_annotations(tmp_path, "holoassist", "train")
 
 
+def test_a_video_name_does_not_lead_to_frames_outside_the_folder(tmp_path: Path) -> None:
+    write_goalstep(tmp_path, goalstep_video(goalstep_segment(0, 4, "a"), uid="../v1"))
+    (tmp_path / "ego4d/frames").mkdir()
+    write(tmp_path / "ego4d/v1.arrow", "opened")
+    with pytest.raises(DataError, match=r"the id of the video is '\.\./v1'; it must be a valid file name"):
+        read_annotations(tmp_path, "ego4d", "train")
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes on Linux only")
 def test_a_file_whose_name_is_no_text_is_refused(tmp_path: Path) -> None:
     path = os.fsencode(write_mistakes(tmp_path))

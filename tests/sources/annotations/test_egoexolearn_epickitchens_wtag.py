@@ -33,7 +33,8 @@ from prospect_hf.sources.annotations import egoexolearn, epickitchens, wtag
 from prospect_hf.sources.annotations.fields import clock_seconds
 from prospect_hf.sources.annotations.read import hashed_split, read_annotations
 from prospect_hf.sources.annotations.video import BEYOND_END, NO_LENGTH, UNSORTED
-from prospect_hf.sources.report import FILE_SPLITS, SessionsReport, check_splits
+from prospect_hf.sources.report import FILE_SPLITS, SessionsReport
+from prospect_hf.sources.splits import check_splits
 from prospect_hf.timeline import build_timeline
 
 

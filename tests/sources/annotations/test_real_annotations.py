@@ -23,7 +23,8 @@ from prospect_hf.sources.annotations import assembly101, ego4d, egoexolearn, hol
 from prospect_hf.sources.annotations.read import read_annotations
 from prospect_hf.sources.annotations.video import BEFORE_START, BEYOND_END, OVERLAP, UNSORTED
 from prospect_hf.sources.proassist import read_sessions
-from prospect_hf.sources.report import FILE_SPLITS, SessionsReport, check_splits
+from prospect_hf.sources.report import FILE_SPLITS, SessionsReport
+from prospect_hf.sources.splits import check_splits
 from prospect_hf.timeline import build_timeline
 
 # Counts over all splits: sessions, segments, steps, turns, mistakes; then the repairs and what is left out.
