@@ -7,6 +7,7 @@ from typing import Any
 
 from prospect_hf.errors import UsageError
 from prospect_hf.sessions import SOURCES
+from prospect_hf.sources.splits import SPLIT_LEAKS
 
 # Where a session's pictures come from.
 FRAME_SOURCES = ("store", "rendered", "blank")
@@ -33,7 +34,10 @@ class DataArguments:
             annotations without video) or ``blank`` (one grey picture: a control without visual input).
         dst: where DST labels come from: ``files``, ``align`` (annotated spans matched with the plan) or ``none``.
         dst_root: folder of label files for ``dst=files``; not needed where the records have a ``dst`` list.
-        suffix: ending of the dialog files' names, ``{split}{suffix}.json``.
+        suffix: which dialog files are read, ``{split}{suffix}.json``: ``_filtered``, or "" for unfiltered lists; "/"
+            reads a file for each video, ``{split}/{video_uid}.json``.
+        split_leaks: ``raise`` where a recording is in two splits, or ``keep_in_evaluation``: it stays in test before
+            validation before train, and its other sessions are taken out, counted and listed.
         on_error: ``raise`` on a bad record, or ``skip`` it; skipped records are counted and listed.
         cache_dir: folder for the frame rows, and for what is made of them: sessions, clips, encoded frames.
         processes: worker processes that build rows, sessions and clips where they are missing.
@@ -57,6 +61,7 @@ class DataArguments:
     dst: str = "files"
     dst_root: str | None = None
     suffix: str = "_filtered"
+    split_leaks: str = "raise"
     on_error: str = "raise"
     cache_dir: str = "outputs/cache"
     processes: int = 1
@@ -76,6 +81,7 @@ class DataArguments:
             "name": (self.name, ("simulated", "proassist", "annotations")),
             "frames": (self.frames, FRAME_SOURCES),
             "dst": (self.dst, ("files", "align", "none")),
+            "split_leaks": (self.split_leaks, SPLIT_LEAKS),
             "on_error": (self.on_error, ("raise", "skip")),
         }
         choices |= {f"forms[{i}]": (form, forms) for i, form in enumerate(self.forms)}

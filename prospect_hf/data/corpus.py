@@ -17,8 +17,10 @@ from prospect_hf.data.session_store import SessionStore, open_sessions
 from prospect_hf.dataset.build import build_rows, rows_settings
 from prospect_hf.dataset.input_files import DstFramesConfig
 from prospect_hf.dataset.layout import MANIFEST_FILE, Manifest, Shard, load_manifest
+from prospect_hf.dataset.report import REPORT_FILE, load_report
 from prospect_hf.errors import DataError, UsageError
 from prospect_hf.files import remove_stale
+from prospect_hf.sources.splits import check_forms
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +55,7 @@ def prepare_rows(data: DataArguments) -> list[LoadedRows]:
 
     Raises:
         UsageError: a folder is missing, or two settings contradict each other.
-        DataError: a record is invalid, or no usable record is left.
+        DataError: a record is invalid, a recording is in two splits, or no usable record is left.
     """
     cache_dir = Path(data.cache_dir)
     remove_stale(cache_dir)
@@ -70,6 +72,7 @@ def prepare_rows(data: DataArguments) -> list[LoadedRows]:
         folder = _rows_folder(config, cache_dir)
         manifest = build_rows(config, folder, processes=data.processes, sample=0, fingerprints=False, wait=True)
         loaded.append(LoadedRows(form, folder, manifest, tuple(data.sources), cache_dir, data.processes))
+    check_forms({one.form: load_report(one.folder / REPORT_FILE)["recordings"] for one in loaded})
     return loaded
 
 
@@ -85,10 +88,8 @@ def _given_rows(data: DataArguments, folder: Path) -> LoadedRows:
     form = get_text(manifest.settings, "form", f"{folder / MANIFEST_FILE}: settings")
     said = {"name": data.name, "forms": f"[{','.join(data.forms)}]", "dst_root": data.dst_root or "null"}
     said |= {"dst": data.dst, "suffix": data.suffix}
-    built: dict[str, str] = {
-        name: str(manifest.settings[name]) for name in ("dst", "suffix") if name in manifest.settings
-    }
-    built |= {"dst_root": "null"}
+    built = {"dst_root": "null"}
+    built |= {name: str(manifest.settings[name]) for name in ("dst", "suffix") if name in manifest.settings}
     if (form == "annotations") == (data.name == "annotations"):
         built |= {"forms": f"[{form}]"}
     else:
