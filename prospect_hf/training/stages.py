@@ -67,10 +67,10 @@ def pack_clips(
         rows, batch_size = splits.stream.rows, args.train_batch_size
         logger.info("Training clips are streamed from %d shards of rows.", rows.num_shards)
         return PackedClips(ClipStream(rows, inputs, data.max_seq_len, batch_size, args.seed), validation)
-    clips = PackedClips(ClipDataset(clips_of(splits.train), inputs), validation)
+    train = ClipDataset(clips_of(splits.train), inputs)
     frame_count = sum(splits.train.frames_by_file)
-    logger.info("%d training clips of %d sessions, %d frames.", len(clips.train), len(splits.train), frame_count)
-    return clips
+    logger.info("%d training clips of %d sessions, %d frames.", len(train), len(splits.train), frame_count)
+    return PackedClips(train, validation)
 
 
 def learn_to_look(
