@@ -12,7 +12,7 @@ from prospect_hf.sources.splits import SPLIT_LEAKS
 # Where a session's pictures come from.
 FRAME_SOURCES = ("store", "rendered", "blank")
 # Settings that are folders of the machine.
-FOLDERS = ("root", "dst_root", "cache_dir", "features")
+FOLDERS = ("root", "rows", "dst_root", "cache_dir", "features")
 
 
 @dataclass
@@ -24,6 +24,8 @@ class DataArguments:
             ``annotations`` (the sources' own annotation releases on disk).
         root: the folder that holds ``processed_data``; for ``simulated`` it is where the corpus is written; for
             ``annotations`` it holds a folder ``{source}`` with the files of its release.
+        rows: folder of rows that are built already, or were downloaded (``manifest.json`` is in it); ``root`` then only
+            says where the frames are.
         sources: the sources to read, out of ego4d, holoassist, egoexolearn, epickitchens, wtag and assembly101.
         forms: ``dialogs`` (generated_dialogs records), ``prepared`` (prepared rows), or both; ``annotations`` has one
             form of its own.
@@ -36,7 +38,8 @@ class DataArguments:
         split_leaks: ``raise`` where a recording is in two splits, or ``keep_in_evaluation``: it stays in test before
             validation before train, and its other sessions are taken out, counted and listed.
         on_error: ``raise`` on a bad record, or ``skip`` it; skipped records are counted and listed.
-        cache_dir: folder for the frame rows.
+        cache_dir: folder for the frame rows, and for what is made of them: sessions, clips, encoded frames.
+        processes: worker processes that build rows, sessions and clips where they are missing.
         features: folder of encoded frames that is read in place of pictures (``prospect encode`` names it), for a
             frozen vision tower; unset: frames are encoded into ``cache_dir`` where that is needed.
         max_seq_len: largest length of a training clip, in tokens.
@@ -49,6 +52,7 @@ class DataArguments:
 
     name: str = "simulated"
     root: str | None = None
+    rows: str | None = None
     sources: list[str] = field(default_factory=lambda: list(SOURCES))
     forms: list[str] = field(default_factory=lambda: ["dialogs"])
     frames: str = "store"
@@ -58,6 +62,7 @@ class DataArguments:
     split_leaks: str = "raise"
     on_error: str = "raise"
     cache_dir: str = "outputs/cache"
+    processes: int = 1
     features: str | None = None
     max_seq_len: int = 2048
     text_dropout: float = 0.0
@@ -82,11 +87,13 @@ class DataArguments:
         for name, (value, allowed) in choices.items():
             if value not in allowed:
                 raise UsageError(f"data.{name} must be one of {', '.join(allowed)}, not {value!r}.")
-        if not self.root:
+        if not self.root and (self.rows is None or self.frames == "store"):
             held = "{source}/ with its annotations" if self.name == "annotations" else "processed_data"
             raise UsageError(f"data.root is not set: give the folder that holds {held}, data.root=FOLDER.")
         if not self.sources or not self.forms:
             raise UsageError("data.sources and data.forms must each have at least one entry.")
+        if self.processes < 1:
+            raise UsageError(f"data.processes must be 1 or more, not {self.processes}.")
         if not 0.0 <= self.text_dropout <= 1.0:
             raise UsageError(f"data.text_dropout must lie in [0, 1], not {self.text_dropout}.")
         if not 0.0 <= self.late_start <= 1.0:

@@ -20,7 +20,7 @@ from prospect_hf.checked_json import (
     parse_json,
 )
 from prospect_hf.errors import DataError, UsageError
-from prospect_hf.frames.opened import VIDEO_SUFFIXES, find_frames, open_frames
+from prospect_hf.frames.opened import VIDEO_SUFFIXES, count_frames, find_frames
 from prospect_hf.labels.label_files import LabelFiles
 from prospect_hf.labels.segments import SUMMARY
 from prospect_hf.labels.spans import span_events
@@ -136,7 +136,7 @@ def _check_store(session: Session, folder: Path) -> None:
             f"{session.origin}: the row has {session.fps:g} frames per second, but {stored} is read at {FPS:g}; sample "
             f"the video into a frame file with sample.fps={session.fps:g}."
         )
-    count = len(open_frames(stored))
+    count = count_frames(stored)
     if count < session.num_frames:
         raise DataError(
             f"{session.origin}: frame file has {count} frames, labels need {session.num_frames} "
