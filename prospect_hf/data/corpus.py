@@ -87,10 +87,8 @@ def _given_rows(data: DataArguments, folder: Path) -> LoadedRows:
     form = get_text(manifest.settings, "form", f"{folder / MANIFEST_FILE}: settings")
     said = {"name": data.name, "forms": f"[{','.join(data.forms)}]", "dst_root": data.dst_root or "null"}
     said |= {"dst": data.dst, "suffix": data.suffix}
-    built: dict[str, str] = {
-        name: str(manifest.settings[name]) for name in ("dst", "suffix") if name in manifest.settings
-    }
-    built |= {"dst_root": "null"}
+    built = {"dst_root": "null"}
+    built |= {name: str(manifest.settings[name]) for name in ("dst", "suffix") if name in manifest.settings}
     if (form == "annotations") == (data.name == "annotations"):
         built |= {"forms": f"[{form}]"}
     else:
