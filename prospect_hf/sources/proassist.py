@@ -48,6 +48,9 @@ LENGTH_SLACK_S = 600.0
 
 DST = Literal["files", "align", "none"]
 
+# ProAssist repeats conversations of two sources (epickitchens, wtag) to give them more weight in training.
+REPEATED = "conversation stands in its record twice: both kept"
+
 
 def source_folder(root: Path, source: str) -> Path:
     """``{root}/processed_data/{source}``. Raises ``UsageError`` naming the first folder of the path that is missing."""
@@ -109,12 +112,18 @@ def read_sessions(
         except DataError as error:
             report.refuse(origin, error)
             continue
+        said: set[tuple[Turn, ...]] = set()
         for index, conversation in enumerate(conversations):
             origin = f"{video.origin}: conversation {index}"
             try:
-                report.add(_session(video, spans, rule, as_dict(conversation, origin), index, origin))
+                session = _session(video, spans, rule, as_dict(conversation, origin), index, origin)
+                report.add(session)
             except DataError as error:
                 report.refuse(origin, error)
+                continue
+            if session.turns in said:
+                report.repairs[REPEATED] += 1
+            said.add(session.turns)
     report.unused_labels = 0 if labels is None else labels.unused
     return report.closed(str(paths[0] if len(paths) == 1 else paths[0].parent))
 
