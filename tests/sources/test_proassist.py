@@ -19,9 +19,10 @@ from prospect_hf.labels.spans import JOINED
 from prospect_hf.sessions import DSTEvent
 from prospect_hf.sources.knowledge import parse_steps
 from prospect_hf.sources.prepared import read_prepared
-from prospect_hf.sources.proassist import REPEATED, read_sessions, read_training_record
+from prospect_hf.sources.proassist import REPEATED, read_sessions
 from prospect_hf.sources.report import SessionsReport
 from prospect_hf.sources.splits import check_splits
+from prospect_hf.sources.training_records import read_training_record
 from prospect_hf.timeline import build_timeline
 
 SPLITS = {"egoexolearn": "validation"}
