@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from transformers import AutoTokenizer
-from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
-
-from processing_dst_smolvlm import DSTSmolVLMProcessor
-from prospect_hf.checkpoints import reading
 from prospect_hf.dataset.inspection.arguments import InspectArguments
 from prospect_hf.dataset.inspection.inspect import Inspection, inspect_dataset
 from prospect_hf.dataset.inspection.page import text_report, write_figures, write_page
@@ -17,6 +13,9 @@ from prospect_hf.dataset.inspection.pictures import frame_strip, timeline_pictur
 from prospect_hf.errors import UsageError
 from prospect_hf.files import replacing_folder
 from prospect_hf.terminal import say
+
+if TYPE_CHECKING:
+    from processing_dst_smolvlm import DSTSmolVLMProcessor
 
 
 def run(inspect: InspectArguments) -> int:
@@ -47,6 +46,13 @@ def load_sequence_builder(folder: Path) -> DSTSmolVLMProcessor:
     """
     if not folder.is_dir():
         raise UsageError(f"inspect.tokenizer={folder} is no folder; give that of a model or of its tokenizer.")
+    # Imported here: they take seconds, and most inspections count no tokens.
+    from transformers import AutoTokenizer
+    from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
+
+    from processing_dst_smolvlm import DSTSmolVLMProcessor
+    from prospect_hf.checkpoints import reading
+
     with reading(f"inspect.tokenizer={folder}"):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         return DSTSmolVLMProcessor(SmolVLMImageProcessorPil(), tokenizer)

@@ -95,6 +95,11 @@ def test_what_is_no_dataset_is_one_sentence_and_the_exit_code_is_2(dataset: Path
     assert main(["inspect"]) == 2 and "Give the dataset: prospect inspect FOLDER." in capsys.readouterr().err
 
 
+def test_help_names_the_folder(capsys: Any) -> None:
+    assert main(["inspect", "--help"]) == 0
+    assert "usage: prospect inspect FOLDER [GROUP=NAME ...] [GROUP.KEY=VALUE ...]" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("name", ["an odd, 'named' $folder", "-dash", "[list]", "1e-5"])
 def test_a_folder_of_any_name_is_inspected(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

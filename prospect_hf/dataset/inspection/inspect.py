@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from processing_dst_smolvlm import DSTSmolVLMProcessor
 from prospect_hf.dataset.inspection.blocks import Block, Mask, read_blocks
 from prospect_hf.dataset.inspection.file_checks import check_card, check_listed_files, check_parquet, check_report
 from prospect_hf.dataset.inspection.findings import Broken, Findings
@@ -22,6 +22,9 @@ from prospect_hf.dataset.licenses import LICENSES
 from prospect_hf.errors import UsageError
 from prospect_hf.progress import Progress
 from prospect_hf.sessions import IGNORE
+
+if TYPE_CHECKING:
+    from processing_dst_smolvlm import DSTSmolVLMProcessor
 
 Place = tuple[str, str]  # split, source
 
