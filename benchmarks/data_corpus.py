@@ -37,7 +37,7 @@ def write_corpus(root: Path, rows: int, seed: int = 0) -> int:
             wanted = rows * share * split_share
             while wanted > 0:
                 length = max(60, int(frames * rng.lognormal(-0.1, 0.5)))
-                record = _record(source, f"v{number:06d}", length, conversations, talk, words, rng)
+                record = _record(source, f"{source}-{number:06d}", length, conversations, talk, words, rng)
                 records.append(record)
                 wanted -= length * len(record["conversations"])
                 written += length * len(record["conversations"])

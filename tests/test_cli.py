@@ -22,6 +22,8 @@ SCRIPTS = {
     "sample_frames": "sample",
     "build_dataset": "dataset",
     "inspect_dataset": "inspect",
+    "join_frames": "join",
+    "export_lerobot": "export",
 }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from proassist_fixtures import make_record, write_corpus, write_prepared
+from proassist_fixtures import make_record, write_corpus
 
 from prospect_hf.dataset.build import build_rows
 from prospect_hf.dataset.dst_frames import load_dst_frames
