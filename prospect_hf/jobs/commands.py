@@ -281,7 +281,7 @@ INSPECT = Command(
         ),
         (
             "With the lengths of its sessions in tokens, and with the frames of the sessions that are shown.",
-            "outputs/dst_frames inspect.tokenizer=outputs/tiny inspect.frames_root=outputs/simulated/processed_data",
+            "outputs/dst_frames inspect.tokenizer=outputs/tiny inspect.frames_root=outputs/simulated",
         ),
     ],
     run="prospect_hf.jobs.inspect:run",

@@ -27,7 +27,7 @@ def run(inspect: InspectArguments) -> int:
     folder, output = Path(str(inspect.folder)), Path(inspect.output_dir)
     frames_root = None if inspect.frames_root is None else Path(inspect.frames_root)
     if frames_root is not None and not frames_root.is_dir():
-        raise UsageError(f"inspect.frames_root={frames_root} is no folder; give the one that holds SOURCE/frames.")
+        raise UsageError(f"inspect.frames_root={frames_root} is no folder; give the one that holds the frames of each source.")
     if output.resolve() == folder.resolve() or folder.resolve() in output.resolve().parents:
         raise UsageError(f"inspect.output_dir={output} lies in the dataset, which would be published with it.")
     processor = None if inspect.tokenizer is None else load_sequence_builder(Path(inspect.tokenizer))

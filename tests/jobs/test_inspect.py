@@ -47,12 +47,13 @@ def test_a_good_dataset_is_shown_and_the_exit_code_is_0(dataset: Path, tmp_path:
 
 def test_what_the_builder_writes_keeps_every_promise(tmp_path: Path, capsys: Any) -> None:
     scene = SceneConfig(steps=(2, 3))
-    write_corpus(tmp_path / "corpus", ["wtag", "ego4d"], {"train": 3, "val": 1}, 0, scene, progress=False)
+    write_corpus(tmp_path / "corpus", ["wtag", "ego4d"], {"train": 2, "val": 1}, 0, scene, progress=False)
     config = DstFramesConfig(name="all", root=str(tmp_path / "corpus"), dst="files")
-    for images in (False, True):
+    with_frames = f"inspect.frames_root={tmp_path / 'corpus'}"
+    for images, settings in ((False, [with_frames]), (True, [])):
         folder = tmp_path / f"rows-{images}"
         build_rows(config, folder, shard_rows=150, sample=1, images=images, progress=False)
-        assert inspect(folder) == 0, capsys.readouterr().out
+        assert inspect(folder, *settings) == 0, capsys.readouterr().out
     assert {path.name for path in (tmp_path / "out" / "sessions").iterdir()} == {
         f"{source}.{kind}.png" for source in ("wtag", "ego4d") for kind in ("timeline", "frames")
     }
@@ -78,7 +79,7 @@ def test_what_is_no_dataset_is_one_sentence_and_the_exit_code_is_2(dataset: Path
         ([dataset, "inspect.session=nobody"], "no session nobody that can be shown"),
         (
             [dataset, f"inspect.frames_root={tmp_path / 'nowhere'}"],
-            "is no folder; give the one that holds SOURCE/frames",
+            "is no folder; give the one that holds the frames",
         ),
         ([dataset, f"inspect.tokenizer={tmp_path / 'nowhere'}"], "is no folder; give that of a model"),
         (

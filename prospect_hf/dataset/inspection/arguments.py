@@ -16,8 +16,8 @@ class InspectArguments:
         output_dir: where the page, the pictures and the figures are written.
         session: id of the session to show; without it, one of each source.
         tokenizer: folder of a trained model, or of any SmolVLM2 tokenizer: counts the tokens of every session.
-        frames_root: folder that holds ``{source}/{frames_file}``: sessions are compared with their video's length, and
-            the shown ones with their frames.
+        frames_root: the folder that has the frames of each source in ``{source}/frames``, or ``processed_data`` with
+            them: sessions are compared with the length of their video, and some frames are shown.
     """
 
     folder: str | None = None
