@@ -24,14 +24,14 @@ def run(inspect: InspectArguments) -> int:
     Raises:
         UsageError: the folder is no dataset, a folder that is named is not there, or there is no such session.
     """
-    folder, output = Path(str(inspect.folder)), Path(inspect.output_dir)
-    frames_root = None if inspect.frames_root is None else Path(inspect.frames_root)
-    if frames_root is not None and not frames_root.is_dir():
-        raise UsageError(f"inspect.frames_root={frames_root} is no folder; give the one that holds the frames of each source.")
+    folder, output = Path(str(inspect.dataset)), Path(inspect.output_dir)
+    frames = None if inspect.frames is None else Path(inspect.frames)
+    if frames is not None and not frames.is_dir():
+        raise UsageError(f"inspect.frames={frames} is no folder; give the one that holds the frames of each source.")
     if output.resolve() == folder.resolve() or folder.resolve() in output.resolve().parents:
         raise UsageError(f"inspect.output_dir={output} lies in the dataset, which would be published with it.")
     processor = None if inspect.tokenizer is None else load_sequence_builder(Path(inspect.tokenizer))
-    found = inspect_dataset(folder, frames_root=frames_root, processor=processor, session=inspect.session)
+    found = inspect_dataset(folder, frames=frames, processor=processor, session=inspect.session)
     written = write(output, found)
     say(text_report(found))
     say(f"\n{', '.join(map(str, written))}")

@@ -466,7 +466,7 @@ def test_speech_beyond_the_end_of_its_video_is_found(dataset: Path, tmp_path: Pa
     for name, frames in (("v-a", 39), ("v-b", 40), ("v-c", 41)):
         write_store(root, name, frames)
     (root / "processed_data/wtag/frames/v-f.arrow").write_bytes(b"no frames")
-    found = inspected(dataset, frames_root=root / "processed_data", session="b")
+    found = inspected(dataset, frames=root / "processed_data", session="b")
     assert {(one.promise, one.file, one.session, one.frame) for one in found.broken} == {
         ("frames_in_video", WTAG, "a", 39),
         ("frames_in_video", WTAG_2, "f", 0),

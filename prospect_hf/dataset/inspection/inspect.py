@@ -61,7 +61,7 @@ class Inspection:
 def inspect_dataset(
     folder: Path,
     *,
-    frames_root: Path | None = None,
+    frames: Path | None = None,
     processor: DSTSmolVLMProcessor | None = None,
     session: str | None = None,
     progress: bool = True,
@@ -70,7 +70,7 @@ def inspect_dataset(
 
     Args:
         folder: of the dataset.
-        frames_root: the folder that has the frames of each source in ``{source}/frames``, or ``processed_data`` with
+        frames: the folder that has the frames of each source in ``{source}/frames``, or ``processed_data`` with
             them: every session must lie inside of its video then, as in that of ``frames.json`` where there is one.
         processor: lays out the sessions' streams, for their lengths.
         session: id of the session to show; None shows the first one of each source that has state labels, or the first.
@@ -82,7 +82,7 @@ def inspect_dataset(
     """
     manifest = load_manifest(folder)
     findings = Findings()
-    videos = Videos(frames_root, stated_frames(folder, manifest, findings))
+    videos = Videos(frames, stated_frames(folder, manifest, findings))
     walk = _Walk(folder, manifest, videos, processor, session, findings)
     check_listed_files(folder, manifest, walk.findings)
     check_card(folder, manifest, walk.findings)
