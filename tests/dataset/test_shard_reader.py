@@ -47,5 +47,22 @@ def test_what_cannot_be_read_is_one_sentence(shard: Path, tmp_path: Path) -> Non
     with pytest.raises(DataError, match="not a readable shard"):
         list(shard_sessions(tmp_path / "damaged.parquet"))
     pq.write_table(pa.table({"a": [1]}), tmp_path / "columns.parquet")
-    with pytest.raises(DataError, match="no column session_id"):
+    with pytest.raises(DataError, match="no column 'source'"):
         list(shard_sessions(tmp_path / "columns.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "message"),
+    [
+        ("goal", pa.nulls(90, pa.string()), "a row without a value in 'goal'"),
+        ("fps", pa.array(["2"] * 90), "column 'fps' holds string and not float"),
+        ("states_after", pa.array([1] * 90), "column 'states_after' holds int64 and not list"),
+    ],
+)
+def test_a_column_of_another_kind_is_refused(
+    shard: Path, tmp_path: Path, column: str, values: pa.Array, message: str
+) -> None:
+    table = pq.read_table(shard)
+    pq.write_table(table.set_column(table.schema.get_field_index(column), column, values), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=message):
+        list(shard_sessions(tmp_path / "a.parquet"))
