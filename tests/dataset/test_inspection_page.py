@@ -90,7 +90,10 @@ def test_texts_are_bounded_and_never_markup(long: Inspection, tmp_path: Path) ->
     assert not re.search(r"https?://|\burl\(|@import|innerHTML|outerHTML|insertAdjacent|document\.write|eval\(", text)
     (session,) = embedded(page)["sessions"]
     view = session["view"]
-    assert max(map(len, [session["goal"], *view["steps"], *(one["text"] for one in view["said"])])) <= views.MOST_CHARACTERS
+    assert (
+        max(map(len, [session["goal"], *view["steps"], *(one["text"] for one in view["said"])]))
+        <= views.MOST_CHARACTERS
+    )
 
 
 def test_a_session_of_any_size_is_shown_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
