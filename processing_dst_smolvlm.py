@@ -172,6 +172,20 @@ class DSTSmolVLMProcessor(ProcessorMixin):
         stream.add(self._ids(f" {one_line(text)}"), supervised)
         self.close(stream, supervised)
 
+    def turn_lengths(self, role: str, texts: Sequence[str]) -> list[int]:
+        """The number of tokens that ``add_turn`` adds for each text, counted for many texts at a time."""
+        lines = {text: f" {one_line(text)}" for text in texts}
+        if not lines:
+            return []
+        encoded = self.tokenizer(
+            list(lines.values()), add_special_tokens=False, split_special_tokens=True, return_attention_mask=False
+        )
+        around = Stream()
+        self.open(around, role)
+        self.close(around)
+        counts = dict(zip(lines, map(len, encoded.input_ids), strict=True))
+        return [len(around.input_ids) + counts[text] for text in texts]
+
     def add_item(self, stream: Stream, item: FrameItem) -> None:
         """Add a frame and its turns; state text and response are supervised."""
         self.add_frame(stream)

@@ -7,11 +7,12 @@ from typing import Any
 
 from prospect_hf.errors import UsageError
 from prospect_hf.sessions import SOURCES
+from prospect_hf.sources.splits import SPLIT_LEAKS
 
 # Where a session's pictures come from.
 FRAME_SOURCES = ("store", "rendered", "blank")
 # Settings that are folders of the machine.
-FOLDERS = ("root", "dst_root", "cache_dir", "features")
+FOLDERS = ("root", "rows", "dst_root", "cache_dir", "features")
 
 
 @dataclass
@@ -23,6 +24,8 @@ class DataArguments:
             ``annotations`` (the sources' own annotation releases on disk).
         root: the folder that holds ``processed_data``; for ``simulated`` it is where the corpus is written; for
             ``annotations`` it holds a folder ``{source}`` with the files of its release.
+        rows: folder of rows that are built already, or were downloaded (``manifest.json`` is in it); ``root`` then only
+            says where the frames are.
         sources: the sources to read, out of ego4d, holoassist, egoexolearn, epickitchens, wtag and assembly101.
         forms: ``dialogs`` (generated_dialogs records), ``prepared`` (prepared rows), or both; ``annotations`` has one
             form of its own.
@@ -30,9 +33,13 @@ class DataArguments:
             annotations without video) or ``blank`` (one grey picture: a control without visual input).
         dst: where DST labels come from: ``files``, ``align`` (annotated spans matched with the plan) or ``none``.
         dst_root: folder of label files for ``dst=files``; not needed where the records have a ``dst`` list.
-        suffix: ending of the dialog files' names, ``{split}{suffix}.json``.
+        suffix: which dialog files are read, ``{split}{suffix}.json``: ``_filtered``, or "" for unfiltered lists; "/"
+            reads a file for each video, ``{split}/{video_uid}.json``.
+        split_leaks: ``raise`` where a recording is in two splits, or ``keep_in_evaluation``: it stays in test before
+            validation before train, and its other sessions are taken out, counted and listed.
         on_error: ``raise`` on a bad record, or ``skip`` it; skipped records are counted and listed.
-        cache_dir: folder for the frame rows.
+        cache_dir: folder for the frame rows, and for what is made of them: sessions, clips, encoded frames.
+        processes: worker processes that build rows, sessions and clips where they are missing.
         features: folder of encoded frames that is read in place of pictures (``prospect encode`` names it), for a
             frozen vision tower; unset: frames are encoded into ``cache_dir`` where that is needed.
         max_seq_len: largest length of a training clip, in tokens.
@@ -45,14 +52,17 @@ class DataArguments:
 
     name: str = "simulated"
     root: str | None = None
+    rows: str | None = None
     sources: list[str] = field(default_factory=lambda: list(SOURCES))
     forms: list[str] = field(default_factory=lambda: ["dialogs"])
     frames: str = "store"
     dst: str = "files"
     dst_root: str | None = None
     suffix: str = "_filtered"
+    split_leaks: str = "raise"
     on_error: str = "raise"
     cache_dir: str = "outputs/cache"
+    processes: int = 1
     features: str | None = None
     max_seq_len: int = 2048
     text_dropout: float = 0.0
@@ -69,6 +79,7 @@ class DataArguments:
             "name": (self.name, ("simulated", "proassist", "annotations")),
             "frames": (self.frames, FRAME_SOURCES),
             "dst": (self.dst, ("files", "align", "none")),
+            "split_leaks": (self.split_leaks, SPLIT_LEAKS),
             "on_error": (self.on_error, ("raise", "skip")),
         }
         choices |= {f"forms[{i}]": (form, forms) for i, form in enumerate(self.forms)}
@@ -76,11 +87,13 @@ class DataArguments:
         for name, (value, allowed) in choices.items():
             if value not in allowed:
                 raise UsageError(f"data.{name} must be one of {', '.join(allowed)}, not {value!r}.")
-        if not self.root:
+        if not self.root and (self.rows is None or self.frames == "store"):
             held = "{source}/ with its annotations" if self.name == "annotations" else "processed_data"
             raise UsageError(f"data.root is not set: give the folder that holds {held}, data.root=FOLDER.")
         if not self.sources or not self.forms:
             raise UsageError("data.sources and data.forms must each have at least one entry.")
+        if self.processes < 1:
+            raise UsageError(f"data.processes must be 1 or more, not {self.processes}.")
         if not 0.0 <= self.text_dropout <= 1.0:
             raise UsageError(f"data.text_dropout must lie in [0, 1], not {self.text_dropout}.")
         if not 0.0 <= self.late_start <= 1.0:

@@ -1,88 +1,31 @@
-"""Cuts sessions into clips of at most ``max_seq_len`` tokens and collates clips into padded batches.
-
-A clip is a run of consecutive frames of one session, written as one causal stream. It opens with the plan and the
-states before its first frame. The clips of a session, in order, cover each of its frames once.
-"""
+"""Clips as model inputs, and batches of them."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from processing_dst_smolvlm import DSTSmolVLMProcessor, FrameItem, Stream
+from processing_dst_smolvlm import DSTSmolVLMProcessor, Stream
+from prospect_hf.data.clip_index import Clips
 from prospect_hf.data.features import FrameFeatures
+from prospect_hf.data.packing import Clip
 from prospect_hf.data.reader import FrameReader
-from prospect_hf.data.session_rows import SessionRows
-from prospect_hf.errors import DataError
 from prospect_hf.sessions import IGNORE
-
-
-@dataclass(frozen=True)
-class Clip:
-    """Frames ``begin`` to ``end`` (exclusive, positions in the session) as one stream of ``tokens`` tokens."""
-
-    session: SessionRows
-    begin: int
-    end: int
-    tokens: int
-
-    def stream(self, processor: DSTSmolVLMProcessor, drop: Callable[[], bool] | None = None) -> Stream:
-        """Build the clip's stream; ``drop`` is called once for each state text and response: True leaves it out."""
-        items = [self.session.item(frame) for frame in range(self.begin, self.end)]
-        if drop is not None:
-            items = [
-                FrameItem(
-                    {} if item.changes and drop() else item.changes,
-                    item.user_text,
-                    "" if item.response and drop() else item.response,
-                )
-                for item in items
-            ]
-        return processor.build(self.session.goal, self.session.steps, self.session.states_at(self.begin), items)
-
-
-def pack(session: SessionRows, processor: DSTSmolVLMProcessor, max_seq_len: int) -> list[Clip]:
-    """Cut a session greedily into the longest clips of at most ``max_seq_len`` tokens; every frame is in one clip.
-
-    Raises:
-        DataError: the plan and one frame with its texts exceed ``max_seq_len``.
-    """
-
-    def open_clip(frame: int) -> Stream:
-        stream = Stream()
-        processor.add_prompt(stream, session.goal, session.steps, session.states_at(frame))
-        return stream
-
-    clips = []
-    begin, stream = 0, open_clip(0)
-    for frame in range(len(session)):
-        length = len(stream.input_ids)
-        processor.add_item(stream, session.item(frame))
-        if len(stream.input_ids) > max_seq_len and frame > begin:
-            clips.append(Clip(session, begin, frame, length))
-            begin, stream = frame, open_clip(frame)
-            processor.add_item(stream, session.item(frame))
-        if len(stream.input_ids) > max_seq_len:
-            raise DataError(
-                f"session {session.session_id}, frame {session.first_frame + frame}: the plan, this frame and its "
-                f"texts take {len(stream.input_ids)} tokens, over max_seq_len={max_seq_len}; raise max_seq_len."
-            )
-    clips.append(Clip(session, begin, len(session), len(stream.input_ids)))
-    return clips
 
 
 class ClipDataset(Dataset[dict[str, torch.Tensor]]):
     """Clips as model inputs, including their frames.
 
     Args:
-        sessions: the sessions of a split.
+        clips: of a split.
         processor: the sequence builder.
         frames: reader of pictures, or of encoded frames where the vision tower is frozen.
-        max_seq_len: largest length of a clip, in tokens.
         text_dropout: each clip draws a share between 0 and this value, and leaves that share of its state texts and
             responses out of the stream. Reference texts reveal the state; without dropout the heads learn to read the
             texts and not the frames. The labels of the decisions stay. Use 0 for evaluation.
@@ -93,17 +36,15 @@ class ClipDataset(Dataset[dict[str, torch.Tensor]]):
 
     def __init__(
         self,
-        sessions: Sequence[SessionRows],
+        clips: Clips,
         processor: DSTSmolVLMProcessor,
         frames: FrameReader | FrameFeatures,
-        max_seq_len: int,
         text_dropout: float = 0.0,
         seed: int = 0,
         late_start: float = 0.0,
     ) -> None:
-        self.processor, self.frames, self.late_start = processor, frames, late_start
+        self.clips, self.processor, self.frames, self.late_start = clips, processor, frames, late_start
         self.text_dropout, self.seed, self.epoch = text_dropout, seed, 0
-        self.clips = [clip for session in sessions for clip in pack(session, processor, max_seq_len)]
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -140,11 +81,16 @@ class ClipDataset(Dataset[dict[str, torch.Tensor]]):
             "labels": torch.tensor(stream.labels),
             "frame_positions": torch.tensor(stream.frame_positions),
             "step_positions": torch.tensor(stream.step_positions),
-            "speaking_labels": torch.from_numpy(session.speaking[span]),
-            "dst_update_labels": torch.from_numpy(session.dst_update[span]),
-            "dst_state_labels": torch.from_numpy(session.states_after[span]),
+            "speaking_labels": label_tensor(session.speaking[span]),
+            "dst_update_labels": label_tensor(session.dst_update[span]),
+            "dst_state_labels": label_tensor(session.states_after[span]),
             **self.frames.inputs(session, clip.begin, clip.end),
         }
+
+
+def label_tensor(labels: NDArray[np.int8]) -> torch.Tensor:
+    """Labels as the losses take them: int64."""
+    return torch.from_numpy(labels.astype(np.int64))
 
 
 @dataclass

@@ -1,31 +1,52 @@
-"""Loads the sessions of a run: builds the frame rows of each form and source on the first call, then reuses them."""
+"""Loads the sessions of a run: builds the frame rows of each form on the first call, then reuses them."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 
-from datasets import DatasetDict
-
+from prospect_hf.checked_json import get_text
 from prospect_hf.data.arguments import DataArguments
-from prospect_hf.data.inputs import ready_corpus
-from prospect_hf.data.session_rows import SessionRows, iter_sessions
-from prospect_hf.dataset.dst_frames import load_dst_frames
-from prospect_hf.dataset.input_files import Form
+from prospect_hf.data.inputs import ready_corpus, rows_config
+from prospect_hf.data.session_store import SessionStore, open_sessions
+from prospect_hf.dataset.build import build_rows, rows_settings
+from prospect_hf.dataset.input_files import DstFramesConfig
+from prospect_hf.dataset.layout import MANIFEST_FILE, Manifest, Shard, load_manifest
+from prospect_hf.dataset.report import REPORT_FILE, load_report
+from prospect_hf.errors import UsageError
 from prospect_hf.files import remove_stale
+from prospect_hf.sources.splits import check_forms
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class LoadedRows:
-    """The frame rows of one form ("dialogs" or "prepared"), by split."""
+    """The frame rows of one form, in the published layout.
+
+    Args:
+        form: "dialogs", "prepared" or "annotations".
+        folder: of the dataset.
+        manifest: its manifest.
+        sources: whose sessions are read, in this order.
+        cache_dir: where sessions are kept in the form that is read by position.
+        processes: worker processes that make that form.
+    """
 
     form: str
-    rows: DatasetDict
+    folder: Path
+    manifest: Manifest
+    sources: tuple[str, ...]
+    cache_dir: Path
+    processes: int = 1
+
+    def shards(self, split: str) -> list[Shard]:
+        """The shards of a split, in the order of the sessions."""
+        return [shard for source in self.sources for shard in self.manifest.of_split(split, source)]
 
 
 def prepare_rows(data: DataArguments) -> list[LoadedRows]:
@@ -33,28 +54,65 @@ def prepare_rows(data: DataArguments) -> list[LoadedRows]:
 
     Raises:
         UsageError: a folder is missing, or two settings contradict each other.
-        DataError: a record is invalid, or no usable record is left.
+        DataError: a record is invalid, a recording is in two splits, or no usable record is left.
     """
+    cache_dir = Path(data.cache_dir)
+    remove_stale(cache_dir)
+    if data.rows is not None:
+        return [_given_rows(data, Path(data.rows))]
     root = ready_corpus(data)
-    remove_stale(Path(data.cache_dir))
-    settings: dict[str, Any] = {
-        "sources": data.sources,
-        "dst": data.dst,
-        "dst_root": None if data.dst_root is None else Path(data.dst_root),
-        "suffix": data.suffix,
-        "on_error": data.on_error,
-        "cache_dir": Path(data.cache_dir),
-    }
     loaded = []
     for form in data.forms:
         # Missing prepared rows are logged where another form was requested as well, and an error where they were not.
         if form == "prepared" and len(data.forms) > 1 and not any(root.glob("processed_data/*/prepared/*.jsonl")):
             logger.info("%s has no prepared rows; reading dialogs only.", root)
             continue
-        loaded.append(LoadedRows(form, load_dst_frames("all", root, form=cast(Form, form), **settings)))
+        config = rows_config(data, form)
+        folder = _rows_folder(config, cache_dir)
+        manifest = build_rows(config, folder, processes=data.processes, sample=0, fingerprints=False, wait=True)
+        loaded.append(LoadedRows(form, folder, manifest, tuple(data.sources), cache_dir, data.processes))
+    check_forms({one.form: load_report(one.folder / REPORT_FILE)["recordings"] for one in loaded})
     return loaded
 
 
-def split_sessions(loaded: Iterable[LoadedRows], split: str) -> list[SessionRows]:
-    """The sessions of one split over all forms and sources, in order."""
-    return [session for form in loaded if split in form.rows for session in iter_sessions(form.rows[split])]
+def _rows_folder(config: DstFramesConfig, cache_dir: Path) -> Path:
+    """Where the rows of ``config`` are kept: its name follows from the settings, the input files and the code."""
+    facts = json.dumps([rows_settings(config), config.fingerprint()], sort_keys=True)
+    return cache_dir / "rows" / hashlib.sha256(facts.encode()).hexdigest()[:32]
+
+
+def _given_rows(data: DataArguments, folder: Path) -> LoadedRows:
+    """The rows of ``data.rows``, which must be what the other settings say."""
+    manifest = load_manifest(folder)
+    form = get_text(manifest.settings, "form", f"{folder / MANIFEST_FILE}: settings")
+    said = {"name": data.name, "forms": f"[{','.join(data.forms)}]", "dst_root": data.dst_root or "null"}
+    said |= {"dst": data.dst, "suffix": data.suffix}
+    built = {"dst_root": "null"}
+    built |= {name: str(manifest.settings[name]) for name in ("dst", "suffix") if name in manifest.settings}
+    if (form == "annotations") == (data.name == "annotations"):
+        built |= {"forms": f"[{form}]"}
+    else:
+        built |= {"name": "annotations" if form == "annotations" else "proassist"}
+    wrong = [name for name in said if name in built and said[name] != built[name]]
+    if wrong:
+        raise UsageError(
+            f"data.rows={folder} was not built with {', '.join(f'data.{name}={said[name]}' for name in wrong)}: set "
+            f"{' '.join(f'data.{name}={built[name]}' for name in wrong)}."
+        )
+    held = {shard.source for shard in manifest.shards}
+    absent = [source for source in data.sources if source not in held]
+    if absent:
+        logger.info("%s has no rows of %s.", folder, ", ".join(absent))
+    return LoadedRows(form, folder, manifest, tuple(data.sources), Path(data.cache_dir), data.processes)
+
+
+def split_sessions(loaded: Sequence[LoadedRows], split: str) -> SessionStore:
+    """The sessions of one split over all forms and sources, in order.
+
+    Raises:
+        DataError: rows are not what their manifest states.
+    """
+    stores = [
+        open_sessions(part.folder, part.manifest, part.shards(split), part.cache_dir, part.processes) for part in loaded
+    ]
+    return SessionStore([file for store in stores for file in store.files])

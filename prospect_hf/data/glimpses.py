@@ -19,6 +19,7 @@ import torch
 from torch.utils.data import Dataset
 
 from processing_dst_smolvlm import DSTSmolVLMProcessor, FrameItem
+from prospect_hf.data.clips import label_tensor
 from prospect_hf.data.reader import FrameReader
 from prospect_hf.data.session_rows import SessionRows
 from prospect_hf.errors import DataError
@@ -54,21 +55,23 @@ class GlimpseDataset(Dataset[dict[str, torch.Tensor]]):
     ) -> None:
         self.processor, self.reader, self.pairs = processor, reader, pairs
         self.seed, self.epoch = seed, 0
-        self.sessions = [session for session in sessions if session.labelled and len(session) > 1]
-        if not self.sessions:
+        self.sessions = sessions
+        # Their numbers, and not the sessions, which need not all be in memory.
+        self.usable = [number for number, one in enumerate(sessions) if one.labelled and len(one) > 1]
+        if not self.usable:
             raise DataError(
                 "No training session has state labels and two frames; set training.look_steps=0 to skip this stage."
             )
 
     def __len__(self) -> int:
-        return len(self.sessions)
+        return len(self.usable)
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch, which seeds the draws; the trainer calls this when an epoch begins."""
         self.epoch = epoch
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        session = self.sessions[index]
+        session = self.sessions[self.usable[index]]
         rng = random.Random(f"{self.seed} {self.epoch} {index}")
         ends = self._pair_ends(session, rng)
         chosen = [frame for end in ends for frame in (end - 1, end)]
@@ -85,7 +88,7 @@ class GlimpseDataset(Dataset[dict[str, torch.Tensor]]):
             "step_positions": torch.tensor(stream.step_positions),
             "speaking_labels": _on_second_frames(session.speaking[ends]),
             "dst_update_labels": _on_second_frames(session.dst_update[ends]),
-            "dst_state_labels": torch.from_numpy(session.states_after[chosen][:, order]),
+            "dst_state_labels": label_tensor(session.states_after[chosen][:, order]),
             "pixel_values": self.processor.pixel_values(pictures),
         }
 
@@ -104,5 +107,5 @@ class GlimpseDataset(Dataset[dict[str, torch.Tensor]]):
 def _on_second_frames(labels: np.ndarray) -> torch.Tensor:
     """Spread ``[pairs]`` labels over ``[2 * pairs]`` frames: -100 on the first frame of each pair."""
     both = torch.full((2 * len(labels),), IGNORE)
-    both[1::2] = torch.from_numpy(labels)
+    both[1::2] = label_tensor(labels)
     return both

@@ -13,6 +13,7 @@ from prospect_hf.simulator.corpus import ensure_corpus
 from prospect_hf.simulator.scene import SceneConfig
 from prospect_hf.sources.proassist import DST
 from prospect_hf.sources.report import OnError
+from prospect_hf.sources.splits import SplitLeaks
 
 
 def ready_corpus(data: DataArguments) -> Path:
@@ -39,6 +40,7 @@ def rows_config(data: DataArguments, form: str) -> DstFramesConfig:
         dst=cast(DST, data.dst),
         dst_root="" if data.dst_root is None else str(Path(data.dst_root).resolve()),
         suffix=data.suffix,
+        split_leaks=cast(SplitLeaks, data.split_leaks),
         on_error=cast(OnError, data.on_error),
         form=cast(Form, form),
     )

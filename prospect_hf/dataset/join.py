@@ -39,8 +39,7 @@ from prospect_hf.dataset.layout import (
     shard_path,
     write_manifest,
 )
-from prospect_hf.dataset.plan import by_split
-from prospect_hf.dataset.report import REPORT_FILE, load_report
+from prospect_hf.dataset.report import REPORT_FILE, by_split, load_report
 from prospect_hf.dataset.row_maker import SCHEMA_WITH_IMAGES
 from prospect_hf.dataset.shard_reader import shard_sessions
 from prospect_hf.dataset.shards import WrittenShard, picture_tables, write_tables

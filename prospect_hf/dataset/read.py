@@ -17,8 +17,8 @@ from prospect_hf.sources.splits import CHECKED_ORDER, SplitCheck
 def read_all(config: DstFramesConfig, check: SplitCheck) -> Iterator[SessionsReport]:
     """The reports of each split and source of ``config`` that have input files, by ``CHECKED_ORDER``.
 
-    ``check`` sees each report first, and may take sessions out of it. Errors as in :func:`read_split`, and ``DataError``
-    where a recording is in two splits and ``config.split_leaks`` is "raise".
+    ``check`` sees each report first, and may take sessions out of it. Errors as in :func:`read_split`, and as in
+    ``SplitCheck.add`` where a recording is in two splits.
     """
     files = config.input_files()
     for split in CHECKED_ORDER:

@@ -7,7 +7,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -44,8 +44,8 @@ class Corpus:
     """
 
     data: DataArguments
-    sessions: list[SessionRows]
-    train: list[SessionRows]
+    sessions: Sequence[SessionRows]
+    train: Sequence[SessionRows]
     reader: FrameReader
     fingerprints: dict[str, str]
 
@@ -114,7 +114,7 @@ def load_corpus(args: EvaluateArguments, data: DataArguments, processor: DSTSmol
         DataError: there is no session, a session is invalid, or one is in both forms.
     """
     loaded = prepare_rows(data)
-    sessions = split_sessions(loaded, args.split)
+    sessions: Sequence[SessionRows] = split_sessions(loaded, args.split)
     if not sessions:
         raise DataError(f"data.root={data.root} has no {args.split} sessions in {', '.join(data.sources)}.")
     if args.limit is not None:
@@ -139,5 +139,5 @@ def load_corpus(args: EvaluateArguments, data: DataArguments, processor: DSTSmol
     if data.frames != "store":
         logger.info("data.frames=%s: the model sees no video, so the figures say nothing about vision.", data.frames)
     fingerprints = {session.session_id: session_fingerprint(session, reader) for session in sessions}
-    train = split_sessions(loaded, "train") if args.baselines else []
+    train: Sequence[SessionRows] = split_sessions(loaded, "train") if args.baselines else []
     return Corpus(data, sessions, train, reader, fingerprints)

@@ -6,7 +6,7 @@ is built from a copy of the session without labels, so no reference text, timing
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from zlib import crc32
 
@@ -131,7 +131,7 @@ def _inputs(
     model: DSTSmolVLMForConditionalGeneration,
     frames: FrameReader | FrameFeatures,
     session: SessionRows,
-    words: dict[int, FrameItem],
+    words: Mapping[int, FrameItem],
 ) -> Iterator[StreamInput]:
     """The features and user texts of a session's frames, read or encoded ``FRAMES_PER_PASS`` frames at a time.
 

@@ -16,8 +16,10 @@ import torch
 
 from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
 from processing_dst_smolvlm import DSTSmolVLMProcessor
-from prospect_hf.data.clips import Clip, ClipCollator, ClipDataset
+from prospect_hf.data.clip_index import clips_of
+from prospect_hf.data.clips import ClipCollator, ClipDataset
 from prospect_hf.data.features import FrameFeatures
+from prospect_hf.data.packing import Clip
 from prospect_hf.data.reader import FrameReader
 from prospect_hf.data.session_rows import SessionRows
 from prospect_hf.errors import DataError
@@ -48,13 +50,13 @@ def teacher_forced(
     Raises:
         DataError: the plan and one frame with its texts exceed ``max_seq_len``.
     """
-    clips = ClipDataset(sessions, processor, frames, max_seq_len)
+    clips = ClipDataset(clips_of(sessions, processor, max_seq_len), processor, frames)
     collate = ClipCollator(processor.tokenizer.pad_token_id)
     numbers = {session.session_id: index for index, session in enumerate(sessions)}
     owner = [numbers[clip.session.session_id] for clip in clips.clips]
     waiting = np.bincount(owner, minlength=len(sessions))
     parts: dict[int, list[tuple[int, dict[str, Any]]]] = defaultdict(list)
-    for chosen in batches([clip.tokens for clip in clips.clips]):
+    for chosen in batches(clips.clips.lengths):
         batch = collate([clips[index] for index in chosen])
         inputs = {name: value.to(model.device) for name, value in batch.items() if not name.endswith("_labels")}
         output = model(**inputs, use_cache=False)

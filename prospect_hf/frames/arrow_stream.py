@@ -16,8 +16,14 @@ END_MARK = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 _VALIDATED: dict[Path, FileState] = {}
 
 
-def open_stream(path: Path, of: str) -> pa.Table:
-    """The table in ``path``, memory-mapped; ``of`` says of what the stream is, for messages.
+def open_stream(path: Path, of: str, to_read: bool = True) -> pa.Table:
+    """The table in ``path``, memory-mapped.
+
+    Args:
+        path: the file.
+        of: what the stream is of, for messages.
+        to_read: whether its values are going to be read, so that all of them must be checked first. To count them, the
+            heads of its parts are enough.
 
     Raises ``DataError`` where the file is no Arrow stream, is damaged, or was cut short; ``FileNotFoundError`` where it
     is missing.
@@ -25,7 +31,7 @@ def open_stream(path: Path, of: str) -> pa.Table:
     try:
         with pa.memory_map(str(path), "r") as source:
             table = pa.ipc.open_stream(source).read_all()
-        _validate(path, table, of)
+        _validate(path, table, of, to_read)
     except FileNotFoundError:
         raise
     except (pa.ArrowInvalid, OSError) as error:
@@ -40,7 +46,7 @@ def is_whole(path: Path) -> bool:
         return file.read() == END_MARK
 
 
-def _validate(path: Path, table: pa.Table, of: str) -> None:
+def _validate(path: Path, table: pa.Table, of: str, to_read: bool) -> None:
     """Check the file's end and its buffers, once for each state of the file.
 
     Arrow trusts the offsets of a file: wrong ones read outside the buffer, which ends the process. A file that was cut
@@ -51,6 +57,8 @@ def _validate(path: Path, table: pa.Table, of: str) -> None:
         return
     if not is_whole(path):
         raise DataError(f"{path}: the file has no end mark, so it was cut short; copy or write it again.")
+    if not to_read:
+        return
     try:
         table.validate(full=True)
     except UnicodeDecodeError as error:  # pyarrow's own message, which names a damaged column

@@ -10,7 +10,7 @@ from prospect_hf.content_hash import file_hash
 from prospect_hf.errors import DataError
 from prospect_hf.frames.base import Frames
 from prospect_hf.frames.folder import PictureFolder
-from prospect_hf.frames.store import FrameStore
+from prospect_hf.frames.store import FrameStore, stored_count
 from prospect_hf.sessions import FPS
 
 ARROW = ".arrow"
@@ -42,6 +42,15 @@ def open_frames(path: Path, fps: float = FPS) -> Frames:
         f"{path}: no form of frames that is known; give a {ARROW} frame file, a folder of pictures, or a video "
         f"({', '.join(VIDEO_SUFFIXES)})."
     )
+
+
+def count_frames(path: Path) -> int:
+    """How many frames are stored at ``path``, which is a frame file, a folder of pictures or a video.
+
+    Raises:
+        DataError: what is there cannot be read.
+    """
+    return stored_count(path) if path.suffix == ARROW and not path.is_dir() else len(open_frames(path))
 
 
 def find_frames(path: Path) -> Path | None:

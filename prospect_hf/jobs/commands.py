@@ -316,6 +316,41 @@ ENCODE = Command(
     distributed=True,
 )
 
+JOIN = Command(
+    name="join",
+    summary="Join the rows of a dataset with frames that you extracted, and check that they are the right ones.",
+    examples=[
+        (
+            "Are these the right frames? Nothing is written.",
+            "join.dataset=outputs/dst_frames join.frames=data/proassist join.check_only=true",
+        ),
+        (
+            "The rows with their pictures, without those of videos that you do not have.",
+            "join.dataset=outputs/dst_frames join.frames=data/proassist join.output_dir=outputs/dst_frames-images"
+            " join.on_error=skip join.processes=4",
+        ),
+    ],
+    run="prospect_hf.jobs.join:run",
+    settings="join",
+    groups={"join": "prospect_hf.dataset.arguments:JoinArguments"},
+    stopped="stopped; the same command continues with the files that are missing",
+)
+
+EXPORT = Command(
+    name="export",
+    summary="Export the labels of a dataset to LeRobot's format.",
+    examples=[
+        ("All sources.", "export.dataset=outputs/dst_frames export.output_dir=outputs/lerobot"),
+        (
+            "One source.",
+            "export.dataset=outputs/dst_frames export.output_dir=outputs/lerobot-wtag export.sources=[wtag]",
+        ),
+    ],
+    run="prospect_hf.jobs.export:run",
+    settings="export",
+    groups={"export": "prospect_hf.dataset.arguments:ExportArguments"},
+)
+
 COMMANDS = {
     command.name: command
     for command in (
@@ -329,6 +364,8 @@ COMMANDS = {
         SAMPLE,
         DATASET,
         INSPECT,
+        JOIN,
+        EXPORT,
         ENCODE,
     )
 }

@@ -74,7 +74,8 @@ def train(
     model = build_model(model_args, processor, checkpoint).to(args.device)
     reader = FrameReader(Path(str(data_args.root)), data_args.frames, processor)
     # Before anything is trained: a stream that is too long is then found within seconds.
-    clips = pack_clips(splits, processor, reader, data_args, args.seed)
+    with args.main_process_first(desc="packing clips"):
+        clips = pack_clips(splits, processor, reader, data_args, args.seed)
 
     results: dict[str, Any] = {}
     if args.look_steps and interrupted is None:

@@ -20,8 +20,9 @@ from prospect_hf.checked_json import (
     parse_json,
 )
 from prospect_hf.errors import DataError, UsageError
-from prospect_hf.frames.opened import VIDEO_SUFFIXES, find_frames, open_frames
+from prospect_hf.frames.opened import VIDEO_SUFFIXES, count_frames, find_frames
 from prospect_hf.labels.label_files import LabelFiles
+from prospect_hf.labels.segments import SUMMARY
 from prospect_hf.labels.spans import span_events
 from prospect_hf.sessions import FPS, Session, Turn, frames_file, recording_id
 from prospect_hf.sources.knowledge import parse_steps
@@ -94,7 +95,9 @@ def _session(
     metadata = get_dict(row, "metadata", origin)
     where = f"{origin}: metadata"
     user_id = get_text(metadata, "user_id", where)
-    turns, row_frames = _turns(row, origin)
+    items, end, summarised = _conversation(row, metadata, origin)
+    first = get_index(row, "start_frame_idx", origin)
+    turns, row_frames = _turns(items, first, end, origin)
     session = Session(
         session_id=f"{source}.{uid}.{user_id}.clip_{get_index(row, 'clip_idx', origin)}",
         source=source,
@@ -106,8 +109,8 @@ def _session(
         turns=tuple(turns),
         events=None,
         fps=get_number(row, "fps", origin),
-        first_frame=get_index(row, "start_frame_idx", origin),
-        num_frames=get_index(row, "end_frame_idx", origin),
+        first_frame=first,
+        num_frames=end,
         frames_file=frames_file(source, uid),
         origin=origin,
     )
@@ -118,6 +121,8 @@ def _session(
                 f"{origin}: the turn at {turn.time} s is on frame {row_frame}, but the label rules put it on "
                 f"{rule_frame}."
             )
+    if summarised:
+        report.left_out_lines[SUMMARY] += 1
     return session if labels is None else _labelled(session, row, labels, report)
 
 
@@ -131,7 +136,7 @@ def _check_store(session: Session, folder: Path) -> None:
             f"{session.origin}: the row has {session.fps:g} frames per second, but {stored} is read at {FPS:g}; sample "
             f"the video into a frame file with sample.fps={session.fps:g}."
         )
-    count = len(open_frames(stored))
+    count = count_frames(stored)
     if count < session.num_frames:
         raise DataError(
             f"{session.origin}: frame file has {count} frames, labels need {session.num_frames} "
@@ -139,15 +144,13 @@ def _check_store(session: Session, folder: Path) -> None:
         )
 
 
-def _turns(row: dict[str, Any], origin: str) -> tuple[list[Turn], list[int]]:
+def _turns(items: list[dict[str, Any]], start: int, end: int, origin: str) -> tuple[list[Turn], list[int]]:
     """The turns of a row, and the frame of each: the last frame of the preceding "frames" item."""
-    start, end = get_index(row, "start_frame_idx", origin), get_index(row, "end_frame_idx", origin)
     turns: list[Turn] = []
     turn_frame_indices: list[int] = []
     frames_end = start
-    for number, value in enumerate(get_list(row, "conversation", origin)):
+    for number, item in enumerate(items):
         where = f"{origin}: conversation[{number}]"
-        item = as_dict(value, where)
         role = get_text(item, "role", where)
         if role == "frames":
             begin, expected = get_index(item, "start", where), frames_end
@@ -160,6 +163,28 @@ def _turns(row: dict[str, Any], origin: str) -> tuple[list[Turn], list[int]]:
     if frames_end != end:
         raise DataError(f"{origin}: 'end_frame_idx' is {end}, but the frames items end at {frames_end}.")
     return turns, turn_frame_indices
+
+
+def _conversation(row: dict[str, Any], metadata: dict[str, Any], origin: str) -> tuple[list[dict[str, Any]], int, bool]:
+    """The items of a row's conversation, the frame after its last one, and whether a summary was cut off.
+
+    A clip that goes on in another row (``has_summary``) ends with the request for a summary, the next clip's first
+    frame, and the summary. They are no part of the conversation. In a row that is a summary alone (``summary_only``)
+    the assistant's turns are missing: it is refused.
+    """
+    values = get_list(row, "conversation", origin)
+    items = [as_dict(value, f"{origin}: conversation[{number}]") for number, value in enumerate(values)]
+    if metadata.get("summary_only") is True:
+        raise DataError(
+            f"{origin}: metadata: 'summary_only' is true, so the assistant's turns are missing; set pattern to match "
+            "other files."
+        )
+    end = get_index(row, "end_frame_idx", origin)
+    if metadata.get("has_summary") is not True:
+        return items, end, False
+    if [item.get("role") for item in items[-3:]] != ["system", "frames", "assistant"]:
+        raise DataError(f"{origin}: metadata: 'has_summary' is true, but the conversation does not end with a summary.")
+    return items[:-3], get_index(items[-2], "start", f"{origin}: conversation[{len(items) - 2}]"), True
 
 
 def _labelled(session: Session, row: dict[str, Any], labels: LabelFiles, report: SessionsReport) -> Session:

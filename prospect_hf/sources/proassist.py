@@ -21,7 +21,7 @@ from prospect_hf.checked_json import (
     load_json,
 )
 from prospect_hf.errors import DataError, UsageError
-from prospect_hf.frames.opened import find_frames, open_frames
+from prospect_hf.frames.opened import count_frames, find_frames
 from prospect_hf.frames.stored_features import stored_length
 from prospect_hf.labels.align import align
 from prospect_hf.labels.label_files import LabelFiles, parse_spans, segment_text, step_index
@@ -150,7 +150,7 @@ class _Video:
         if stored is None:
             self.stored_frames = stored_length(folder, Path(frames_file(source, self.uid)).name)
         else:
-            self.stored_frames = len(open_frames(stored, FPS))
+            self.stored_frames = count_frames(stored)
 
     def num_frames(self, times: list[float], spans: tuple[Span, ...], origin: str) -> int:
         """The end frame (exclusive) of a session whose turns are at ``times`` (seconds)."""

@@ -8,14 +8,16 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from PIL import Image
 
 from processing_dst_smolvlm import DSTSmolVLMProcessor
+from prospect_hf.data.arguments import DataArguments
+from prospect_hf.data.corpus import prepare_rows, split_sessions
 from prospect_hf.data.reader import FrameReader
-from prospect_hf.data.session_rows import iter_sessions
-from prospect_hf.dataset.dst_frames import load_dst_frames
+from prospect_hf.data.session_store import SessionStore
+from prospect_hf.dataset.layout import SPLITS
 from prospect_hf.errors import UsageError
 from prospect_hf.sessions import SOURCES
 from prospect_hf.streaming.arguments import StreamArguments
@@ -83,15 +85,17 @@ def session_task(args: StreamArguments, processor: DSTSmolVLMProcessor, fps: flo
     if source not in SOURCES:
         raise UsageError(f"stream.session={args.session} begins with none of the sources {', '.join(SOURCES)}.")
     root = Path(str(args.root))
-    rows = load_dst_frames(source, root, cache_dir=Path(args.cache_dir), dst=cast(Any, args.dst))
-    sessions = {session.session_id: session for split in rows.values() for session in iter_sessions(split)}
-    session = sessions.get(str(args.session))
-    if session is None:
-        near = difflib.get_close_matches(str(args.session), sessions, n=4, cutoff=0.0)
+    data = DataArguments("proassist", str(root), sources=[source], dst=args.dst, cache_dir=args.cache_dir)
+    loaded = prepare_rows(data)
+    store = SessionStore([file for split in SPLITS for file in split_sessions(loaded, split).files])
+    names = store.column("session_id")
+    if str(args.session) not in names:
+        near = difflib.get_close_matches(str(args.session), names, n=4, cutoff=0.0)
         raise UsageError(
-            f"{root} has no session {args.session} among the {len(sessions)} of {source}; the nearest names are "
+            f"{root} has no session {args.session} among the {len(names)} of {source}; the nearest names are "
             f"{', '.join(near)}."
         )
+    session = store[names.index(str(args.session))]
     reader = FrameReader(root, args.frames, processor)
 
     def frames(start_s: float) -> SourceFrames:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from prospect_hf.checked_json import load_json
 from prospect_hf.data.arguments import DataArguments
 from prospect_hf.data.reader import frames_path
-from prospect_hf.data.session_rows import SessionRows
+from prospect_hf.data.session_store import SessionStore
 from prospect_hf.errors import UsageError
 from prospect_hf.frames.folder import PictureFolder
 from prospect_hf.training.arguments import DSTTrainingArguments, ModelArguments
@@ -56,7 +56,7 @@ FREE = (
     "use_cpu",
 )
 FREE_BEGINNINGS = ("eval_", "hub_", "log_", "logging_", "save_", "torch_compile", "trackio_")
-FREE_DATA = ("root", "dst_root", "cache_dir")
+FREE_DATA = ("root", "rows", "dst_root", "cache_dir", "processes")
 # A frame file is compared by its size and by this much of its beginning and of its end: a corpus may have terabytes.
 ENDS = 2**16
 
@@ -103,7 +103,7 @@ def is_free(name: str) -> bool:
     return name in FREE or name.startswith(FREE_BEGINNINGS)
 
 
-def sessions_hash(sessions: Iterable[SessionRows], root: Path | None) -> str:
+def sessions_hash(sessions: SessionStore, root: Path | None) -> str:
     """A hash of everything that is learned from ``sessions``.
 
     Args:
@@ -113,18 +113,12 @@ def sessions_hash(sessions: Iterable[SessionRows], root: Path | None) -> str:
     Raises:
         DataError: a frame file is missing.
     """
-    digest = hashlib.sha256()
-    files: set[Path] = set()
-    for session in sessions:
-        facts = (session.session_id, session.source, session.video_uid, session.user_type, session.goal, session.steps)
-        events = [(at, list(item.changes.items()), item.user_text, item.response) for at, item in session.items.items()]
-        digest.update(repr((*facts, session.first_frame, len(session), sorted(events))).encode("utf-8", "replace"))
-        for labels in (session.speaking, session.dst_update, session.states_before, session.states_after):
-            digest.update(labels.tobytes())
-        if root is not None:
-            files.add(frames_path(root, session))
-    for path in sorted(files):
-        digest.update(_ends(path))
+    digest = hashlib.sha256(b"".join(sessions.column("hash")))
+    if root is not None:
+        videos = zip(sessions.column("source"), sessions.column("frames_file"), strict=True)
+        first = {video: number for number, video in reversed(list(enumerate(videos)))}
+        for path in sorted({frames_path(root, sessions[number]) for number in first.values()}):
+            digest.update(_ends(path))
     return digest.hexdigest()
 
 

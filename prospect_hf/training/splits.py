@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from prospect_hf.data.arguments import DataArguments
 from prospect_hf.data.corpus import LoadedRows, prepare_rows, split_sessions
-from prospect_hf.data.session_rows import SessionRows
-from prospect_hf.dataset.balance import balance_by_source, label_balance
+from prospect_hf.data.session_store import SessionStore
+from prospect_hf.dataset.layout import SPLITS
 from prospect_hf.errors import DataError
+from prospect_hf.sessions import SOURCES
 
 logger = logging.getLogger(__name__)
 
@@ -19,18 +20,18 @@ logger = logging.getLogger(__name__)
 class Splits:
     """The sessions of each split, and the label counts by ``"SOURCE FORM SPLIT"``."""
 
-    train: list[SessionRows]
-    validation: list[SessionRows]
-    test: list[SessionRows]
+    train: SessionStore
+    validation: SessionStore
+    test: SessionStore
     balance: dict[str, dict[str, int]]
 
     @property
-    def sessions(self) -> list[SessionRows]:
+    def sessions(self) -> SessionStore:
         """The sessions of all splits."""
-        return [*self.train, *self.validation, *self.test]
+        return SessionStore([*self.train.files, *self.validation.files, *self.test.files])
 
     @property
-    def held_out(self) -> tuple[str, list[SessionRows]]:
+    def held_out(self) -> tuple[str, SessionStore]:
         """Name and sessions of the split for the free run: test, or validation where there is no test session."""
         return ("test", self.test) if self.test else ("validation", self.validation)
 
@@ -52,11 +53,17 @@ def load_splits(data: DataArguments) -> Splits:
 
 
 def label_balance_by_source(loaded: Sequence[LoadedRows]) -> dict[str, dict[str, int]]:
-    """Label counts of every source, form and split: ``"wtag dialogs train" -> counts``."""
+    """Label counts of every source, form and split, from the manifests: ``"wtag dialogs train" -> counts``."""
     balance = {}
     for part in loaded:
-        for split, rows in part.rows.items():
-            for source, counts in balance_by_source(rows).items():
+        for split in SPLITS:
+            of_split = part.manifest.balance.get(split, {})
+            counted = {source: of_split[source] for source in SOURCES if source in part.sources and source in of_split}
+            for source, counts in counted.items():
                 balance[f"{source} {part.form} {split}"] = counts
-            balance[f"all {part.form} {split}"] = label_balance(rows)
+            if counted:
+                names = next(iter(counted.values()))
+                balance[f"all {part.form} {split}"] = {
+                    name: sum(counts[name] for counts in counted.values()) for name in names
+                }
     return balance

@@ -13,6 +13,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
 from processing_dst_smolvlm import DSTSmolVLMProcessor
 from prospect_hf.data.arguments import DataArguments
+from prospect_hf.data.clip_index import open_clips
 from prospect_hf.data.clips import ClipCollator, ClipDataset
 from prospect_hf.data.encode import encoded_frames
 from prospect_hf.data.features import FrameFeatures
@@ -44,14 +45,20 @@ def pack_clips(
 ) -> PackedClips:
     """Cut the training and the validation sessions into clips of at most ``data.max_seq_len`` tokens.
 
+    Where each clip begins is kept under ``data.cache_dir``, and read from there the next time.
+
     Raises:
         DataError: a frame and its texts do not fit beside the plan.
     """
-    clips = PackedClips(
-        ClipDataset(splits.train, processor, frames, data.max_seq_len, data.text_dropout, seed, data.late_start),
-        ClipDataset(splits.validation, processor, frames, data.max_seq_len),
+    train, validation = (
+        open_clips(sessions, processor, data.max_seq_len, Path(data.cache_dir), data.processes)
+        for sessions in (splits.train, splits.validation)
     )
-    frame_count = sum(map(len, splits.train))
+    clips = PackedClips(
+        ClipDataset(train, processor, frames, data.text_dropout, seed, data.late_start),
+        ClipDataset(validation, processor, frames),
+    )
+    frame_count = sum(splits.train.frames_by_file)
     logger.info("%d training clips of %d sessions, %d frames.", len(clips.train), len(splits.train), frame_count)
     return clips
 

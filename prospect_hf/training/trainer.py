@@ -85,7 +85,7 @@ class DSTTrainer(Trainer):
         # The library would decode every frame to find the lengths, which are known here.
         # A step's clips are of similar length, whatever the share of processes and accumulation in it.
         window = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        return _ByLength(window, [clip.tokens for clip in clips.clips], self.args.seed)
+        return _ByLength(window, clips.clips.lengths, self.args.seed)
 
     def _get_eval_sampler(self, eval_dataset: ClipDataset) -> Sampler[int]:
         return SequentialSampler(eval_dataset)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
-import datasets
 import numpy as np
 import pytest
 import torch
@@ -14,9 +12,10 @@ from hypothesis import strategies as st
 from model_fixtures import NoiseReader, clip_dataset, collate, make_session, picture, small_processor
 
 from processing_dst_smolvlm import FrameItem
-from prospect_hf.data.clips import Clip, ClipCollator, ClipDataset, pack
-from prospect_hf.data.session_rows import SessionRows, iter_sessions
-from prospect_hf.dataset.row_maker import FEATURES
+from prospect_hf.data.clip_index import clips_of
+from prospect_hf.data.clips import ClipCollator, ClipDataset
+from prospect_hf.data.packing import Clip, pack
+from prospect_hf.data.session_rows import SessionRows
 from prospect_hf.errors import DataError
 from prospect_hf.sessions import IGNORE
 from tracking_dst_smolvlm import STATE_NAMES
@@ -104,83 +103,6 @@ def test_a_frame_that_does_not_fit_is_named(session: SessionRows) -> None:
     assert f"max_seq_len={max(lengths) - 1}" in str(caught.value)
 
 
-# -- rows ---------------------------------------------------------------------------------------------------------
-
-
-def rows_of(session: SessionRows) -> list[dict[str, Any]]:
-    """The frame rows that ``session`` would come from."""
-    rows = []
-    for frame in range(len(session)):
-        item = session.item(frame)
-        names = {1: "start", 2: "complete"}
-        rows.append(
-            {
-                "source": session.source,
-                "video_uid": session.video_uid,
-                "session_id": session.session_id,
-                "recording": session.video_uid,
-                "user_type": session.user_type,
-                "frame_index": session.first_frame + frame,
-                "timestamp": (session.first_frame + frame) / 2,
-                "fps": 2.0,
-                "frames_file": session.frames_file,
-                "goal": session.goal,
-                "steps": session.steps,
-                "user_text": item.user_text,
-                "speaking": int(session.speaking[frame]),
-                "response": item.response,
-                "dst_update": int(session.dst_update[frame]),
-                "transitions": [{"step": step, "transition": names[new]} for step, new in item.changes.items()],
-                "states_before": session.states_before[frame].tolist(),
-                "states_after": session.states_after[frame].tolist(),
-                "state_rule": "reopen",
-                "mistake": "",
-                "progress": "",
-                "license": "MIT",
-            }
-        )
-    return rows
-
-
-def dataset(rows: list[dict[str, Any]]) -> datasets.Dataset:
-    return datasets.Dataset.from_list(rows, features=FEATURES)
-
-
-def assert_equal(a: SessionRows, b: SessionRows) -> None:
-    for field in dataclasses.fields(SessionRows):
-        ours, theirs = getattr(a, field.name), getattr(b, field.name)
-        assert np.array_equal(ours, theirs) if isinstance(ours, np.ndarray) else ours == theirs, field.name
-
-
-def test_rows_give_the_sessions_back() -> None:
-    sessions = [make_session(0, 12, 3, first_frame=5), make_session(1, 1, 2), make_session(2, 9, 4, labelled=False)]
-    found = list(iter_sessions(dataset([row for session in sessions for row in rows_of(session)])))
-    assert len(found) == 3
-    for ours, theirs in zip(found, sessions, strict=True):
-        assert_equal(ours, theirs)
-    assert [session.labelled for session in found] == [True, True, False]
-    assert found[2].states_at(0) is None and found[0].states_at(0) == [0, 0, 0]
-
-
-@pytest.mark.parametrize("order", ["reversed", "gap", "twice", "interleaved", "split in two"])
-def test_rows_out_of_order_are_refused(order: str) -> None:
-    a, b = rows_of(make_session(0, 6)), rows_of(make_session(1, 6))
-    orders = {
-        "reversed": a[::-1],
-        "gap": a[:2] + a[3:],
-        "twice": [a[0], *a],
-        "interleaved": [row for pair in zip(a, b, strict=True) for row in pair],
-        "split in two": a[:3] + b + a[3:],
-    }
-    with pytest.raises(DataError, match=r"session wtag\.v0\.talk_some_0"):
-        list(iter_sessions(dataset(orders[order])))
-
-
-def test_no_rows_are_refused() -> None:
-    with pytest.raises(DataError, match="no frame rows"):
-        list(iter_sessions(dataset(rows_of(make_session(0, 6))).select([])))
-
-
 # -- clips as tensors ---------------------------------------------------------------------------------------------
 
 
@@ -225,7 +147,7 @@ def test_text_dropout_follows_from_seed_epoch_and_clip() -> None:
     sessions = [make_session(5, frames=60, event_rate=0.6, turn_rate=0.8)] * 2
 
     def draws(seed: int, epoch: int, index: int) -> list[int]:
-        clips = ClipDataset(sessions, small_processor(), NoiseReader(), 2048, 0.5, seed)
+        clips = ClipDataset(clips_of(sessions, small_processor(), 2048), small_processor(), NoiseReader(), 0.5, seed)
         clips.set_epoch(epoch)
         ids: list[int] = clips[index]["input_ids"].tolist()
         return ids
@@ -309,7 +231,7 @@ def test_a_clip_does_not_see_texts_beyond_its_frames() -> None:
 def test_a_late_clip_begins_in_the_state_reached_by_then() -> None:
     """What it holds is the rest of the clip, under a prompt with the states before its first frame."""
     sessions = [make_session(seed, 12, 3) for seed in range(12)]
-    dataset = ClipDataset(sessions, small_processor(), NoiseReader(), 2048, late_start=0.5)
+    dataset = ClipDataset(clips_of(sessions, small_processor(), 2048), small_processor(), NoiseReader(), late_start=0.5)
     late = 0
     for epoch in range(3):
         dataset.set_epoch(epoch)
@@ -334,19 +256,8 @@ def test_a_late_clip_begins_in_the_state_reached_by_then() -> None:
 def test_without_late_starts_every_clip_is_whole() -> None:
     sessions = [make_session(seed, 1 + seed, 3) for seed in range(4)]
     for late_start in (0.0, 1.0):
-        dataset = ClipDataset(sessions, small_processor(), NoiseReader(), 2048, late_start=late_start)
+        dataset = ClipDataset(
+            clips_of(sessions, small_processor(), 2048), small_processor(), NoiseReader(), late_start=late_start
+        )
         for index in range(4):
             assert (dataset.clip(index).begin > 0) == (late_start == 1.0 and index > 0)
-
-
-def test_a_session_in_which_nothing_happens_has_rows_too() -> None:
-    session = make_session(1, 5, 2, event_rate=0.0, turn_rate=0.0)
-    (found,) = iter_sessions(dataset(rows_of(session)))
-    assert_equal(found, session)
-
-
-def test_users_words_alone_and_single_changes_are_kept() -> None:
-    session = make_session(1, 5, 2, event_rate=0.0, turn_rate=0.0)
-    session.items = {1: FrameItem(user_text="hello"), 3: FrameItem({1: 1}), 4: FrameItem(response="yes")}
-    (found,) = iter_sessions(dataset(rows_of(session)))
-    assert found.items == session.items

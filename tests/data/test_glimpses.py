@@ -71,6 +71,7 @@ def test_pairs_never_overlap_and_short_sessions_have_fewer(seed: int, frames: in
 
 def test_glimpses_need_two_frames_with_state_labels() -> None:
     bare, single, short = make_session(1, 9, labelled=False), make_session(2, 1), make_session(3, 3)
-    assert glimpses_of([bare, single, short], 4).sessions == [short]
+    glimpses = glimpses_of([bare, single, short], 4)
+    assert [glimpses.sessions[number] for number in glimpses.usable] == [short] and len(glimpses) == 1
     with pytest.raises(DataError, match=r"training\.look_steps=0"):
         glimpses_of([bare, single], 4)

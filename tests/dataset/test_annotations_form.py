@@ -66,6 +66,6 @@ def test_a_source_without_a_session_is_told(tmp_path: Path) -> None:
 def test_a_recording_that_files_of_two_splits_have_is_refused(tmp_path: Path) -> None:
     for split in ("train", "val"):
         write_goalstep(tmp_path, goalstep_video(goalstep_segment(0, 9, "boil")), split=split)
-    with pytest.raises(DataError, match=r"recording 'v1' is in split validation, but .*train"):
+    with pytest.raises(DataError, match=r"recording 'v1' is in split train, but .* has it in split validation"):
         build_rows(config(tmp_path), tmp_path / "out", progress=False)
     assert not (tmp_path / "out/manifest.json").exists()

@@ -267,7 +267,7 @@ def test_nothing_of_another_build_is_kept_or_shown(
     assert len(written) == len(manifest.shards) + len(manifest.sample) - 2
     check_files(folder, manifest)
     paths = {shard.path for shard in (*manifest.shards, *manifest.sample)}
-    assert shown(folder) == paths | {"README.md", "manifest.json", "report.json"} == set(hashes(folder))
+    assert shown(folder) == paths | {"README.md", "manifest.json", "report.json", "frames.json"} == set(hashes(folder))
     fresh = tmp_path / "fresh"
     built_in(fresh, corpus, **settings)
     assert hashes(folder) == hashes(fresh)
@@ -327,15 +327,15 @@ from prospect_hf.jobs.command import sentence
 if __name__ == "__main__":
     corpus, small = sys.argv[1:]
     config = DstFramesConfig(name="all", root=corpus, dst="files")
-    def build():
-        build_rows(config, Path(small) / "rows", shard_rows=150, sample=1, processes=2, progress=False)
+    def build(processes):
+        build_rows(config, Path(small) / "rows", shard_rows=150, sample=1, processes=processes, progress=False)
     try:
-        build()
+        build(2)
     except OSError as error:
         print(*sentence(error), sep="\\n")
     print(*[path for path in Path(small).rglob("*") if path.is_file()], sep="\\n")
     subprocess.run(["mount", "-o", "remount,size=10m", small], check=True)
-    build()
+    build(1)
 """
 
 

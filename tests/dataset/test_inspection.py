@@ -332,6 +332,10 @@ def pictures_that_are_not_declared(dataset: Path) -> None:
     replace_table(dataset, WTAG, with_pictures(table_of(dataset)).replace_schema_metadata(None))
 
 
+def unreadable_features(dataset: Path) -> None:
+    replace_table(dataset, WTAG, table_of(dataset).replace_schema_metadata({"huggingface": '{"info": {"features": 7'}))
+
+
 def other_balance(dataset: Path) -> None:
     balance = load_manifest(dataset).balance
     balance["train"]["wtag"]["states_completed"] += 1
@@ -380,6 +384,7 @@ FILE_DAMAGE: list[tuple[str, Callable[[Path], Any], set[str]]] = [
     ("schema", lambda d: replace_table(d, WTAG, table_of(d).append_column("x", pa.nulls(80))), set()),
     ("schema", lambda d: replace_table(d, WTAG, table_of(d).select(SCHEMA.names[::-1])), set()),
     ("schema", lambda d: replace_table(d, WTAG, table_of(d).set_column(12, "speaking", pa.array([0] * 80))), set()),
+    ("schema", unreadable_features, set()),
     ("schema", pictures_that_are_not_declared, set()),
     ("parquet_layout", lambda d: replace_table(d, WTAG, table_of(d), write_page_index=False), set()),
     ("pictures", a_row_without_a_picture, set()),

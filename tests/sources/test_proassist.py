@@ -327,6 +327,39 @@ def test_a_recording_in_two_splits_is_refused(tmp_path: Path) -> None:
 # --- prepared rows and training records ---
 
 
+def summarised() -> dict[str, Any]:
+    """A clip that goes on in another row: it ends with a request, a frame of the next clip, and a summary."""
+    row = make_row() | {"max_seq_len": 4096, "end_frame_idx": 21}
+    row["metadata"]["has_summary"] = True
+    row["conversation"] += [
+        {"role": "system", "content": "Please summarize the progress."},
+        {"role": "frames", "start": 20, "end": 21},
+        {"role": "assistant", "content": "The kettle is full."},
+    ]
+    return row
+
+
+def test_the_summary_at_the_end_of_a_clip_is_no_turn_and_is_counted(tmp_path: Path) -> None:
+    write_prepared(tmp_path, make_row() | {"video_uid": "v2"}, summarised())
+    report = read_prepared(tmp_path, "wtag", "train")
+    whole, clip = report.sessions
+    assert (clip.turns, clip.first_frame, clip.num_frames) == (whole.turns, whole.first_frame, whole.num_frames)
+    assert report.left_out_lines == {"a summary": 1}
+    row = summarised()
+    row["conversation"].pop()
+    write_prepared(tmp_path, row)
+    with pytest.raises(DataError, match="'has_summary' is true, but the conversation does not end with a summary"):
+        read_prepared(tmp_path, "wtag", "train")
+
+
+def test_a_row_without_the_turns_of_the_assistant_is_refused(tmp_path: Path) -> None:
+    row = summarised()
+    row["metadata"]["summary_only"] = True
+    write_prepared(tmp_path, row)
+    with pytest.raises(DataError, match=r"line 1 \(v1\): metadata: 'summary_only' is true"):
+        read_prepared(tmp_path, "wtag", "train")
+
+
 BAD_ROWS: list[tuple[Change, str]] = [
     (lambda r: r["conversation"][2].update(time=1.5), "on frame 3, but the label rules put it on 2"),
     (lambda r: r["conversation"][4].update(time=30.0), "the label rules put it on 59"),

@@ -16,6 +16,7 @@ import torch
 
 from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
 from processing_dst_smolvlm import DSTSmolVLMProcessor, FrameItem
+from prospect_hf.data.clip_index import clips_of
 from prospect_hf.data.clips import ClipCollator, ClipDataset
 from prospect_hf.data.reader import FrameReader
 from prospect_hf.data.session_rows import SessionRows
@@ -91,9 +92,9 @@ def make_session(
 ) -> SessionRows:
     """A session with consistent labels: steps start and complete at random, users and the assistant talk at random."""
     rng = random.Random(seed)
-    before = np.zeros((frames, steps), np.int64)
-    after = np.zeros((frames, steps), np.int64)
-    speaking = np.zeros(frames, np.int64)
+    before = np.zeros((frames, steps), np.int8)
+    after = np.zeros((frames, steps), np.int8)
+    speaking = np.zeros(frames, np.int8)
     items: dict[int, FrameItem] = {}
     state = [0] * steps
     for frame in range(frames):
@@ -113,7 +114,7 @@ def make_session(
                 response, speaking[frame] = sentence(rng), 1
         if (changes and labelled) or user_text or response:
             items[frame] = FrameItem(changes if labelled else {}, user_text, response)
-    update = (before != after).any(1).astype(np.int64)
+    update = (before != after).any(1).astype(np.int8)
     if not labelled:
         before[:], after[:], update[:] = IGNORE, IGNORE, IGNORE
     return SessionRows(
@@ -154,7 +155,8 @@ def clip_dataset(
     sessions: Sequence[SessionRows], tokens_per_frame: int | str = 1, max_seq_len: int = 2048, dropout: float = 0.0
 ) -> ClipDataset:
     """Clips of ``sessions`` with pictures of noise."""
-    return ClipDataset(sessions, small_processor(tokens_per_frame), NoiseReader(), max_seq_len, dropout)
+    processor = small_processor(tokens_per_frame)
+    return ClipDataset(clips_of(sessions, processor, max_seq_len), processor, NoiseReader(), dropout)
 
 
 def collate(clips: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:

@@ -34,7 +34,7 @@ def sampler(
         world_size=processes,
         seed=3,
     )
-    clips = SimpleNamespace(clips=[SimpleNamespace(tokens=length) for length in lengths])
+    clips = SimpleNamespace(clips=SimpleNamespace(lengths=lengths))
     found = DSTTrainer._get_train_sampler(SimpleNamespace(args=args, train_dataset=clips))
     assert found is not None
     found.set_epoch(epoch)

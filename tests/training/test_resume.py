@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from frame_fixtures import pictures, video
 from model_fixtures import make_session
+from stored_fixtures import in_store
 
 from prospect_hf.data.arguments import DataArguments
 from prospect_hf.data.session_rows import SessionRows
@@ -41,7 +42,8 @@ def record(
     **data: Any,
 ) -> dict[str, Any]:
     of_data = DataArguments(**{"root": "corpus", "frames": "rendered", "recordings": {"train": 2}, **data})
-    return run_record(ModelArguments(**(model or {})), of_data, args, Splits(list(train), list(validation), [], {}))
+    stores = [in_store(sessions) for sessions in (train, validation, [])]
+    return run_record(ModelArguments(**(model or {})), of_data, args, Splits(*stores, {}))
 
 
 def saved(output: Path, step: int, listed: bool = True, without: str = "nothing", **training: Any) -> Path:
@@ -280,29 +282,30 @@ def test_every_label_and_text_is_in_the_hash_of_the_sessions() -> None:
         changed(states_after=states),
         changed(items={key: item for key, item in plain.items.items() if key != at}),
     ]
-    hashes = [sessions_hash(sessions, None) for sessions in ([plain], [plain, plain], [], *([one] for one in others))]
+    splits = ([plain], [plain, plain], [], *([one] for one in others))
+    hashes = [sessions_hash(in_store(sessions), None) for sessions in splits]
     assert len(set(hashes)) == len(hashes)
-    assert sessions_hash([changed()], None) == hashes[0]
+    assert sessions_hash(in_store([changed()]), None) == hashes[0]
 
 
 def test_other_frames_are_other_sessions(tmp_path: Path) -> None:
     path = tmp_path / "processed_data" / TRAIN[0].source / TRAIN[0].frames_file
     with pytest.raises(DataError, match=r"no such frame file; check data\.root"):
-        sessions_hash(TRAIN[:1], tmp_path)
+        sessions_hash(in_store(TRAIN[:1]), tmp_path)
     path.parent.mkdir(parents=True)
     hashes = set()
     for content in (b"a" * 200_000, b"b" + b"a" * 199_999, b"a" * 199_999 + b"b", b"a" * 200_001):
         path.write_bytes(content)
-        hashes.add(sessions_hash(TRAIN[:1], tmp_path))
+        hashes.add(sessions_hash(in_store(TRAIN[:1]), tmp_path))
     assert len(hashes) == 4
     path.unlink()
     for form in (video, pictures):
         shown = form(path.parent, path.stem, 4)
-        hashes.add(sessions_hash(TRAIN[:1], tmp_path))
+        hashes.add(sessions_hash(in_store(TRAIN[:1]), tmp_path))
         if shown.is_file():
             shown.unlink()
     (shown / "4.png").write_bytes(b"x")
-    hashes.add(sessions_hash(TRAIN[:1], tmp_path))
+    hashes.add(sessions_hash(in_store(TRAIN[:1]), tmp_path))
     assert len(hashes) == 7
 
 

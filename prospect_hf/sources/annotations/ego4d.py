@@ -1,8 +1,8 @@
 """Ego4D Goal-Step: ``goalstep_train.json`` and ``goalstep_val.json``, each with all the videos of a split.
 
-Steps: the top-level segments. Segments with the same ``step_description`` are one step. A segment that is marked
-``is_continued`` and has a new description continues the latest step of its ``step_category``. Segments that are marked
-irrelevant to the goal, and the substeps below a segment, are no steps; they are counted.
+Steps: the top-level segments, by their ``step_description``, or their ``step_category`` where it is empty. A segment
+that is marked ``is_continued`` and has a new description continues the latest step of its category. Segments that are
+marked irrelevant to the goal, and the substeps below a segment, are no steps; they are counted.
 Turns: none; speech is not annotated.
 Mistakes: none are annotated.
 Split: the ``split`` of the file. ``*_unannotated.json``, the test videos without labels, are not read.
@@ -17,11 +17,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from prospect_hf.checked_json import as_dict, get, get_list, get_text, load_json
+from prospect_hf.checked_json import as_dict, get, get_list, get_optional_text, get_text, load_json
 from prospect_hf.errors import DataError, UsageError
 from prospect_hf.labels.segments import BELOW_SEGMENT, IRRELEVANT
 from prospect_hf.sources.annotations.fields import get_flag, get_seconds
-from prospect_hf.sources.annotations.video import AnnotatedSegment, AnnotatedVideo, VideoRecord, step_key
+from prospect_hf.sources.annotations.video import AnnotatedSegment, AnnotatedVideo, VideoRecord, by_start, step_key
 from prospect_hf.sources.report import FILE_SPLITS
 
 SPLITS = {file_split: split for split, file_split in FILE_SPLITS.items()}
@@ -56,16 +56,17 @@ def _video(value: Any, origin: str) -> AnnotatedVideo:
         where = f"{origin}: segments[{number}]"
         one = as_dict(listed, where)
         left_out[BELOW_SEGMENT] += len(_substeps(one, where))
-        if get_text(one, "is_relevant", where) == "irrelevant":
+        if get_optional_text(one, "is_relevant", where) == "irrelevant":
             left_out[IRRELEVANT] += 1
             continue
         start, end = get_seconds(one, "start_time", where, math.nan), get_seconds(one, "end_time", where)
-        segments.append(AnnotatedSegment(start, end, get_text(one, "step_description", where)))
-        categories.append(step_key(get_text(one, "step_category", where)))
+        category = get_optional_text(one, "step_category", where)
+        segments.append(AnnotatedSegment(start, end, get_optional_text(one, "step_description", where) or category))
+        categories.append(step_key(category))
         continued.append(get_flag(one, "is_continued", where))
     return AnnotatedVideo(
         video_uid=uid,
-        goal=get_text(record, "goal_description", origin),
+        goal=get_optional_text(record, "goal_description", origin) or get_text(record, "goal_category", origin),
         segments=_joined(segments, categories, continued, repairs),
         start=get_seconds(record, "start_time", origin, 0.0),
         duration=get_seconds(record, "end_time", origin),
@@ -89,11 +90,11 @@ def _joined(
     texts: set[str] = set()
     latest: dict[str, str] = {}  # category -> text of its latest step
     joined = list(segments)
-    for number in sorted(range(len(segments)), key=lambda index: segments[index].start):
+    for number in sorted(range(len(segments)), key=lambda index: by_start(segments[index])):
         one, category = segments[number], categories[number]
         text = one.text
         if continued[number] and step_key(text) not in texts:
-            if category in latest:
+            if category and category in latest:
                 text = latest[category]
                 repairs[CONTINUED] += 1
             else:

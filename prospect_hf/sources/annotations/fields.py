@@ -52,7 +52,7 @@ def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 def number(text: str) -> float:
     """The number in a cell; NaN where it is none."""
     try:
-        return float(text)
+        return math.nan if "_" in text else float(text)  # Python reads 1_000 as a number
     except ValueError:
         return math.nan
 

@@ -43,11 +43,12 @@ INTENTS = {
 RECORDING_PURPOSES = ("closing remarks", "adjusting to capture better quality video")
 _PURPOSE = re.compile(r"(instructor|student)-(start-conversation|reply-to-student|reply-to-instructor)_(.+)")
 _UNINTELLIGIBLE = re.compile(r"\W*\bunintell?i?gible\b\W*", re.IGNORECASE)
-CORRECT = "Correct Action"
+CORRECT, NONE = "Correct Action", "none"
 
 SPEECH_OVERLAP = "speech overlaps the utterance above it: both kept"
 SPEECH_UNSORTED = "speech starts before the utterance above it: sorted by time"
 UNKNOWN_EVENT = "event of an unknown kind"
+UNKNOWN_CORRECTNESS = "fine action that is marked neither correct nor wrong"
 UNKNOWN_SPEAKER = "speech whose purpose names no speaker"
 
 
@@ -104,9 +105,13 @@ def _video(value: Any, origin: str) -> AnnotatedVideo:
         kind, attributes = get_text(event, "label", where), get_dict(event, "attributes", where)
         start, end = get_seconds(event, "start", where, math.nan), get_seconds(event, "end", where)
         if kind == "Coarse grained action":
-            segments.append(AnnotatedSegment(start, end, get_text(attributes, "Action sentence", where)))
+            sentence = get_optional_text(attributes, "Action sentence", where)
+            segments.append(AnnotatedSegment(start, end, "" if sentence == NONE else sentence))
         elif kind == "Fine grained action":
-            if get_text(attributes, "Action Correctness", where) == CORRECT:
+            correctness = get_optional_text(attributes, "Action Correctness", where)
+            if correctness in ("", NONE):
+                left_out[UNKNOWN_CORRECTNESS] += 1
+            elif correctness == CORRECT:
                 left_out[BELOW_SEGMENT] += 1
             else:
                 mistakes.append(Mistake(start, math.nan if end is None else end, _mistake(attributes, where)))
@@ -146,20 +151,20 @@ def _duration(record: dict[str, Any], origin: str) -> float | None:
 def _mistake(attributes: dict[str, Any], where: str) -> str:
     """What was done, and what is wrong with it: "press green button: The student clicks the wrong button."."""
     words = [get_optional_text(attributes, key, where) for key in ("Verb", "Adjective", "Noun")]
-    action = " ".join(word.replace("_", " ") for word in words if word not in ("", "none"))
+    action = " ".join(word.replace("_", " ") for word in words if word not in ("", NONE))
     explanation = get_optional_text(attributes, "Incorrect Action Explanation", where)
-    return ": ".join(part for part in (action, explanation) if part not in ("", "none")) or "wrong action"
+    return ": ".join(part for part in (action, explanation) if part not in ("", NONE)) or "wrong action"
 
 
 def _said(start: float, end: float | None, attributes: dict[str, Any], where: str) -> tuple[float, float, Turn] | str:
     """(start, end, turn) of an utterance, or the reason why it is no turn."""
-    purpose = _PURPOSE.fullmatch(get_text(attributes, "Conversation Purpose", where).strip())
-    text = get_text(attributes, "Transcription", where).strip()
+    purpose = _PURPOSE.fullmatch(get_optional_text(attributes, "Conversation Purpose", where).strip())
+    text = get_optional_text(attributes, "Transcription", where).strip()
     if purpose is None:
         return UNKNOWN_SPEAKER
     if purpose[3] in RECORDING_PURPOSES:
         return ABOUT_RECORDING
-    if not re.search(r"\w", _UNINTELLIGIBLE.sub("", text)):
+    if text == NONE or not re.search(r"\w", _UNINTELLIGIBLE.sub("", text)):
         return WITHOUT_WORDS
     end = start if end is None or not end > start else end
     if not (math.isfinite(end) and start >= 0):

@@ -60,6 +60,11 @@ class AnnotatedSegment:
     step: int | None = None
 
 
+def by_start(one: AnnotatedSegment) -> float:
+    """Sort key of segments: the start; last where it is no number, which would upset the order of the others."""
+    return math.inf if math.isnan(one.start) else one.start
+
+
 @dataclass(frozen=True)
 class AnnotatedVideo:
     """One video of a release, as annotated.

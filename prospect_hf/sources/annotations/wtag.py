@@ -33,7 +33,7 @@ from prospect_hf.labels.align import assign
 from prospect_hf.labels.segments import NO_TEXT, NO_VALID_TIME, START_OR_DONE, WITHOUT_WORDS
 from prospect_hf.sessions import Step, Turn
 from prospect_hf.sources.annotations.fields import read_text
-from prospect_hf.sources.annotations.video import AnnotatedSegment, AnnotatedVideo, VideoRecord
+from prospect_hf.sources.annotations.video import AnnotatedSegment, AnnotatedVideo, VideoRecord, by_start
 from prospect_hf.sources.knowledge import parse_steps
 
 TICKS_PER_SECOND = 10_000_000
@@ -134,7 +134,7 @@ def _follow(
     segments: list[AnnotatedSegment], plans: Sequence[Recipe], repairs: Counter[str], left_out: Counter[str]
 ) -> tuple[Recipe | None, list[AnnotatedSegment]]:
     """The recipe that most segments mean a step of, and those segments with their places in it."""
-    ordered = sorted(segments, key=lambda one: one.start)
+    ordered = sorted(segments, key=by_start)
     texts = [one.text for one in ordered]
     best: tuple[Recipe, list[int | None], Counter[str]] | None = None
     for recipe in plans:

@@ -98,6 +98,27 @@ def test_goalstep_a_continued_segment_joins_its_description_then_its_category(tm
     assert report.repairs[ONE_SPAN] == 2 and session.state_rule == "monotone"
 
 
+def test_goalstep_a_segment_without_a_valid_start_upsets_no_order(tmp_path: Path) -> None:
+    write_goalstep(
+        tmp_path,
+        goalstep_video(
+            goalstep_segment(30, 34, "pour it", category="pour", is_continued=True),
+            goalstep_segment(math.nan, 9, "boil"),
+            goalstep_segment(8, 20, "pour", category="pour"),
+        ),
+    )
+    session, report = read_one(tmp_path, "ego4d")
+    assert steps(session) == ["pour"] and report.left_out_lines == {NO_VALID_TIME: 1}
+
+
+def test_goalstep_the_category_stands_for_an_empty_description(tmp_path: Path) -> None:
+    video = goalstep_video(goalstep_segment(0, 4, "", category="Boil water"), goalstep_segment(9, 12, "", category=""))
+    write_goalstep(tmp_path, video | {"goal_description": None})
+    session, report = read_one(tmp_path, "ego4d")
+    assert (session.goal, steps(session)) == ("COOKING:TEA", ["Boil water"])
+    assert report.left_out_lines == {NO_TEXT: 1}
+
+
 def test_goalstep_files_state_their_split(tmp_path: Path) -> None:
     write_goalstep(tmp_path, goalstep_video(goalstep_segment(0, 4, "a"), uid="v1"), split="train")
     write_goalstep(tmp_path, goalstep_video(goalstep_segment(0, 4, "a"), uid="v2"), split="val")
@@ -141,6 +162,7 @@ def test_assembly101_sequences_have_the_names_that_proassist_gives_their_recordi
         ("1300,1300,detach,roof,cabin,correction,", NOT_AFTER_START),
         ("1300,1300,detach,roof,cabin,mistake,why", MISTAKE_NO_INTERVAL),
         ("x,1400,attach,roof,cabin,correct,", NO_VALID_TIME),
+        ("1_3,1_4,attach,roof,cabin,correct,", NO_VALID_TIME),
         ("start,end,verb,this,that,label,remark", assembly101.OTHER_LABEL),
         ("1300,1400,attach,roof,,correct,", NO_TEXT),
         ("1300,1400,attach,roof,cabin,right,", assembly101.OTHER_LABEL),
@@ -174,6 +196,8 @@ def test_holoassist_coarse_actions_are_steps_and_wrong_fine_actions_mistakes(tmp
         holo_fine(6, 7),
         holo_fine(8, 9, "Wrong Action, corrected by student", "The wrong button."),
         holo_fine(9, 10, "otherwise"),
+        holo_fine(11, 12, "none"),
+        holo_coarse(30, 40, "none"),
         holo_event("Gesture", 9, 10),
     )
     write_holo(tmp_path, record)
@@ -183,7 +207,9 @@ def test_holoassist_coarse_actions_are_steps_and_wrong_fine_actions_mistakes(tmp
         Mistake(8, 9, "press green power button: The wrong button."),
         Mistake(9, 10, "press green power button"),
     )
-    assert report.left_out_lines == {SUMMARY: 1, BELOW_SEGMENT: 1, holoassist.UNKNOWN_EVENT: 1}
+    assert report.left_out_lines == Counter(
+        [SUMMARY, BELOW_SEGMENT, holoassist.UNKNOWN_EVENT, holoassist.UNKNOWN_CORRECTNESS, NO_TEXT]
+    )
     assert session.num_frames == 121  # of 60.52 s, not of the whole seconds
 
 
@@ -220,6 +246,9 @@ def test_holoassist_speech_becomes_turns_in_the_order_of_their_starts(tmp_path: 
         ),
         (holo_speech(1, 2, INSTRUCT, "*unintelligible*"), WITHOUT_WORDS),
         (holo_speech(1, 2, INSTRUCT, " ... *unintellgible* "), WITHOUT_WORDS),
+        (holo_speech(1, 2, INSTRUCT, "none"), WITHOUT_WORDS),
+        (holo_speech(1, 2, INSTRUCT, ""), WITHOUT_WORDS),
+        (holo_speech(1, 2, "", "Go."), holoassist.UNKNOWN_SPEAKER),
         (holo_speech(math.nan, 2, INSTRUCT, "Go."), NO_VALID_TIME),
         (holo_speech(-1, 2, ASK, "Go?"), NO_VALID_TIME),
         (holo_speech(1, 2, "a bystander says something", "Go."), holoassist.UNKNOWN_SPEAKER),
@@ -395,7 +424,8 @@ def test_json_of_another_kind_names_its_place(tmp_path: Path, kind: str) -> None
         ({"start_time": "1.0"}, r"segments\[0\]: 'start_time' is no number"),
         ({"start_time": True}, "'start_time' is no number"),
         ({"end_time": 1e9}, "milliseconds"),
-        ({"step_description": ""}, "empty text"),
+        ({"step_description": "", "step_category": None}, "no usable segment.*no text: 1"),
+        ({"step_description": 7}, "'step_description' is a number"),
         ({"is_continued": "no"}, "'is_continued' is neither true nor false"),
         ({"segments": None}, "'segments' is no list"),
         ({"start_time": math.nan}, "no usable segment.*no valid time: 1"),

@@ -100,7 +100,7 @@ def test_real_repairs_are_told_in_the_report(shared_data: Path) -> None:
     (report,) = [report for report in read_all(shared_data, "ego4d") if report.sessions]
     told = summary(report)
     assert told["repairs"] == REAL["ego4d"][1] and told["left_out_lines"] == REAL["ego4d"][2]
-    (line,) = report_lines({"absent": [], "splits": {"validation": {"ego4d": told}}})
+    (line,) = report_lines({"absent": [], "leaks": {}, "splits": {"validation": {"ego4d": told}}})
     assert "repairs: 707 (step is taken up again: in progress from its first start to its last end: 468, " in line
     assert "starts before the segment above it: sorted by time: 1)" in line
 
