@@ -21,6 +21,9 @@ SCRIPTS = {
     "encode_frames": "encode",
     "sample_frames": "sample",
     "build_dataset": "dataset",
+    "inspect_dataset": "inspect",
+    "join_frames": "join",
+    "export_lerobot": "export",
 }
 
 

@@ -114,3 +114,13 @@ def test_a_terminal_that_tells_no_size_shows_the_bar_too(size: tuple[int, int], 
     assert b"counting 2/2" in os.read(ours, 10_000)
     os.close(theirs)
     os.close(ours)
+
+
+def test_parts_that_are_not_needed_do_not_count_for_the_time_left(time_s: list[float]) -> None:
+    bar = Progress(100, "encoding", "frame", bar=False, show=False)
+    time_s[0] += 10.0
+    bar.update(20)
+    bar.expect(-60)
+    assert bar.line() == "encoding 20/40, 50 %, 0:10 left"
+    bar.expect(20)
+    assert bar.line() == "encoding 20/60, 33 %, 0:20 left"

@@ -132,7 +132,11 @@ def test_what_is_wrong_is_one_sentence(setting: str, message: str) -> None:
 @pytest.mark.parametrize("name", [name for name, command in COMMANDS.items() if command.settings])
 def test_the_defaults_of_every_command_parse(name: str) -> None:
     command = COMMANDS[name]
-    needed = {"stream": ["stream.source=clip.mp4", "stream.plan=[step]"], "simulate": ["simulate.clip=clip.mp4"]}
+    needed = {
+        "stream": ["stream.source=clip.mp4", "stream.plan=[step]"],
+        "simulate": ["simulate.clip=clip.mp4"],
+        "inspect": ["inspect.dataset=outputs/dst_frames"],
+    }
     extra = needed.get(name, [])
     composed = compose(str(command.settings), command.groups, extra)
     for group, path in command.groups.items():

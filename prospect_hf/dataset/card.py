@@ -17,7 +17,7 @@ from huggingface_hub import DatasetCardData
 
 from prospect_hf.dataset.layout import FRAMES_FILE, SAMPLE, SPLITS, Manifest, configurations
 from prospect_hf.dataset.licenses import NON_COMMERCIAL, ORIGINS
-from prospect_hf.dataset.report import left_out
+from prospect_hf.dataset.report import leak_lines, left_out
 from prospect_hf.dataset.row_maker import FEATURES
 from prospect_hf.files import write_text
 from prospect_hf.hub.front_matter import with_front_matter
@@ -147,6 +147,7 @@ def _facts(manifest: Manifest, report: Mapping[str, Any]) -> dict[str, Any]:
             for split, of_split in report["splits"].items()
             if source in of_split
         ],
+        "leaks": leak_lines(report["leaks"]),
         "absent": report["absent"],
         "frames": report.get("frames"),
         "licences": [

@@ -27,7 +27,7 @@ class Command:
         raw: groups that are handed on as a mapping, because the job completes them before they are parsed.
         writes: the group whose ``output_dir`` the job writes to; one run at a time may do so.
         options: options that stand for a key, ``--clip`` -> ``simulate.clip``.
-        first: the key that an argument without ``=`` stands for, ``outputs/dst_frames`` -> ``inspect.folder``.
+        first: the key that an argument without ``=`` stands for, ``outputs/dst_frames`` -> ``inspect.dataset``.
         arguments: adds positional arguments and options; for a command without settings.
         stopped: what a stopped run leaves, and how it is continued.
         distributed: several processes may run it together, started by torchrun or accelerate launch.
@@ -281,14 +281,14 @@ INSPECT = Command(
         ),
         (
             "With the lengths of its sessions in tokens, and with the frames of the sessions that are shown.",
-            "outputs/dst_frames inspect.tokenizer=outputs/tiny inspect.frames_root=outputs/simulated/processed_data",
+            "outputs/dst_frames inspect.tokenizer=outputs/tiny inspect.frames=outputs/simulated",
         ),
     ],
     run="prospect_hf.jobs.inspect:run",
     settings="inspect",
     writes="inspect",
     groups={"inspect": "prospect_hf.dataset.inspection.arguments:InspectArguments"},
-    first="inspect.folder",
+    first="inspect.dataset",
 )
 
 ENCODE = Command(
@@ -316,6 +316,41 @@ ENCODE = Command(
     distributed=True,
 )
 
+JOIN = Command(
+    name="join",
+    summary="Join the rows of a dataset with frames that you extracted, and check that they are the right ones.",
+    examples=[
+        (
+            "Are these the right frames? Nothing is written.",
+            "join.dataset=outputs/dst_frames join.frames=data/proassist join.check_only=true",
+        ),
+        (
+            "The rows with their pictures, without those of videos that you do not have.",
+            "join.dataset=outputs/dst_frames join.frames=data/proassist join.output_dir=outputs/dst_frames-images"
+            " join.on_error=skip join.processes=4",
+        ),
+    ],
+    run="prospect_hf.jobs.join:run",
+    settings="join",
+    groups={"join": "prospect_hf.dataset.arguments:JoinArguments"},
+    stopped="stopped; the same command continues with the files that are missing",
+)
+
+EXPORT = Command(
+    name="export",
+    summary="Export the labels of a dataset to LeRobot's format.",
+    examples=[
+        ("All sources.", "export.dataset=outputs/dst_frames export.output_dir=outputs/lerobot"),
+        (
+            "One source.",
+            "export.dataset=outputs/dst_frames export.output_dir=outputs/lerobot-wtag export.sources=[wtag]",
+        ),
+    ],
+    run="prospect_hf.jobs.export:run",
+    settings="export",
+    groups={"export": "prospect_hf.dataset.arguments:ExportArguments"},
+)
+
 COMMANDS = {
     command.name: command
     for command in (
@@ -329,6 +364,8 @@ COMMANDS = {
         SAMPLE,
         DATASET,
         INSPECT,
+        JOIN,
+        EXPORT,
         ENCODE,
     )
 }

@@ -103,6 +103,14 @@ def test_the_card_says_how_frames_can_be_checked(tmp_path: Path) -> None:
     assert "`frames.json` says how many frames" in (tmp_path / "README.md").read_text()
 
 
+def test_the_card_says_what_recordings_in_two_splits_cost(tmp_path: Path) -> None:
+    manifest, report = publish(tmp_path)
+    taken = {"source": "wtag", "kept_in": "test", "taken_out": {"train": {"sessions": 2, "rows": 60}}}
+    write_card(tmp_path, manifest, report | {"leaks": {"wtag v1": taken}})
+    card = (tmp_path / "README.md").read_text()
+    assert "- wtag, train: 1 recordings are in test too: 2 sessions with 60 rows were taken out." in card
+
+
 @pytest.mark.parametrize(
     ("form", "dst", "said"),
     [
@@ -150,6 +158,8 @@ def test_no_text_changes_what_the_card_is_made_of(published: tuple[Path, Manifes
         facts = copy.deepcopy(report)
         facts["absent"] = [text]
         counts = facts["splits"]["train"]["wtag"]
+        taken = {"source": text, "kept_in": text, "taken_out": {text: {"sessions": 2, "rows": 60}}}
+        facts["leaks"] = {text: taken}
         counts["abstained"], counts["left_out_lines"], counts["state_rules"] = {text: 1}, {text: 2}, [text]
         changed = replace(
             manifest,

@@ -14,11 +14,12 @@ from prospect_hf.content_hash import file_hash
 from prospect_hf.dataset.card import write_card
 from prospect_hf.dataset.layout import SPLITS, Manifest, Shard, shard_path, write_manifest
 from prospect_hf.dataset.licenses import LICENSES
-from prospect_hf.dataset.report import REPORT_FILE, summary
+from prospect_hf.dataset.report import REPORT_FILE, summary, whole_report
 from prospect_hf.dataset.row_maker import session_table
 from prospect_hf.files import write_json
 from prospect_hf.sessions import DSTEvent, Mistake, Session, Step, Turn, frames_file
 from prospect_hf.sources.report import start_report
+from prospect_hf.sources.splits import SplitCheck
 
 SOURCES = ("epickitchens", "wtag")
 
@@ -85,14 +86,16 @@ def publish(
             for source in SOURCES
             for split in SPLITS
         }
-    report: dict[str, Any] = {"absent": ["ego4d"], "splits": {}}
+    summaries: dict[tuple[str, str], dict[str, Any]] = {}
+    check = SplitCheck("raise")
     balance: dict[str, dict[str, dict[str, int]]] = {}
     shards = []
     for (source, split), of_split in sessions.items():
         read = start_report(source, split, "raise")
         for session in of_split:
             read.add(session)
-        report["splits"].setdefault(split, {})[source] = summary(read)
+        check.add(read)
+        summaries[split, source] = summary(read)
         table = pa.concat_tables([session_table(session) for session in of_split])
         balance.setdefault(split, {})[source] = balance_of(table)
         path = folder / shard_path(source, split, 0, 1)
@@ -100,6 +103,7 @@ def publish(
         pq.write_table(table, path)
         name, size = shard_path(source, split, 0, 1), path.stat().st_size
         shards.append(Shard(name, source, split, len(table), len(of_split), size, file_hash(path)))
+    report = whole_report([*SOURCES, "ego4d"], summaries, check)
     write_json(folder / REPORT_FILE, report)
     manifest = Manifest(
         tool_version="1.0",
