@@ -28,7 +28,9 @@ _REMEDY = (
 
 @dataclass
 class SplitCheck:
-    """Checks reports one by one, in ``CHECKED_ORDER``: each recording must be in one split, in whichever source.
+    """Checks reports one by one, in ``CHECKED_ORDER``: each recording of a source must be in one split.
+
+    A recording is named ``{source}/{recording}``: equal ids of two sources are two recordings.
 
     Args:
         leaks: "raise" at a recording in two splits; "keep_in_evaluation" takes its sessions out of the later split of
@@ -51,9 +53,9 @@ class SplitCheck:
         here = self.recordings.setdefault(report.split, set())
         leaking: list[Session] = []
         for session in report.sessions:
-            split, _ = self._seen.setdefault(session.recording, (report.split, session.origin))
+            split, _ = self._seen.setdefault(_name(session), (report.split, session.origin))
             if split == report.split:
-                here.add(session.recording)
+                here.add(_name(session))
             else:
                 leaking.append(session)
         if not leaking:
@@ -62,16 +64,16 @@ class SplitCheck:
             raise DataError(self._message(report, leaking))
         report.take_out(leaking)
         for session in leaking:
-            kept_in, _ = self._seen[session.recording]
+            kept_in, _ = self._seen[_name(session)]
             facts = {"source": session.source, "kept_in": kept_in, "taken_out": {}}
-            taken = self.taken_out.setdefault(session.recording, facts)["taken_out"]
+            taken = self.taken_out.setdefault(_name(session), facts)["taken_out"]
             counts = taken.setdefault(report.split, {"sessions": 0, "rows": 0})
             counts["sessions"] += 1
             counts["rows"] += session.num_frames - session.first_frame
 
     def _message(self, report: SessionsReport, leaking: Sequence[Session]) -> str:
         first = leaking[0]
-        split, origin = self._seen[first.recording]
+        split, origin = self._seen[_name(first)]
         names = sorted({session.recording for session in leaking})
         rows = sum(session.num_frames - session.first_frame for session in leaking)
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
@@ -80,6 +82,10 @@ class SplitCheck:
             f"{split}; in all, {len(leaking)} sessions ({rows} rows) of {report.source}, {report.split} are of "
             f"recordings in another split ({', '.join(names[:_NAMED])}{more}); {_REMEDY}."
         )
+
+
+def _name(session: Session) -> str:
+    return f"{session.source}/{session.recording}"
 
 
 def check_splits(reports: Iterable[SessionsReport]) -> None:

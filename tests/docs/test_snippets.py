@@ -171,7 +171,8 @@ def check_command(words: list[str], repository: Path) -> None:
         script = Path(arguments[0])
         assert (repository / script).is_file(), script
         if script.parent == Path("scripts"):
-            check_prospect([script.stem, *arguments[1:]])
+            (command,) = re.findall(r'main\(\["([a-z]+)"', (repository / script).read_text(encoding="utf-8"))
+            check_prospect([command, *arguments[1:]])
     elif program == "torchrun":
         (at,) = [at for at, argument in enumerate(arguments) if argument.endswith(".py")]
         check_command(["python", *arguments[at:]], repository)
