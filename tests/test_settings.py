@@ -135,6 +135,7 @@ def test_the_defaults_of_every_command_parse(name: str) -> None:
     needed = {
         "stream": ["stream.source=clip.mp4", "stream.plan=[step]"],
         "simulate": ["simulate.clip=clip.mp4"],
+        "sample": ["sample.videos=videos", "sample.root=corpus", "sample.source=wtag"],
         "inspect": ["inspect.dataset=outputs/dst_frames"],
     }
     extra = needed.get(name, [])
