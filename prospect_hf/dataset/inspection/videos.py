@@ -91,8 +91,10 @@ class Videos:
     def pictures(self, block: Block, row: int, frames: Sequence[int]) -> list[tuple[int, Image.Image]]:
         """(frame, picture) of those ``frames`` of a row's video that are at hand and can be decoded."""
         store = self._open(self.name(block, row), block, row)[0]
-        found = []
-        for frame in frames if store is not None else ():
+        found: list[tuple[int, Image.Image]] = []
+        if store is None:
+            return found
+        for frame in frames:
             with suppress(DataError):  # beyond the end, or no picture: the strip has a gap there
                 found.append((frame, store[frame]))
         return found
