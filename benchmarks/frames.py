@@ -11,6 +11,8 @@ Exit codes: 0 done, 1 pictures differ.
 
 from __future__ import annotations
 
+import base64
+import io
 import random
 import sys
 import tempfile
@@ -31,7 +33,7 @@ from prospect_hf.frames.sampling import Sampling, sample_into
 from prospect_hf.frames.videos import VideoTask
 from video_dst_smolvlm import sample_video
 
-SECONDS, RATE, SIZE = 60, 30, (1280, 720)
+SECONDS, RATE, SIZE = 45, 30, (1280, 720)
 RANDOM, SIMPLE = 40, 3  # frames that are read
 
 
@@ -65,7 +67,8 @@ def per_frame(read: Callable[[int], object], indices: Sequence[int]) -> float:
 def simple_store(path: Path, index: int) -> object:
     """The whole file in memory, then one frame."""
     with pa.OSFile(str(path), "rb") as source:
-        return pa.ipc.open_stream(source).read_all()["frame"][index].as_py()
+        stored = pa.ipc.open_stream(source).read_all()["frame"][index].as_py()
+    return Image.open(io.BytesIO(base64.b64decode(stored))).convert("RGB")
 
 
 def simple_video(path: Path, index: int) -> object:

@@ -34,6 +34,8 @@ def open_stream(path: Path, of: str, to_read: bool = True) -> pa.Table:
         _validate(path, table, of, to_read)
     except FileNotFoundError:
         raise
+    except PermissionError:
+        raise DataError(f"{path}: this file of {of} cannot be read (permission denied).") from None
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"{path}: not an Arrow stream of {of} ({' '.join(str(error).split())}).") from error
     return table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import shutil
 import warnings
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from frame_fixtures import FORMS, arrow, pictures, video
 from PIL import Image
@@ -104,3 +106,21 @@ def test_a_video_that_breaks_off(tmp_path: Path) -> None:
     with warnings.catch_warnings(), pytest.raises(DataError, match=r"v\.mp4: breaks off"):
         warnings.simplefilter("ignore")  # the picture that was cut in two may be counted too
         open_frames(path)
+
+
+@pytest.mark.parametrize("make", FORMS.values(), ids=FORMS)
+def test_frames_that_may_not_be_read(
+    tmp_path: Path, make: Callable[[Path, str, int], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused by the system at each of the calls that open something: the tests' user may read everything."""
+
+    def refused(*given: object, **named: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    path = make(tmp_path, "v", 6)
+    for owner, name in ((pa, "memory_map"), (Path, "iterdir"), (av, "open"), (Path, "open")):
+        monkeypatch.setattr(owner, name, refused)
+    with pytest.raises(DataError, match=rf"{path.name}: .*cannot be .* \([Pp]ermission denied\)"):
+        open_frames(path)
+    with pytest.raises(DataError, match=rf"{path.name}: .*cannot be read \(Permission denied\)"):
+        frames_hash(path)
