@@ -57,7 +57,7 @@ KINDS: dict[str, tuple[Callable[[Path], Path], bool]] = {
 
 
 def assert_same_as_in_order(path: Path, fps: float = 2.0) -> VideoFile:
-    expected = [np.asarray(frame.picture) for frame in sample_video(path, fps)]  # ValueError: refused
+    expected = [np.asarray(frame.picture) for frame in sample_video(path, fps)]
     store = VideoFile(path, fps)
     assert len(store) == len(expected)
     order = [*range(len(expected)), *random.Random(0).choices(range(len(expected)), k=25)]
@@ -106,11 +106,12 @@ def test_pictures_that_lean_on_a_damaged_one_are_read_in_order(tmp_path: Path, s
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                store = assert_same_as_in_order(path)
-            except ValueError:  # so much of its beginning is lost that it is refused, read in order
+                list(sample_video(path))
+            except ValueError:  # so much of its beginning is lost that it is refused
                 with pytest.raises(DataError):
                     VideoFile(path)
                 continue
+            store = assert_same_as_in_order(path)
         leaning += bool(store._index.stamps) and not video_module._DECODERS[store._key]._by_key
     assert leaning or number == 0
 
