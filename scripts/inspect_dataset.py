@@ -5,7 +5,7 @@
 
     # With the lengths of its sessions in tokens, and with the frames of the sessions that are shown.
     python scripts/inspect_dataset.py outputs/dst_frames inspect.tokenizer=outputs/tiny \\
-        inspect.frames_root=outputs/simulated/processed_data
+        inspect.frames=outputs/simulated
 
 Exit codes: 0 every promise is kept; 1 one is broken, or the run was stopped; 2 the folder is no dataset, or the
 settings cannot be used.

@@ -135,7 +135,7 @@ def test_the_defaults_of_every_command_parse(name: str) -> None:
     needed = {
         "stream": ["stream.source=clip.mp4", "stream.plan=[step]"],
         "simulate": ["simulate.clip=clip.mp4"],
-        "inspect": ["inspect.folder=outputs/dst_frames"],
+        "inspect": ["inspect.dataset=outputs/dst_frames"],
     }
     extra = needed.get(name, [])
     composed = compose(str(command.settings), command.groups, extra)

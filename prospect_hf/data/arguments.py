@@ -26,6 +26,7 @@ class DataArguments:
             ``annotations`` it holds a folder ``{source}`` with the files of its release.
         rows: folder of rows that are built already, or were downloaded (``manifest.json`` is in it); ``root`` then only
             says where the frames are.
+        streaming: read the training rows of ``rows`` as they come, and write nothing of them to ``cache_dir``.
         sources: the sources to read, out of ego4d, holoassist, egoexolearn, epickitchens, wtag and assembly101.
         forms: ``dialogs`` (generated_dialogs records), ``prepared`` (prepared rows), or both; ``annotations`` has one
             form of its own.
@@ -53,6 +54,7 @@ class DataArguments:
     name: str = "simulated"
     root: str | None = None
     rows: str | None = None
+    streaming: bool = False
     sources: list[str] = field(default_factory=lambda: list(SOURCES))
     forms: list[str] = field(default_factory=lambda: ["dialogs"])
     frames: str = "store"
@@ -92,6 +94,8 @@ class DataArguments:
             raise UsageError(f"data.root is not set: give the folder that holds {held}, data.root=FOLDER.")
         if not self.sources or not self.forms:
             raise UsageError("data.sources and data.forms must each have at least one entry.")
+        if self.streaming and self.rows is None:
+            raise UsageError("data.streaming reads rows that are built already: give data.rows=FOLDER.")
         if self.processes < 1:
             raise UsageError(f"data.processes must be 1 or more, not {self.processes}.")
         if not 0.0 <= self.text_dropout <= 1.0:

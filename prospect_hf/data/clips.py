@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from processing_dst_smolvlm import DSTSmolVLMProcessor, Stream
+from processing_dst_smolvlm import DSTSmolVLMProcessor
 from prospect_hf.data.clip_index import Clips
 from prospect_hf.data.features import FrameFeatures
 from prospect_hf.data.packing import Clip
@@ -19,63 +19,48 @@ from prospect_hf.data.reader import FrameReader
 from prospect_hf.sessions import IGNORE
 
 
-class ClipDataset(Dataset[dict[str, torch.Tensor]]):
-    """Clips as model inputs, including their frames.
+@dataclass
+class ClipInputs:
+    """Makes the model inputs of clips, including their frames.
 
     Args:
-        clips: of a split.
         processor: the sequence builder.
         frames: reader of pictures, or of encoded frames where the vision tower is frozen.
         text_dropout: each clip draws a share between 0 and this value, and leaves that share of its state texts and
             responses out of the stream. Reference texts reveal the state; without dropout the heads learn to read the
             texts and not the frames. The labels of the decisions stay. Use 0 for evaluation.
+        seed: random seed of the draws. They depend on seed, epoch and number of the clip alone: they are the same in a
+            resumed run, where data loaders had read ahead, and with any number of workers.
         late_start: share of the clips, drawn in each epoch, that start at a later frame with the states before
             that frame. A stream whose context was dropped starts in the same way. Use 0 for evaluation.
-        seed: random seed of both draws.
     """
 
-    def __init__(
-        self,
-        clips: Clips,
-        processor: DSTSmolVLMProcessor,
-        frames: FrameReader | FrameFeatures,
-        text_dropout: float = 0.0,
-        seed: int = 0,
-        late_start: float = 0.0,
-    ) -> None:
-        self.clips, self.processor, self.frames, self.late_start = clips, processor, frames, late_start
-        self.text_dropout, self.seed, self.epoch = text_dropout, seed, 0
+    processor: DSTSmolVLMProcessor
+    frames: FrameReader | FrameFeatures
+    text_dropout: float = 0.0
+    seed: int = 0
+    late_start: float = 0.0
 
-    def __len__(self) -> int:
-        return len(self.clips)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Set the epoch, which seeds the draws; the trainer calls this when an epoch begins."""
-        self.epoch = epoch
-
-    def clip(self, index: int) -> Clip:
-        """Clip ``index`` in this epoch: complete, or shortened to start at a later frame."""
-        clip = self.clips[index]
-        rng = random.Random(f"late start {self.seed} {self.epoch} {index}")
+    def started(self, clip: Clip, epoch: int, index: int) -> Clip:
+        """Clip number ``index`` as it is in this epoch: complete, or shortened to start at a later frame."""
+        rng = random.Random(f"late start {self.seed} {epoch} {index}")
         if clip.end - clip.begin < 2 or rng.random() >= self.late_start:
             return clip
         return replace(clip, begin=rng.randrange(clip.begin + 1, clip.end))
 
-    def stream(self, index: int) -> Stream:
-        """The stream of clip ``index`` in this epoch."""
-        clip = self.clip(index)
-        if not self.text_dropout:
-            return clip.stream(self.processor)
-        # The draw depends on seed, epoch and clip alone: it is the same in a resumed run, where data loaders had read
-        # ahead, and with any number of workers.
-        rng = random.Random(f"{self.seed} {self.epoch} {index}")
-        share = rng.random() * self.text_dropout
-        return clip.stream(self.processor, lambda: rng.random() < share)
-
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        clip = self.clip(index)
+    def __call__(self, clip: Clip, epoch: int, index: int) -> dict[str, torch.Tensor]:
+        """The inputs of clip number ``index`` in this epoch."""
+        clip = self.started(clip, epoch, index)
         session, span = clip.session, slice(clip.begin, clip.end)
-        stream = self.stream(index)
+        drop: Callable[[], bool] | None = None
+        if self.text_dropout:
+            rng = random.Random(f"{self.seed} {epoch} {index}")
+            share = rng.random() * self.text_dropout
+
+            def drop() -> bool:
+                return rng.random() < share
+
+        stream = clip.stream(self.processor, drop)
         return {
             "input_ids": torch.tensor(stream.input_ids),
             "labels": torch.tensor(stream.labels),
@@ -86,6 +71,32 @@ class ClipDataset(Dataset[dict[str, torch.Tensor]]):
             "dst_state_labels": label_tensor(session.states_after[span]),
             **self.frames.inputs(session, clip.begin, clip.end),
         }
+
+
+class ClipDataset(Dataset[dict[str, torch.Tensor]]):
+    """Clips as model inputs.
+
+    Args:
+        clips: of a split.
+        inputs: makes the inputs of a clip.
+    """
+
+    def __init__(self, clips: Clips, inputs: ClipInputs) -> None:
+        self.clips, self.inputs, self.epoch = clips, inputs, 0
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch, which seeds the draws; the trainer calls this when an epoch begins."""
+        self.epoch = epoch
+
+    def clip(self, index: int) -> Clip:
+        """Clip ``index`` in this epoch: complete, or shortened to start at a later frame."""
+        return self.inputs.started(self.clips[index], self.epoch, index)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return self.inputs(self.clips[index], self.epoch, index)
 
 
 def label_tensor(labels: NDArray[np.int8]) -> torch.Tensor:

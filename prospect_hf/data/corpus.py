@@ -11,13 +11,14 @@ from pathlib import Path
 
 from prospect_hf.checked_json import get_text
 from prospect_hf.data.arguments import DataArguments
+from prospect_hf.data.clip_stream import SessionStream
 from prospect_hf.data.inputs import ready_corpus, rows_config
 from prospect_hf.data.session_store import SessionStore, open_sessions
 from prospect_hf.dataset.build import build_rows, rows_settings
 from prospect_hf.dataset.input_files import DstFramesConfig
 from prospect_hf.dataset.layout import MANIFEST_FILE, Manifest, Shard, load_manifest
 from prospect_hf.dataset.report import REPORT_FILE, load_report
-from prospect_hf.errors import UsageError
+from prospect_hf.errors import DataError, UsageError
 from prospect_hf.files import remove_stale
 from prospect_hf.sources.splits import check_forms
 
@@ -104,6 +105,20 @@ def _given_rows(data: DataArguments, folder: Path) -> LoadedRows:
     if absent:
         logger.info("%s has no rows of %s.", folder, ", ".join(absent))
     return LoadedRows(form, folder, manifest, tuple(data.sources), Path(data.cache_dir), data.processes)
+
+
+def streamed_sessions(loaded: Sequence[LoadedRows], split: str) -> SessionStream:
+    """The sessions of one split over all sources, to be read as they come; sizes are compared, not contents.
+
+    Raises:
+        DataError: a file is missing, or has another size than the manifest states.
+    """
+    shards = [(part.folder / shard.path, shard) for part in loaded for shard in part.shards(split)]
+    for path, shard in shards:
+        if not path.is_file() or path.stat().st_size != shard.bytes:
+            raise DataError(f"{path}: it is missing or not what {MANIFEST_FILE} states; build or download it again.")
+    contents = " ".join(shard.sha256 for _, shard in shards)
+    return SessionStream(tuple(path for path, _ in shards), hashlib.sha256(contents.encode()).hexdigest())
 
 
 def split_sessions(loaded: Sequence[LoadedRows], split: str) -> SessionStore:

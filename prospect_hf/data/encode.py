@@ -171,10 +171,13 @@ def encode_videos(
                 if time.monotonic() - saved > SAVED_EVERY_S:
                     features.known.save()
                     saved = time.monotonic()
+    except (DataError, KeyboardInterrupt):
+        features.known.save()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
         model.train(training)
-        features.known.save()
+    features.known.save()
     summary.seconds = time.monotonic() - started
     return summary
 

@@ -24,7 +24,7 @@ import prospect_hf
 from prospect_hf.code_fingerprint import code_fingerprint
 from prospect_hf.content_hash import file_hash
 from prospect_hf.dataset.balance import balance_of
-from prospect_hf.dataset.build_state import BuildState, finish_shard, remove_unfinished
+from prospect_hf.dataset.build_state import BuildState, finish_shard, remove_state, remove_unfinished
 from prospect_hf.dataset.card import CARD_FILE, write_card
 from prospect_hf.dataset.frame_fingerprints import write_fingerprints
 from prospect_hf.dataset.input_files import LABEL_CODE, DstFramesConfig
@@ -134,6 +134,7 @@ def _build(config: DstFramesConfig, output: Path, settings: dict[str, Any], proc
     settings = settings | {"pyarrow": pa.__version__}  # another version may write other bytes
     finished = _finished(output, fingerprint, settings)
     if finished is not None:
+        remove_state(output)
         logger.info("%s is finished already.", output)
         return finished
     frames = {source: config.frames_folder(source) for source in plan.sources} if settings["images"] else None

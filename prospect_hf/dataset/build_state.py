@@ -58,7 +58,7 @@ class BuildState:
 
     def close(self) -> None:
         """Remove what only an unfinished build needs."""
-        shutil.rmtree(self.folder)
+        remove_state(self.output)
 
     def _placed(self) -> Iterator[Path]:
         for pattern in ("data/*/*.parquet", f"{SAMPLE}/*.parquet"):
@@ -95,6 +95,12 @@ def mark_finished(written: WrittenShard, folder: Path, key: str) -> WrittenShard
     """Write the marker of a shard that lies in the folder of a build."""
     write_json(folder / (written.shard.path + MARKER), {"key": key, **asdict(written)})
     return written
+
+
+def remove_state(output: Path) -> None:
+    """Remove what only an unfinished build needs; a run that was killed behind its last step has left it."""
+    if (output / FOLDER).exists():
+        shutil.rmtree(output / FOLDER)
 
 
 def remove_unfinished(folder: Path) -> None:

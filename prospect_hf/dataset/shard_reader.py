@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from prospect_hf.dataset.row_maker import SCHEMA
 from prospect_hf.errors import DataError
 
 BATCH_ROWS = 16_384
@@ -19,10 +20,10 @@ def shard_sessions(path: Path, columns: Sequence[str] | None = None) -> Iterator
 
     Args:
         path: the shard.
-        columns: those of the tables; all where not given. ``session_id`` must be one of them.
+        columns: those of the tables; all but the pictures where not given. ``session_id`` must be one of them.
 
     Raises:
-        DataError: the file is missing, damaged, or has not the columns of ``dst_frames``.
+        DataError: the file is missing or damaged, or has not the columns of ``dst_frames`` with a value in every row.
     """
     waiting: list[pa.Table] = []
     current = None
@@ -42,14 +43,25 @@ def shard_sessions(path: Path, columns: Sequence[str] | None = None) -> Iterator
 
 
 def _batches(path: Path, columns: Sequence[str] | None) -> Iterator[pa.Table]:
+    names = SCHEMA.names if columns is None else columns
     try:
         with pq.ParquetFile(path) as file:
-            missing = {*(columns or ()), "session_id"} - set(file.schema_arrow.names)
-            if missing:
-                raise DataError(f"{path}: no column {', '.join(sorted(missing))}; it is no shard of dst_frames.")
-            for batch in file.iter_batches(BATCH_ROWS, columns=columns):
+            _check_columns(path, file.schema_arrow, names)
+            for batch in file.iter_batches(BATCH_ROWS, columns=names):
+                for name in names:
+                    if batch.column(name).null_count:
+                        raise DataError(f"{path}: a row without a value in '{name}'; build the dataset again.")
                 yield pa.Table.from_batches([batch])
     except FileNotFoundError:
         raise DataError(f"{path}: no such shard; build or download the dataset again.") from None
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: not a readable shard ({' '.join(str(error).split())}).") from error
+
+
+def _check_columns(path: Path, found: pa.Schema, names: Sequence[str]) -> None:
+    for name in names:
+        if name not in found.names:
+            raise DataError(f"{path}: no column '{name}'; it is no shard of dst_frames.")
+        kind = found.field(name).type
+        if kind != SCHEMA.field(name).type:
+            raise DataError(f"{path}: column '{name}' holds {kind} and not {SCHEMA.field(name).type}.")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,7 +117,7 @@ def _first(session: SessionRows, state: int) -> NDArray[np.float64]:
     return np.where(reached.any(0), reached.argmax(0), np.nan)
 
 
-def majority_response(sessions: Sequence[SessionRows]) -> str:
+def majority_response(sessions: Iterable[SessionRows]) -> str:
     """The most frequent response of ``sessions``; "" where there is none."""
     counts = Counter(item.response for session in sessions for item in session.items.values() if item.response)
     return counts.most_common(1)[0][0] if counts else ""

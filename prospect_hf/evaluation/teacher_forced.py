@@ -17,7 +17,7 @@ import torch
 from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
 from processing_dst_smolvlm import DSTSmolVLMProcessor
 from prospect_hf.data.clip_index import clips_of
-from prospect_hf.data.clips import ClipCollator, ClipDataset
+from prospect_hf.data.clips import ClipCollator, ClipDataset, ClipInputs
 from prospect_hf.data.features import FrameFeatures
 from prospect_hf.data.packing import Clip
 from prospect_hf.data.reader import FrameReader
@@ -50,7 +50,7 @@ def teacher_forced(
     Raises:
         DataError: the plan and one frame with its texts exceed ``max_seq_len``.
     """
-    clips = ClipDataset(clips_of(sessions, processor, max_seq_len), processor, frames)
+    clips = ClipDataset(clips_of(sessions, processor, max_seq_len), ClipInputs(processor, frames))
     collate = ClipCollator(processor.tokenizer.pad_token_id)
     numbers = {session.session_id: index for index, session in enumerate(sessions)}
     owner = [numbers[clip.session.session_id] for clip in clips.clips]

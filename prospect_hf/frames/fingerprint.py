@@ -108,7 +108,7 @@ def look_of(picture: Image.Image) -> str:
 
 def colour_of(picture: Image.Image) -> str:
     """The mean colour of a picture, as in ``8f7a6b``: two hex digits each for red, green and blue."""
-    return "".join(f"{round(mean):02x}" for mean in np.asarray(picture.convert("RGB")).mean((0, 1)))
+    return picture.convert("RGB").resize((1, 1), Image.Resampling.BOX).tobytes().hex()
 
 
 def check_length(store: Frames, used: int, video: str) -> None:

@@ -153,15 +153,7 @@ def _run(command: Command, parsed: Namespace) -> int:
     if command.settings is None:
         inputs = vars(parsed)
     else:
-        given = [f"{key}={vars(parsed)[key]}" for key in command.options.values() if vars(parsed)[key] is not None]
-        settings = [*given, *parsed.settings]
-        if command.first is not None:
-            name = command.first.rpartition(".")[2].upper()
-            found = [one for one in settings if "=" not in one]
-            if len(found) > 1:
-                raise UsageError(f"give one {name}, not {', '.join(found)}; settings are written GROUP.KEY=VALUE.")
-            settings = [one if "=" in one else f"{command.first}={one}" for one in settings]
-        composed = compose(command.settings, command.groups, settings)
+        composed = compose(command.settings, command.groups, given_settings(command, parsed))
         # In the order of the table: settings that need no heavy import are checked first.
         inputs = {name: composed[name] for name in command.raw}
         for name, path in command.groups.items():
@@ -171,6 +163,22 @@ def _run(command: Command, parsed: Namespace) -> int:
     _quiet_libraries()
     with _lock(command, inputs):
         return int(job(**inputs) or 0)
+
+
+def given_settings(command: Command, parsed: Namespace) -> list[str]:
+    """What the command line sets, each as GROUP.KEY=VALUE or GROUP=NAME.
+
+    Raises:
+        UsageError: two arguments without ``=`` stand for one key.
+    """
+    options = [f"{key}={vars(parsed)[key]}" for key in command.options.values() if vars(parsed)[key] is not None]
+    if command.first is None:
+        return [*options, *parsed.settings]
+    found = [one for one in parsed.settings if "=" not in one]
+    if len(found) > 1:
+        name = command.first.rpartition(".")[2].upper()
+        raise UsageError(f"give one {name}, not {', '.join(found)}; settings are written GROUP.KEY=VALUE.")
+    return [*options, *(one if "=" in one else f"{command.first}={one}" for one in parsed.settings)]
 
 
 def _lock(command: Command, inputs: Mapping[str, Any]) -> AbstractContextManager[None]:

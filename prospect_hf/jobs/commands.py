@@ -27,7 +27,7 @@ class Command:
         raw: groups that are handed on as a mapping, because the job completes them before they are parsed.
         writes: the group whose ``output_dir`` the job writes to; one run at a time may do so.
         options: options that stand for a key, ``--clip`` -> ``simulate.clip``.
-        first: the key that an argument without ``=`` stands for, ``outputs/dst_frames`` -> ``inspect.folder``.
+        first: the key that an argument without ``=`` stands for, ``outputs/dst_frames`` -> ``inspect.dataset``.
         arguments: adds positional arguments and options; for a command without settings.
         stopped: what a stopped run leaves, and how it is continued.
         distributed: several processes may run it together, started by torchrun or accelerate launch.
@@ -281,14 +281,14 @@ INSPECT = Command(
         ),
         (
             "With the lengths of its sessions in tokens, and with the frames of the sessions that are shown.",
-            "outputs/dst_frames inspect.tokenizer=outputs/tiny inspect.frames_root=outputs/simulated/processed_data",
+            "outputs/dst_frames inspect.tokenizer=outputs/tiny inspect.frames=outputs/simulated",
         ),
     ],
     run="prospect_hf.jobs.inspect:run",
     settings="inspect",
     writes="inspect",
     groups={"inspect": "prospect_hf.dataset.inspection.arguments:InspectArguments"},
-    first="inspect.folder",
+    first="inspect.dataset",
 )
 
 ENCODE = Command(

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from transformers import AutoTokenizer
-from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
-
-from processing_dst_smolvlm import DSTSmolVLMProcessor
-from prospect_hf.checkpoints import reading
 from prospect_hf.dataset.inspection.arguments import InspectArguments
 from prospect_hf.dataset.inspection.inspect import Inspection, inspect_dataset
 from prospect_hf.dataset.inspection.page import text_report, write_figures, write_page
@@ -18,6 +14,9 @@ from prospect_hf.errors import UsageError
 from prospect_hf.files import replacing_folder
 from prospect_hf.terminal import say
 
+if TYPE_CHECKING:
+    from processing_dst_smolvlm import DSTSmolVLMProcessor
+
 
 def run(inspect: InspectArguments) -> int:
     """Check the dataset and show it; the exit code is 1 where a promise is broken.
@@ -25,14 +24,14 @@ def run(inspect: InspectArguments) -> int:
     Raises:
         UsageError: the folder is no dataset, a folder that is named is not there, or there is no such session.
     """
-    folder, output = Path(str(inspect.folder)), Path(inspect.output_dir)
-    frames_root = None if inspect.frames_root is None else Path(inspect.frames_root)
-    if frames_root is not None and not frames_root.is_dir():
-        raise UsageError(f"inspect.frames_root={frames_root} is no folder; give the one that holds SOURCE/frames.")
+    folder, output = Path(str(inspect.dataset)), Path(inspect.output_dir)
+    frames = None if inspect.frames is None else Path(inspect.frames)
+    if frames is not None and not frames.is_dir():
+        raise UsageError(f"inspect.frames={frames} is no folder; give the one that holds the frames of each source.")
     if output.resolve() == folder.resolve() or folder.resolve() in output.resolve().parents:
         raise UsageError(f"inspect.output_dir={output} lies in the dataset, which would be published with it.")
     processor = None if inspect.tokenizer is None else load_sequence_builder(Path(inspect.tokenizer))
-    found = inspect_dataset(folder, frames_root=frames_root, processor=processor, session=inspect.session)
+    found = inspect_dataset(folder, frames=frames, processor=processor, session=inspect.session)
     written = write(output, found)
     say(text_report(found))
     say(f"\n{', '.join(map(str, written))}")
@@ -47,6 +46,13 @@ def load_sequence_builder(folder: Path) -> DSTSmolVLMProcessor:
     """
     if not folder.is_dir():
         raise UsageError(f"inspect.tokenizer={folder} is no folder; give that of a model or of its tokenizer.")
+    # Imported here: they take seconds, and most inspections count no tokens.
+    from transformers import AutoTokenizer
+    from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
+
+    from processing_dst_smolvlm import DSTSmolVLMProcessor
+    from prospect_hf.checkpoints import reading
+
     with reading(f"inspect.tokenizer={folder}"):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         return DSTSmolVLMProcessor(SmolVLMImageProcessorPil(), tokenizer)

@@ -61,6 +61,8 @@ def train(
             "data.features was encoded by a vision tower that does not change: set model.freeze_vision=true and "
             "training.look_steps=0, or unset data.features."
         )
+    if data_args.streaming:
+        _check_streaming(data_args, args)
     transformers.set_seed(args.seed)
     # The others wait for the first process, which writes the corpus and its rows where they are missing.
     with args.main_process_first(desc="reading the sessions"):
@@ -70,18 +72,18 @@ def train(
     record = run_record(model_args, data_args, args, splits)
     interrupted = find_checkpoint(args, record)
     checkpoint = interrupted.folder if interrupted else None
-    processor = build_processor(model_args, splits.train, checkpoint)
+    processor = build_processor(model_args, splits.learned, checkpoint)
     model = build_model(model_args, processor, checkpoint).to(args.device)
     reader = FrameReader(Path(str(data_args.root)), data_args.frames, processor)
     # Before anything is trained: a stream that is too long is then found within seconds.
     with args.main_process_first(desc="packing clips"):
-        clips = pack_clips(splits, processor, reader, data_args, args.seed)
+        clips = pack_clips(splits, processor, reader, data_args, args)
 
     results: dict[str, Any] = {}
     if args.look_steps and interrupted is None:
         results |= learn_to_look(model, processor, reader, splits, args)
     frames: FrameReader | FrameFeatures = reader
-    if args.look_steps or model_args.freeze_vision:
+    if args.look_steps or (model_args.freeze_vision and not data_args.streaming):
         freeze_vision(model)
         frames = encode_frames(model, reader, splits, data_args, args)
         clips.read_from(frames)
@@ -99,3 +101,16 @@ def train(
     say(result_table(results))
     say(f"\nModel, processor, remote code, card and results.json: {output}")
     return results
+
+
+def _check_streaming(data: DataArguments, args: DSTTrainingArguments) -> None:
+    """Raise ``UsageError`` where a setting needs all training sessions at once, or their number."""
+    reasons = {
+        "a stream has no end: set training.max_steps": args.max_steps < 1,
+        "the first stage draws from all sessions: set training.look_steps=0": args.look_steps > 0,
+        "encoded frames are found by reading all sessions: unset data.features": data.features is not None,
+        "it trains in one process": args.world_size > 1,
+    }
+    wrong = [reason for reason, holds in reasons.items() if holds]
+    if wrong:
+        raise UsageError(f"data.streaming=true: {'; '.join(wrong)}.")

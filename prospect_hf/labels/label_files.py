@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from prospect_hf.checked_json import as_dict, get_dict, get_list, get_number, get_text, load_json
+from prospect_hf.checked_json import as_dict, get_dict, get_list, get_number, get_text, json_records, load_json
 from prospect_hf.errors import DataError, UsageError
 from prospect_hf.labels.spans import Span
 from prospect_hf.sessions import Step
@@ -64,10 +64,7 @@ class LabelFiles:
         self._records: dict[str, tuple[dict[str, Any], str]] = {}
         self._asked: set[str] = set()
         for path in sorted(path for pattern in self._lists for path in root.glob(pattern)):
-            records = load_json(path)
-            if not isinstance(records, list):
-                raise DataError(f"{path}: expected a list of records with 'video_uid' and 'dst'.")
-            for number, value in enumerate(records):
+            for number, value in enumerate(json_records(path)):
                 where = f"{path}: record {number}"
                 try:
                     self._add(as_dict(value, where), where)
@@ -84,7 +81,8 @@ class LabelFiles:
         where = f"{where} ({uid})"
         if uid in self._records and self._records[uid][0].get("dst") != record.get("dst"):
             raise DataError(f"{where}: state labels differ from those in {self._records[uid][1]}; keep one of the two.")
-        self._records.setdefault(uid, (record, where))
+        # Records can hold the whole dialog besides the labels.
+        self._records.setdefault(uid, ({"dst": record["dst"]} if "dst" in record else {}, where))
 
     def find(self, uid: str, where: str) -> tuple[dict[str, Any], str]:
         """The record with the labels of video ``uid``, and its place for messages.

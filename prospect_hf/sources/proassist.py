@@ -1,4 +1,4 @@
-"""Reads ProAssist's ``processed_data``: generated dialogues and training records, with or without state labels.
+"""Reads ProAssist's ``processed_data``: generated dialogues, with or without state labels.
 
 Frames are sampled at 2 per second; ``parsed_video_anns.fps`` is the camera's rate and is not used.
 """
@@ -13,23 +13,20 @@ from typing import Any, Literal
 from prospect_hf.checked_json import (
     as_dict,
     get_dict,
-    get_index,
     get_list,
     get_number,
     get_optional_text,
     get_text,
-    load_json,
 )
 from prospect_hf.errors import DataError, UsageError
 from prospect_hf.frames.opened import count_frames, find_frames
 from prospect_hf.frames.stored_features import stored_length
 from prospect_hf.labels.align import align
-from prospect_hf.labels.label_files import LabelFiles, parse_spans, segment_text, step_index
+from prospect_hf.labels.label_files import LabelFiles, parse_spans, segment_text
 from prospect_hf.labels.spans import ALIGNED_SPANS, JOINED, STATED_SPANS, Span, merge_spans, span_events
 from prospect_hf.sessions import (
     FPS,
     LONGEST_S,
-    DSTEvent,
     Session,
     Step,
     Turn,
@@ -47,6 +44,9 @@ from prospect_hf.timeline import FRAME_TOLERANCE, frame_at, turn_frames
 LENGTH_SLACK_S = 600.0
 
 DST = Literal["files", "align", "none"]
+
+# ProAssist repeats conversations of two sources (epickitchens, wtag) to give them more weight in training.
+REPEATED = "conversation stands in its record twice: both kept"
 
 
 def source_folder(root: Path, source: str) -> Path:
@@ -109,12 +109,18 @@ def read_sessions(
         except DataError as error:
             report.refuse(origin, error)
             continue
+        said: set[tuple[Turn, ...]] = set()
         for index, conversation in enumerate(conversations):
             origin = f"{video.origin}: conversation {index}"
             try:
-                report.add(_session(video, spans, rule, as_dict(conversation, origin), index, origin))
+                session = _session(video, spans, rule, as_dict(conversation, origin), index, origin)
+                report.add(session)
             except DataError as error:
                 report.refuse(origin, error)
+                continue
+            if session.turns in said:
+                report.repairs[REPEATED] += 1
+            said.add(session.turns)
     report.unused_labels = 0 if labels is None else labels.unused
     return report.closed(str(paths[0] if len(paths) == 1 else paths[0].parent))
 
@@ -262,78 +268,3 @@ def parse_turn(value: dict[str, Any], where: str) -> Turn:
         labels=get_optional_text(value, "labels", where),
         progress=get_optional_text(value, "progress", where),
     )
-
-
-def read_training_record(path: Path) -> tuple[Session, ...]:
-    """Read training records: one object or a list, each with one ``conversation`` that contains DST_UPDATE turns.
-
-    DST_UPDATE turns repeat the starts and ends of the record's ``dst`` spans; raises ``DataError`` where they differ.
-    Frame numbers in turns are ignored: frames are computed from times.
-    """
-    value = load_json(path)
-    records = value if isinstance(value, list) else [value]
-    if not records:
-        raise DataError(f"{path}: the list of records is empty.")
-    sessions = []
-    for number, record in enumerate(records):
-        where = f"{path}: record {number}"
-        sessions.append(_training_session(as_dict(record, where), number, where))
-    return tuple(sessions)
-
-
-def _training_session(record: dict[str, Any], index: int, origin: str) -> Session:
-    uid = get_text(record, "video_uid", origin)
-    origin = f"{origin} ({uid})"
-    source = get_text(record, "dataset", origin)
-    steps = parse_steps(get_text(record, "inferred_knowledge", origin), f"{origin}: 'inferred_knowledge'")
-    spans = parse_spans(record, steps, origin)
-    events = span_events(spans)
-    turns: list[Turn] = []
-    update_events: list[DSTEvent] = []
-    for number, value in enumerate(get_list(record, "conversation", origin)):
-        where = f"{origin}: turn {number}"
-        turn = as_dict(value, where)
-        role = get_text(turn, "role", where)
-        if role == "DST_UPDATE":
-            update_events += _update_events(turn, steps, where)
-        elif role != "system":
-            turns.append(parse_turn(turn, where))
-    differing = Counter(update_events)
-    differing.subtract(events)
-    for event, count in differing.items():
-        if count:
-            side = "the DST_UPDATE turns" if count > 0 else "the dst spans"
-            raise DataError(f"{origin}: {event.transition} of S{event.step + 1} at {event.time} s is only in {side}.")
-    user_type = get_optional_text(record, "user_type", origin)
-    fps, end = get_number(record, "fps", origin), get_index(record, "end_frame_idx", origin)
-    session = Session(
-        session_id=f"{source}.{uid}.record_{index}",
-        source=source,
-        video_uid=uid,
-        recording=recording_id(source, uid),
-        user_type=user_type,
-        goal=get_text(record, "inferred_goal", origin),
-        steps=steps,
-        turns=tuple(turns),
-        events=span_events(merge_spans(spans, STATED_SPANS)[0]),
-        fps=fps,
-        first_frame=get_index(record, "start_frame_idx", origin),
-        num_frames=end,
-        frames_file=frames_file(source, uid),
-        origin=origin,
-    )
-    needed = frame_at(max([*(turn.time for turn in turns), *(event.time for event in events)]), fps)
-    if needed > end:
-        raise DataError(f"{origin}: 'end_frame_idx' is {end}, but the labels need {needed} frames.")
-    return session
-
-
-def _update_events(turn: dict[str, Any], steps: tuple[Step, ...], where: str) -> list[DSTEvent]:
-    """The state events of a DST_UPDATE turn."""
-    time = get_number(turn, "time", where)
-    events = []
-    for value in get_list(turn, "content", where):
-        entry = as_dict(value, where)
-        step = step_index(get_text(entry, "id", where), steps, where)
-        events.append(DSTEvent(time, step, get_text(entry, "transition", where)))
-    return events

@@ -87,6 +87,8 @@ class DSTTrainingArguments(TrainingArguments):
             if f.init and not is_secret(f.name) and not _is_librarys_default(f, getattr(self, f.name))
         }
         super().__post_init__()
+        # A batch has more frames than clips, so accelerate cannot cut it where it would, for streamed data.
+        self.accelerator_config.dispatch_batches = False
         if self.device.type != "cuda":
             self.dataloader_pin_memory = False
         if self.remove_unused_columns:

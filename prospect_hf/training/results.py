@@ -50,7 +50,7 @@ def evaluate_freely(
         return {}
     thresholds = (model.config.speaking_threshold, model.config.dst_update_threshold)
     predictions = follow(model, processor, frames, sessions, context=context, progress=progress)
-    text = majority_response(splits.train)
+    text = majority_response(splits.learned)
     of_majority = score([majority(session, text) for session in sessions], sessions, model.config.fps, thresholds)
     return {
         "free_run": {

@@ -90,7 +90,7 @@ def run_record(
         "processes": args.world_size,
         "length": {f"training.{name}": getattr(args, name) for name in LENGTH},
         "sessions": {
-            "training": sessions_hash(splits.train, root),
+            "training": sessions_hash(splits.train, root) if splits.stream is None else splits.stream.hash,
             "validation": sessions_hash(splits.validation, root),
         },
         "parts": [],

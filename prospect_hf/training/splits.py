@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from prospect_hf.data.arguments import DataArguments
-from prospect_hf.data.corpus import LoadedRows, prepare_rows, split_sessions
+from prospect_hf.data.clip_stream import SessionStream
+from prospect_hf.data.corpus import LoadedRows, prepare_rows, split_sessions, streamed_sessions
+from prospect_hf.data.session_rows import SessionRows
 from prospect_hf.data.session_store import SessionStore
 from prospect_hf.dataset.layout import SPLITS
 from prospect_hf.errors import DataError
@@ -18,12 +20,21 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Splits:
-    """The sessions of each split, and the label counts by ``"SOURCE FORM SPLIT"``."""
+    """The sessions of each split, and the label counts by ``"SOURCE FORM SPLIT"``.
+
+    ``stream``: with ``data.streaming``, the training sessions; ``train`` is then empty.
+    """
 
     train: SessionStore
     validation: SessionStore
     test: SessionStore
     balance: dict[str, dict[str, int]]
+    stream: SessionStream | None = None
+
+    @property
+    def learned(self) -> Iterable[SessionRows]:
+        """The training sessions, to be read in one pass."""
+        return self.train if self.stream is None else self.stream
 
     @property
     def sessions(self) -> SessionStore:
@@ -44,12 +55,14 @@ def load_splits(data: DataArguments) -> Splits:
         DataError: a record cannot be used, or there is no training session.
     """
     loaded = prepare_rows(data)
-    train, validation, test = (split_sessions(loaded, split) for split in ("train", "validation", "test"))
-    if not train:
+    stream = streamed_sessions(loaded, "train") if data.streaming else None
+    train = SessionStore([]) if data.streaming else split_sessions(loaded, "train")
+    validation, test = (split_sessions(loaded, split) for split in ("validation", "test"))
+    if not (train if stream is None else stream.files):
         raise DataError(f"data.root={data.root} has no training rows in {', '.join(data.sources)}.")
     if data.frames != "store":
         logger.info("Frames are %s, not the videos': the model learns nothing about seeing.", data.frames)
-    return Splits(train, validation, test, label_balance_by_source(loaded))
+    return Splits(train, validation, test, label_balance_by_source(loaded), stream)
 
 
 def label_balance_by_source(loaded: Sequence[LoadedRows]) -> dict[str, dict[str, int]]:

@@ -13,12 +13,14 @@ from transformers.trainer import TRAINER_STATE_NAME
 from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
 from processing_dst_smolvlm import DSTSmolVLMProcessor
 from prospect_hf.data.arguments import DataArguments
-from prospect_hf.data.clip_index import open_clips
-from prospect_hf.data.clips import ClipCollator, ClipDataset
+from prospect_hf.data.clip_index import Clips, open_clips
+from prospect_hf.data.clip_stream import ClipStream
+from prospect_hf.data.clips import ClipCollator, ClipDataset, ClipInputs
 from prospect_hf.data.encode import encoded_frames
 from prospect_hf.data.features import FrameFeatures
 from prospect_hf.data.glimpses import GlimpseDataset
 from prospect_hf.data.reader import FrameReader
+from prospect_hf.data.session_store import SessionStore
 from prospect_hf.hub.weights import new_model_files
 from prospect_hf.training.arguments import DSTTrainingArguments
 from prospect_hf.training.resume import Interrupted
@@ -32,35 +34,43 @@ logger = logging.getLogger(__name__)
 class PackedClips:
     """The clips of the training and the validation sessions."""
 
-    train: ClipDataset
+    train: ClipDataset | ClipStream
     validation: ClipDataset
 
     def read_from(self, frames: FrameReader | FrameFeatures) -> None:
         """Read frames from ``frames`` from now on."""
-        self.train.frames = self.validation.frames = frames
+        self.train.inputs.frames = self.validation.inputs.frames = frames
 
 
 def pack_clips(
-    splits: Splits, processor: DSTSmolVLMProcessor, frames: FrameReader, data: DataArguments, seed: int
+    splits: Splits,
+    processor: DSTSmolVLMProcessor,
+    frames: FrameReader,
+    data: DataArguments,
+    args: DSTTrainingArguments,
 ) -> PackedClips:
     """Cut the training and the validation sessions into clips of at most ``data.max_seq_len`` tokens.
 
-    Where each clip begins is kept under ``data.cache_dir``, and read from there the next time.
+    Where each clip begins is kept under ``data.cache_dir``, and read from there the next time. Training sessions that
+    are streamed are cut while they come.
 
     Raises:
         DataError: a frame and its texts do not fit beside the plan.
     """
-    train, validation = (
-        open_clips(sessions, processor, data.max_seq_len, Path(data.cache_dir), data.processes)
-        for sessions in (splits.train, splits.validation)
-    )
-    clips = PackedClips(
-        ClipDataset(train, processor, frames, data.text_dropout, seed, data.late_start),
-        ClipDataset(validation, processor, frames),
-    )
+
+    def clips_of(sessions: SessionStore) -> Clips:
+        return open_clips(sessions, processor, data.max_seq_len, Path(data.cache_dir), data.processes)
+
+    inputs = ClipInputs(processor, frames, data.text_dropout, args.seed, data.late_start)
+    validation = ClipDataset(clips_of(splits.validation), ClipInputs(processor, frames))
+    if splits.stream is not None:
+        rows, batch_size = splits.stream.rows, args.train_batch_size
+        logger.info("Training clips are streamed from %d shards of rows.", rows.num_shards)
+        return PackedClips(ClipStream(rows, inputs, data.max_seq_len, batch_size, args.seed), validation)
+    train = ClipDataset(clips_of(splits.train), inputs)
     frame_count = sum(splits.train.frames_by_file)
-    logger.info("%d training clips of %d sessions, %d frames.", len(clips.train), len(splits.train), frame_count)
-    return clips
+    logger.info("%d training clips of %d sessions, %d frames.", len(train), len(splits.train), frame_count)
+    return PackedClips(train, validation)
 
 
 def learn_to_look(

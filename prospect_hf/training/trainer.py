@@ -24,6 +24,7 @@ from transformers.trainer import DEFAULT_PROGRESS_CALLBACK, TRAINER_STATE_NAME, 
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
+from prospect_hf.data.clip_stream import ClipStream
 from prospect_hf.data.clips import ClipDataset
 from prospect_hf.data.glimpses import GlimpseDataset
 from prospect_hf.files import write_json
@@ -65,7 +66,8 @@ class DSTTrainer(Trainer):
         self.run = dict(run or {})
         self._loss_totals = torch.zeros(len(LOSSES), device=self.args.device)
         self._steps_in_totals = 0
-        self.add_callback(_NewEpoch(self.train_dataset))
+        if not isinstance(self.train_dataset, ClipStream):  # a stream counts its epochs itself
+            self.add_callback(_NewEpoch(self.train_dataset))
         self.add_callback(_BestCheckpoint())
         self.remove_callback(PrinterCallback if self.args.disable_tqdm else DEFAULT_PROGRESS_CALLBACK)
         self.progress = StageProgress(stage)

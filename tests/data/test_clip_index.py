@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from processing_dst_smolvlm import DSTSmolVLMProcessor, Stream
 from prospect_hf.data import packing
 from prospect_hf.data.clip_index import clips_of, open_clips
-from prospect_hf.data.clips import ClipDataset
+from prospect_hf.data.clips import ClipDataset, ClipInputs
 from prospect_hf.data.packing import Clip, pack, pack_sessions
 from prospect_hf.data.session_rows import SessionRows
 from prospect_hf.data.session_store import SessionStore, open_sessions
@@ -166,8 +166,8 @@ def test_a_damaged_index_is_made_again(tmp_path: Path, caplog: pytest.LogCapture
 @pytest.mark.parametrize("workers", [1, 2])
 def test_any_number_of_workers_gives_the_same_batches(tmp_path: Path, workers: int) -> None:
     clips = open_clips(stored(SESSIONS, tmp_path), small_processor(), LIMIT, tmp_path / "cache")
-    dataset = ClipDataset(clips, small_processor(), NoiseReader(), 0.5, seed=1, late_start=0.5)
-    in_memory = ClipDataset(clips_of(SESSIONS, small_processor(), LIMIT), small_processor(), NoiseReader(), 0.5, 1, 0.5)
+    dataset = ClipDataset(clips, ClipInputs(small_processor(), NoiseReader(), 0.5, seed=1, late_start=0.5))
+    in_memory = ClipDataset(clips_of(SESSIONS, small_processor(), LIMIT), dataset.inputs)
     alone = [in_memory[index] for index in range(len(clips))]
     found = list(DataLoader(dataset, 3, collate_fn=collate, num_workers=workers))
     for ours, theirs in zip(found, [collate(alone[at : at + 3]) for at in range(0, len(alone), 3)], strict=True):

@@ -13,7 +13,7 @@ from model_fixtures import NoiseReader, clip_dataset, collate, make_session, pic
 
 from processing_dst_smolvlm import FrameItem
 from prospect_hf.data.clip_index import clips_of
-from prospect_hf.data.clips import ClipCollator, ClipDataset
+from prospect_hf.data.clips import ClipCollator, ClipDataset, ClipInputs
 from prospect_hf.data.packing import Clip, pack
 from prospect_hf.data.session_rows import SessionRows
 from prospect_hf.errors import DataError
@@ -147,7 +147,9 @@ def test_text_dropout_follows_from_seed_epoch_and_clip() -> None:
     sessions = [make_session(5, frames=60, event_rate=0.6, turn_rate=0.8)] * 2
 
     def draws(seed: int, epoch: int, index: int) -> list[int]:
-        clips = ClipDataset(clips_of(sessions, small_processor(), 2048), small_processor(), NoiseReader(), 0.5, seed)
+        clips = ClipDataset(
+            clips_of(sessions, small_processor(), 2048), ClipInputs(small_processor(), NoiseReader(), 0.5, seed)
+        )
         clips.set_epoch(epoch)
         ids: list[int] = clips[index]["input_ids"].tolist()
         return ids
@@ -231,7 +233,9 @@ def test_a_clip_does_not_see_texts_beyond_its_frames() -> None:
 def test_a_late_clip_begins_in_the_state_reached_by_then() -> None:
     """What it holds is the rest of the clip, under a prompt with the states before its first frame."""
     sessions = [make_session(seed, 12, 3) for seed in range(12)]
-    dataset = ClipDataset(clips_of(sessions, small_processor(), 2048), small_processor(), NoiseReader(), late_start=0.5)
+    dataset = ClipDataset(
+        clips_of(sessions, small_processor(), 2048), ClipInputs(small_processor(), NoiseReader(), late_start=0.5)
+    )
     late = 0
     for epoch in range(3):
         dataset.set_epoch(epoch)
@@ -256,8 +260,7 @@ def test_a_late_clip_begins_in_the_state_reached_by_then() -> None:
 def test_without_late_starts_every_clip_is_whole() -> None:
     sessions = [make_session(seed, 1 + seed, 3) for seed in range(4)]
     for late_start in (0.0, 1.0):
-        dataset = ClipDataset(
-            clips_of(sessions, small_processor(), 2048), small_processor(), NoiseReader(), late_start=late_start
-        )
+        inputs = ClipInputs(small_processor(), NoiseReader(), late_start=late_start)
+        dataset = ClipDataset(clips_of(sessions, small_processor(), 2048), inputs)
         for index in range(4):
             assert (dataset.clip(index).begin > 0) == (late_start == 1.0 and index > 0)

@@ -33,7 +33,7 @@ from prospect_hf.content_hash import UNSEALED, KnownHashes, seal
 from prospect_hf.data import encode as encode_module
 from prospect_hf.data import features as features_module
 from prospect_hf.data.clip_index import clips_of
-from prospect_hf.data.clips import ClipDataset
+from prospect_hf.data.clips import ClipDataset, ClipInputs
 from prospect_hf.data.encode import encode_sessions
 from prospect_hf.data.features import HASHES_FILE, FrameFeatures, fingerprint, given_features
 from prospect_hf.data.reader import FrameReader
@@ -64,7 +64,7 @@ def test_features_answer_as_pixels_do(tmp_path: Path, tokens_per_frame: int | st
     model, processor = small_model(tokens_per_frame), small_processor(tokens_per_frame)
     features = encode_sessions(model, NoiseReader(), SESSIONS, tmp_path, progress=False)
     seen = clip_dataset(SESSIONS, tokens_per_frame, 700)
-    encoded = ClipDataset(clips_of(SESSIONS, processor, 700), processor, features)
+    encoded = ClipDataset(clips_of(SESSIONS, processor, 700), ClipInputs(processor, features))
     pixels, tokens = collate([seen[i] for i in range(len(seen))]), collate([encoded[i] for i in range(len(encoded))])
     assert "pixel_values" not in tokens and tokens["frame_features"].shape[1] == processor.tokens_per_frame
     with torch.inference_mode():

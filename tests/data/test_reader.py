@@ -16,7 +16,7 @@ from PIL import Image
 from video_fixtures import number_of
 
 from prospect_hf.data.clip_index import clips_of
-from prospect_hf.data.clips import ClipDataset
+from prospect_hf.data.clips import ClipDataset, ClipInputs
 from prospect_hf.data.reader import FrameReader
 from prospect_hf.errors import DataError
 from prospect_hf.frames.store import write_frames
@@ -43,7 +43,7 @@ def test_frames_are_read_by_their_absolute_index(corpus: Path) -> None:
     pictures = reader.read(session, 2, 5)
     assert [round(float(p.mean()) / 10) for p in pictures] == [8, 9, 10]
     assert all(p.shape == (SIZE, SIZE, 3) and p.dtype == np.uint8 for p in pictures)
-    clips = ClipDataset(clips_of([session], small_processor(), 125), small_processor(), reader)
+    clips = ClipDataset(clips_of([session], small_processor(), 125), ClipInputs(small_processor(), reader))
     assert len(clips) > 1
     pixels = torch.cat([clips[index]["pixel_values"] for index in range(len(clips))])
     assert [round(float((p.mean() + 1) / 2 * 25.5)) for p in pixels] == list(range(6, 14))

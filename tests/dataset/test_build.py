@@ -239,6 +239,32 @@ def test_a_killed_build_goes_on(built: tuple[Path, Manifest], corpus: Path, repo
     assert hashes(tmp_path / "rows") == hashes(folder)
 
 
+@pytest.mark.parametrize("step", ["place", "write_json", "write_fingerprints", "write_card", "write_manifest", "close"])
+def test_a_build_that_stops_at_its_end_goes_on(
+    step: str, built: tuple[Path, Manifest], corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*given: Any) -> None:
+        if step == "place":  # after the first file
+            state, shards = given
+            place(state, shards[:1])
+        raise Stopped
+
+    place = build_state.BuildState.place
+    with monkeypatch.context() as patch:
+        patch.setattr(build_state.BuildState if step in ("place", "close") else build, step, stopped)
+        with pytest.raises(Stopped):
+            built_in(tmp_path / "rows", corpus)
+    if step == "close":
+        assert load_manifest(tmp_path / "rows") == built[1]
+    else:
+        with pytest.raises(UsageError, match="no finished dataset"):
+            load_manifest(tmp_path / "rows")
+    with monkeypatch.context() as patch:
+        written = stop_after(patch, 0)
+        assert built_in(tmp_path / "rows", corpus) == built[1] and written == []
+    assert hashes(tmp_path / "rows") == hashes(built[0])
+
+
 @pytest.mark.parametrize("change", ["settings", "inputs", "code"])
 def test_nothing_of_another_build_is_kept_or_shown(
     change: str, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -37,6 +37,7 @@ from proassist_fixtures import write_store
 
 from processing_dst_smolvlm import DSTSmolVLMProcessor, FrameItem
 from prospect_hf.content_hash import file_hash
+from prospect_hf.dataset import frame_fingerprints
 from prospect_hf.dataset.inspection import blocks, file_checks
 from prospect_hf.dataset.inspection.findings import PROMISES
 from prospect_hf.dataset.inspection.inspect import Inspection, inspect_dataset
@@ -465,7 +466,7 @@ def test_speech_beyond_the_end_of_its_video_is_found(dataset: Path, tmp_path: Pa
     for name, frames in (("v-a", 39), ("v-b", 40), ("v-c", 41)):
         write_store(root, name, frames)
     (root / "processed_data/wtag/frames/v-f.arrow").write_bytes(b"no frames")
-    found = inspected(dataset, frames_root=root / "processed_data", session="b")
+    found = inspected(dataset, frames=root / "processed_data", session="b")
     assert {(one.promise, one.file, one.session, one.frame) for one in found.broken} == {
         ("frames_in_video", WTAG, "a", 39),
         ("frames_in_video", WTAG_2, "f", 0),
@@ -473,6 +474,22 @@ def test_speech_beyond_the_end_of_its_video_is_found(dataset: Path, tmp_path: Pa
     assert "the video has 39 frames (v-a.arrow)" in str(found.broken[0])
     assert found.videos_missing == 3 and "The frames of 3 videos are not at hand" in text_report(found)
     assert len(found.shown[0].pictures) == 24
+
+
+def test_the_lengths_of_frames_json_count_without_any_frames(dataset: Path) -> None:
+    marks = [[0, "0" * 64, "0" * 32, "0" * 6]]
+    facts = {
+        f"wtag/frames/v-{name}.arrow": {"frames": frames, "used": frames, "marks": marks}
+        for name, frames in (("a", 39), ("b", 40))
+    }
+    path = dataset / "frames.json"
+    path.write_text(json.dumps({"format": frame_fingerprints.FORMAT, "videos": facts}))
+    edit_manifest(dataset, files={"frames.json": file_hash(path)})
+    found = inspected(dataset)
+    assert [(one.promise, one.session, one.frame) for one in found.broken] == [("frames_in_video", "a", 39)]
+    assert "the video has 39 frames (frames.json)" in str(found.broken[0])
+    path.write_text("{}")
+    assert broken(dataset) == {"files"}
 
 
 # ---- figures ----

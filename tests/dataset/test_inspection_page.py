@@ -155,7 +155,7 @@ def test_the_strip_shows_frames_of_the_video(tmp_path: Path) -> None:
     write_dataset(tmp_path / "d", make_sessions())
     (tmp_path / "processed_data" / "wtag").mkdir(parents=True)
     write_store(tmp_path, "v-a", 40)
-    found = inspect_dataset(tmp_path / "d", session="a", frames_root=tmp_path / "processed_data", progress=False)
+    found = inspect_dataset(tmp_path / "d", session="a", frames=tmp_path / "processed_data", progress=False)
     strip = frame_strip(found.shown[0])
     grey = [strip.getpixel((8 + 248 * column + 120, 8 + 18 + 100)) for column in range(6)]
     assert all(max(abs(part - 9) for part in pixel) < 4 for pixel in grey)

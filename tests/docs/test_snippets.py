@@ -23,7 +23,7 @@ from model_fixtures import SIZE, new_model, small_processor
 
 from prospect_hf.cli import main
 from prospect_hf.hub.model_card import write_card
-from prospect_hf.jobs.command import make_parser
+from prospect_hf.jobs.command import given_settings, make_parser
 from prospect_hf.jobs.commands import COMMANDS
 from prospect_hf.settings import choices_of, compose
 from prospect_hf.settings_schema import read_settings
@@ -197,8 +197,7 @@ def check_prospect(arguments: list[str]) -> None:
     command = COMMANDS[arguments[0]]
     parsed = make_parser(command, "prospect").parse_args(arguments[1:])
     if command.settings is not None:
-        options = [f"{key}={value}" for key in command.options.values() if (value := vars(parsed)[key]) is not None]
-        compose(command.settings, command.groups, [*options, *parsed.settings])
+        compose(command.settings, command.groups, given_settings(command, parsed))
 
 
 def check_extras(requirement: str, repository: Path) -> None:

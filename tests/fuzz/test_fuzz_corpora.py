@@ -57,8 +57,9 @@ from prospect_hf.sources.annotations.read import read_annotations
 from prospect_hf.sources.annotations.wtag import TIMING
 from prospect_hf.sources.knowledge import parse_steps
 from prospect_hf.sources.prepared import read_prepared
-from prospect_hf.sources.proassist import read_sessions, read_training_record
+from prospect_hf.sources.proassist import read_sessions
 from prospect_hf.sources.report import FILE_SPLITS
+from prospect_hf.sources.training_records import read_training_record
 from prospect_hf.streaming.frame_sources import open_source
 from tracking_dst_smolvlm import StateTable, Tracking
 

@@ -93,8 +93,8 @@ def damaged_files(good: dict[str, bytes]) -> Target:
     def target(rng: random.Random, folder: Path) -> None:
         dataset = folder / "dst_frames"
         write_files(dataset, good)
-        for _ in range(rng.choice([1, 1, 3])):
-            damage_file(dataset / rng.choice(sorted(good)), rng)
+        for name in rng.sample(sorted(good), rng.choice([1, 1, 3])):
+            damage_file(dataset / name, rng)
         if rng.random() < 0.2:
             path = dataset / "manifest.json"
             facts = json.loads(good["manifest.json"])

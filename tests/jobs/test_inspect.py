@@ -34,7 +34,7 @@ def test_a_good_dataset_is_shown_and_the_exit_code_is_0(dataset: Path, tmp_path:
     small_processor().save_pretrained(tmp_path / "model")
     (tmp_path / "processed_data" / "wtag").mkdir(parents=True)
     write_store(tmp_path, "v-a", 40)
-    settings = [f"inspect.tokenizer={tmp_path / 'model'}", f"inspect.frames_root={tmp_path / 'processed_data'}"]
+    settings = [f"inspect.tokenizer={tmp_path / 'model'}", f"inspect.frames={tmp_path / 'processed_data'}"]
     assert inspect(dataset, *settings) == 0
     told = capsys.readouterr().out
     assert "All " in told and "promises are kept." in told and "16: min" in told and "epickitchens" not in told
@@ -47,12 +47,13 @@ def test_a_good_dataset_is_shown_and_the_exit_code_is_0(dataset: Path, tmp_path:
 
 def test_what_the_builder_writes_keeps_every_promise(tmp_path: Path, capsys: Any) -> None:
     scene = SceneConfig(steps=(2, 3))
-    write_corpus(tmp_path / "corpus", ["wtag", "ego4d"], {"train": 3, "val": 1}, 0, scene, progress=False)
+    write_corpus(tmp_path / "corpus", ["wtag", "ego4d"], {"train": 2, "val": 1}, 0, scene, progress=False)
     config = DstFramesConfig(name="all", root=str(tmp_path / "corpus"), dst="files")
-    for images in (False, True):
+    with_frames = f"inspect.frames={tmp_path / 'corpus'}"
+    for images, settings in ((False, [with_frames]), (True, [])):
         folder = tmp_path / f"rows-{images}"
         build_rows(config, folder, shard_rows=150, sample=1, images=images, progress=False)
-        assert inspect(folder) == 0, capsys.readouterr().out
+        assert inspect(folder, *settings) == 0, capsys.readouterr().out
     assert {path.name for path in (tmp_path / "out" / "sessions").iterdir()} == {
         f"{source}.{kind}.png" for source in ("wtag", "ego4d") for kind in ("timeline", "frames")
     }
@@ -77,8 +78,8 @@ def test_what_is_no_dataset_is_one_sentence_and_the_exit_code_is_2(dataset: Path
         ([tmp_path / "nowhere"], "no manifest.json"),
         ([dataset, "inspect.session=nobody"], "no session nobody that can be shown"),
         (
-            [dataset, f"inspect.frames_root={tmp_path / 'nowhere'}"],
-            "is no folder; give the one that holds SOURCE/frames",
+            [dataset, f"inspect.frames={tmp_path / 'nowhere'}"],
+            "is no folder; give the one that holds the frames",
         ),
         ([dataset, f"inspect.tokenizer={tmp_path / 'nowhere'}"], "is no folder; give that of a model"),
         (
@@ -86,13 +87,21 @@ def test_what_is_no_dataset_is_one_sentence_and_the_exit_code_is_2(dataset: Path
             f"inspect.tokenizer={tmp_path / 'empty'} cannot be loaded",
         ),
         ([dataset, f"inspect.output_dir={dataset / 'out'}"], "lies in the dataset"),
-        ([dataset, "inspect.folders=x"], "did you mean inspect.folder?"),
-        ([dataset, plain], "give one FOLDER, not "),
+        ([dataset, "inspect.datasets=x"], "did you mean inspect.dataset?"),
+        ([dataset, plain], "give one DATASET, not "),
     ):
         assert main(["inspect", *map(str, arguments)]) == 2
         told = capsys.readouterr().err
         assert message in told and told.count("\n") == 1, told
-    assert main(["inspect"]) == 2 and "Give the dataset: prospect inspect FOLDER." in capsys.readouterr().err
+    assert (
+        main(["inspect"]) == 2
+        and "Give the dataset: prospect inspect FOLDER, or inspect.dataset=FOLDER." in capsys.readouterr().err
+    )
+
+
+def test_help_names_the_dataset(capsys: Any) -> None:
+    assert main(["inspect", "--help"]) == 0
+    assert "usage: prospect inspect DATASET [GROUP=NAME ...] [GROUP.KEY=VALUE ...]" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["an odd, 'named' $folder", "-dash", "[list]", "1e-5"])

@@ -119,9 +119,10 @@ def test_without_a_terminal_progress_is_plain_lines(
     losses = r"loss \d+\.\d{3} \(speaking \d\.\d{3}, update \d\.\d{3}, state \d\.\d{3}, text \d\.\d{3}\)"
     patterns = [
         r"simulating 8/8, 100 %, took \d+:\d\d",
+        r"building rows, kB (\d+)/\1, 100 %, took \d+:\d\d",
         rf"first stage 1/2, 50 %, \d+:\d\d left: {losses}, lr .+",
         rf"first stage 2/2, 100 %, took \d+:\d\d: {losses}, lr \d\.\de-\d",
-        r"encoding frames \d/\d, 100 %, took \d+:\d\d",
+        r"encoding frames (\d+)/\1, 100 %, took \d+:\d\d",
         rf"whole sessions 1/3, 33 %, \d+:\d\d left: {losses}, lr .+",
         rf"whole sessions 2/3, 66 %, \d+:\d\d left: {losses}, lr .+",
         rf"whole sessions 3/3, 100 %, took \d+:\d\d: {losses}, lr .+",
@@ -167,7 +168,7 @@ def test_a_terminal_shows_one_bar_a_stage(repository: Path, corpus: list[str], t
         rf"first stage 1/2 \|█+ *\| {left}, {losses}, lr ",
         rf"whole sessions 2/3 \|█+.? *\| {left}, {losses}, lr ",
         rf"evaluation 1/1 \|█+\| {left}, {losses}, joint state accuracy",
-        rf"encoding frames \d/\d \|█+\| {left}",
+        rf"encoding frames (\d+)/\1 \|█+\| {left}",
         rf"following sessions 2/2 \|█+\| {left}",
     ):
         assert re.search(bar, written), (bar, written)

@@ -16,8 +16,9 @@ from proassist_fixtures import make_record, make_row, write_corpus, write_prepar
 
 from prospect_hf.errors import DataError
 from prospect_hf.sources.prepared import read_prepared
-from prospect_hf.sources.proassist import read_sessions, read_training_record
+from prospect_hf.sources.proassist import read_sessions
 from prospect_hf.sources.report import OnError, SessionsReport
+from prospect_hf.sources.training_records import read_training_record
 from prospect_hf.timeline import build_timeline, frame_at
 
 # --- turns whose time goes back ---

@@ -19,9 +19,10 @@ from prospect_hf.labels.spans import JOINED
 from prospect_hf.sessions import DSTEvent
 from prospect_hf.sources.knowledge import parse_steps
 from prospect_hf.sources.prepared import read_prepared
-from prospect_hf.sources.proassist import read_sessions, read_training_record
+from prospect_hf.sources.proassist import REPEATED, read_sessions
 from prospect_hf.sources.report import SessionsReport
 from prospect_hf.sources.splits import check_splits
+from prospect_hf.sources.training_records import read_training_record
 from prospect_hf.timeline import build_timeline
 
 SPLITS = {"egoexolearn": "validation"}
@@ -115,6 +116,15 @@ def test_a_part_of_a_video_ends_where_the_part_ends(tmp_path: Path) -> None:
     write_store(tmp_path, "v1", 200)
     for session in read_sessions(tmp_path, "wtag", "train", dst="files").sessions:
         assert (session.first_frame, session.num_frames) == (2, 45)
+
+
+def test_a_conversation_that_is_repeated_in_its_record_is_kept_and_counted(tmp_path: Path) -> None:
+    """ProAssist's filter writes the conversations of a record twice where a source is to weigh twice as much."""
+    record = make_record()
+    record["conversations"] *= 2
+    write_corpus(tmp_path, [record, make_record("v2")])
+    report = read_sessions(tmp_path, "wtag", "train")
+    assert len(report.sessions) == 6 and report.repairs == {REPEATED: 2}
 
 
 def test_turns_that_only_queue_past_the_end_are_counted(tmp_path: Path) -> None:

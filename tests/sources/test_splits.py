@@ -11,11 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from proassist_fixtures import make_record, write_corpus
 
+from prospect_hf.checked_json import load_json
 from prospect_hf.dataset.build import build_rows
 from prospect_hf.dataset.dst_frames import load_dst_frames
 from prospect_hf.dataset.input_files import DstFramesConfig
 from prospect_hf.dataset.report import leak_lines, load_report, read_report, report_lines
 from prospect_hf.errors import DataError, UsageError
+from prospect_hf.sessions import recording_id
+from prospect_hf.sources.prepared import read_prepared
 from prospect_hf.sources.proassist import read_sessions
 from prospect_hf.sources.report import SessionsReport
 from prospect_hf.sources.splits import CHECKED_ORDER, SplitCheck, check_forms, check_splits
@@ -131,6 +134,24 @@ def test_two_forms_must_agree(tmp_path: Path) -> None:
     many = [f"v{number}" for number in range(9)]
     with pytest.raises(DataError, match=r"have v0, v1, v2 and 6 more in split test"):
         check_forms({"dialogs": {"train": many}, "prepared": {"test": many}})
+
+
+def test_upstreams_own_splits_share_recordings(shared_data: Path) -> None:
+    """A public list of clips with too few frames names videos of ProAssist's splits; its prepared rows name others."""
+    splits = {"train.json": "train", "val.json": "validation", "test.json": "test"}
+    listed: dict[str, set[str]] = {split: set() for split in splits.values()}
+    for record in load_json(shared_data / "dst/assembly101_frame_count_mismatches.json"):
+        listed[splits[record["file"]]].add(recording_id("assembly101", record["video_uid"]))
+    prepared = {
+        session.recording for session in read_prepared(shared_data / "proassist", "assembly101", "train").sessions
+    }
+    with pytest.raises(
+        DataError, match=r"have nusar-2021_action_both_9074-a03_\S+ in split test, but .* in split valid"
+    ):
+        check_forms({"listed": listed})
+    del listed["validation"]
+    with pytest.raises(DataError, match=r"have nusar-2021_action_both_9015-c10c_\S+ in split test, but .* split train"):
+        check_forms({"prepared": {"train": prepared}, "listed": listed})
 
 
 def sessions_of(root: Path, uids: Sequence[str], split: str) -> SessionsReport:

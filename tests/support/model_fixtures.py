@@ -17,7 +17,7 @@ import torch
 from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
 from processing_dst_smolvlm import DSTSmolVLMProcessor, FrameItem
 from prospect_hf.data.clip_index import clips_of
-from prospect_hf.data.clips import ClipCollator, ClipDataset
+from prospect_hf.data.clips import ClipCollator, ClipDataset, ClipInputs
 from prospect_hf.data.reader import FrameReader
 from prospect_hf.data.session_rows import SessionRows
 from prospect_hf.sessions import IGNORE
@@ -156,7 +156,7 @@ def clip_dataset(
 ) -> ClipDataset:
     """Clips of ``sessions`` with pictures of noise."""
     processor = small_processor(tokens_per_frame)
-    return ClipDataset(clips_of(sessions, processor, max_seq_len), processor, NoiseReader(), dropout)
+    return ClipDataset(clips_of(sessions, processor, max_seq_len), ClipInputs(processor, NoiseReader(), dropout))
 
 
 def collate(clips: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:

@@ -12,20 +12,20 @@ class InspectArguments:
     """Which dataset is checked and shown, and what is at hand beside it.
 
     Args:
-        folder: the dataset, as ``scripts/build_dataset.py`` writes it or as it was downloaded from the Hub.
+        dataset: the folder, as ``scripts/build_dataset.py`` writes it or as it was downloaded from the Hub.
         output_dir: where the page, the pictures and the figures are written.
         session: id of the session to show; without it, one of each source.
         tokenizer: folder of a trained model, or of any SmolVLM2 tokenizer: counts the tokens of every session.
-        frames_root: folder that holds ``{source}/{frames_file}``: sessions are compared with their video's length, and
-            the shown ones with their frames.
+        frames: the folder that has the frames of each source in ``{source}/frames``, or ``processed_data`` with
+            them: sessions are compared with the length of their video, and some frames are shown.
     """
 
-    folder: str | None = None
+    dataset: str | None = None
     output_dir: str = "outputs/inspection"
     session: str | None = None
     tokenizer: str | None = None
-    frames_root: str | None = None
+    frames: str | None = None
 
     def __post_init__(self) -> None:
-        if not self.folder:
-            raise UsageError("Give the dataset: prospect inspect FOLDER.")
+        if not self.dataset:
+            raise UsageError("Give the dataset: prospect inspect FOLDER, or inspect.dataset=FOLDER.")

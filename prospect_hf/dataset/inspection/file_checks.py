@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 from prospect_hf.checked_json import get_dict
 from prospect_hf.content_hash import file_hash
 from prospect_hf.dataset.card import CARD_FILE
+from prospect_hf.dataset.frame_fingerprints import load_fingerprints
 from prospect_hf.dataset.inspection.findings import Findings
-from prospect_hf.dataset.layout import SAMPLE, SPLITS, Manifest, Shard, configurations, shard_path
+from prospect_hf.dataset.layout import FRAMES_FILE, SAMPLE, SPLITS, Manifest, Shard, configurations, shard_path
 from prospect_hf.dataset.report import REPORT_FILE, load_report
 from prospect_hf.dataset.row_maker import FEATURES, FEATURES_WITH_IMAGES, SCHEMA, SCHEMA_WITH_IMAGES
 from prospect_hf.errors import DataError, UsageError
@@ -94,6 +95,17 @@ def check_report(folder: Path, manifest: Manifest, findings: Findings) -> None:
                 wanted = balance.get(REPORTED[key])
                 note = f"{split}, {source}: {key} is {stated.get(key)}, the manifest states {wanted}"
                 findings.add("report", REPORT_FILE, note=note)
+
+
+def stated_frames(folder: Path, manifest: Manifest, findings: Findings) -> dict[str, int]:
+    """The number of frames of each video in ``frames.json``, where the dataset has one."""
+    if FRAMES_FILE not in manifest.files or not (folder / FRAMES_FILE).is_file():
+        return {}
+    try:
+        return {name: video.frames for name, video in load_fingerprints(folder / FRAMES_FILE).items()}
+    except (UsageError, DataError) as error:
+        findings.add("files", FRAMES_FILE, note=str(error).rstrip("."))
+        return {}
 
 
 def check_parquet(path: Path, shard: Shard, findings: Findings) -> bool:

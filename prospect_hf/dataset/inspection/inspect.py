@@ -5,12 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from processing_dst_smolvlm import DSTSmolVLMProcessor
 from prospect_hf.dataset.inspection.blocks import Block, Mask, read_blocks
-from prospect_hf.dataset.inspection.file_checks import check_card, check_listed_files, check_parquet, check_report
+from prospect_hf.dataset.inspection.file_checks import (
+    check_card,
+    check_listed_files,
+    check_parquet,
+    check_report,
+    stated_frames,
+)
 from prospect_hf.dataset.inspection.findings import Broken, Findings
 from prospect_hf.dataset.inspection.row_checks import check_rows
 from prospect_hf.dataset.inspection.sequences import StreamLength, stream_lengths
@@ -22,6 +28,9 @@ from prospect_hf.dataset.licenses import LICENSES
 from prospect_hf.errors import UsageError
 from prospect_hf.progress import Progress
 from prospect_hf.sessions import IGNORE
+
+if TYPE_CHECKING:
+    from processing_dst_smolvlm import DSTSmolVLMProcessor
 
 Place = tuple[str, str]  # split, source
 
@@ -52,7 +61,7 @@ class Inspection:
 def inspect_dataset(
     folder: Path,
     *,
-    frames_root: Path | None = None,
+    frames: Path | None = None,
     processor: DSTSmolVLMProcessor | None = None,
     session: str | None = None,
     progress: bool = True,
@@ -61,7 +70,8 @@ def inspect_dataset(
 
     Args:
         folder: of the dataset.
-        frames_root: folder that holds ``{source}/{frames_file}``: every session must lie inside of its video then.
+        frames: the folder that has the frames of each source in ``{source}/frames``, or ``processed_data`` with
+            them: every session must lie inside of its video then, as in that of ``frames.json`` where there is one.
         processor: lays out the sessions' streams, for their lengths.
         session: id of the session to show; None shows the first one of each source that has state labels, or the first.
         progress: whether progress is shown.
@@ -71,7 +81,9 @@ def inspect_dataset(
         DataError: the manifest is damaged.
     """
     manifest = load_manifest(folder)
-    walk = _Walk(folder, manifest, Videos(frames_root), processor, session)
+    findings = Findings()
+    videos = Videos(frames, stated_frames(folder, manifest, findings))
+    walk = _Walk(folder, manifest, videos, processor, session, findings)
     check_listed_files(folder, manifest, walk.findings)
     check_card(folder, manifest, walk.findings)
     check_report(folder, manifest, walk.findings)
@@ -106,7 +118,7 @@ class _Walk:
     videos: Videos
     processor: DSTSmolVLMProcessor | None
     wanted: str | None
-    findings: Findings = field(default_factory=Findings)
+    findings: Findings
     counts: dict[Place, SourceCounts] = field(default_factory=dict)
     uncounted: set[Place] = field(default_factory=set)  # of which not all rows could be counted
     lengths: dict[str, list[StreamLength]] = field(default_factory=dict)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from processing_dst_smolvlm import DSTSmolVLMProcessor, FrameItem
 from prospect_hf.dataset.inspection.blocks import Block
 from prospect_hf.sessions import COMPLETED, IN_PROGRESS, NOT_STARTED
+
+if TYPE_CHECKING:
+    from processing_dst_smolvlm import DSTSmolVLMProcessor
 
 TOKENS_PER_FRAME = (1, 4, 9, 16)
 
@@ -31,6 +34,9 @@ def stream_lengths(block: Block, processor: DSTSmolVLMProcessor) -> Iterator[tup
 
     A frame on which nothing happens is its picture alone, so only the others are laid out and the rest is counted.
     """
+    # Imported here, as with torch and transformers it takes seconds, and most inspections count no tokens.
+    from processing_dst_smolvlm import FrameItem
+
     happens = block.given("user_text") | block.given("response") | block.lengths("transitions").astype(np.bool_)
     rows = np.flatnonzero(happens)
     events = block.table.select(["transitions", "user_text", "response"]).take(rows).to_pylist()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
@@ -13,8 +13,12 @@ from PIL import Image
 
 from prospect_hf.dataset.inspection.blocks import Block
 from prospect_hf.errors import DataError
+from prospect_hf.frames.base import Frames
 from prospect_hf.frames.opened import find_frames, open_frames
 from prospect_hf.frames.pictures import open_picture
+
+# Videos that stay open, far from the system's limit of open files.
+MOST_KNOWN = 128
 
 
 def inside(name: str) -> bool:
@@ -24,60 +28,72 @@ def inside(name: str) -> bool:
 
 
 class Videos:
-    """The frames of the videos under ``root`` / source, which holds the rows' ``frames_file``.
+    """The videos of the rows: how many frames each has, and the frames themselves where they are at hand.
+
+    Args:
+        root: the folder that has the frames of each source in ``{source}/frames``, or ``processed_data`` with them;
+            None where none are at hand.
+        stated: the number of frames of each video, ``{source}/{frames_file}``, in the dataset's ``frames.json``.
 
     Attributes:
-        missing: videos whose frames are not there; none where no root was given.
+        missing: videos whose frames are not under ``root``; none where no root was given.
     """
 
-    def __init__(self, root: Path | None) -> None:
-        self.root = root
-        self.missing: set[Path] = set()
-        self._lengths: dict[Path, tuple[int | None, str]] = {}
+    def __init__(self, root: Path | None, stated: Mapping[str, int]) -> None:
+        processed = None if root is None else root / "processed_data"
+        self.root = processed if processed is not None and processed.is_dir() else root
+        self.stated = stated
+        self.missing: set[str] = set()
+        self._found: dict[str, tuple[Frames | None, str]] = {}
 
     def outside(self, block: Block) -> Iterator[tuple[int, int, str]]:
         """(row, frame, what is wrong) of each session of a block that is not inside of its video."""
-        if self.root is None:
+        if self.root is None and not self.stated:
             return
-        frames, rates = block.numbers("frame_index"), block.numbers("fps")
+        frames = block.numbers("frame_index")
         last = np.maximum.reduceat(frames, block.starts)
         for begin, frame in zip(block.starts.tolist(), last.tolist(), strict=True):
-            path = self.path(block, begin)
-            if path is None:
-                continue
-            length, fault = self._length(path, float(rates[begin]))
+            name = self.name(block, begin)
+            lengths = {"frames.json": self.stated[name]} if name in self.stated else {}
+            store, fault = self._open(name, block, begin)
             if fault:
                 yield begin, int(frames[begin]), fault
-            elif length is not None and frame >= length:
-                yield begin, frame, f"the video has {length} frames ({path.name})"
+            if store is not None:
+                lengths[store.path.name] = len(store)
+            for where, length in lengths.items():
+                if frame >= length:
+                    yield begin, frame, f"the video has {length} frames ({where})"
 
-    def path(self, block: Block, row: int) -> Path | None:
-        """Where the frames of a row's video are looked for; None without a root, or where the path leaves it."""
-        source, name = (str(block.table[column][row].as_py()) for column in ("source", "frames_file"))
-        return self.root / source / name if self.root is not None and inside(name) and inside(source) else None
+    def name(self, block: Block, row: int) -> str:
+        """The name of a row's video, which is where its frames are looked for."""
+        return "/".join(str(block.table[column][row].as_py()) for column in ("source", "frames_file"))
 
-    def _length(self, path: Path, fps: float) -> tuple[int | None, str]:
-        """The number of frames, None where there are none at hand; and what is wrong with them, "" for nothing."""
-        if path not in self._lengths:
-            length, fault = None, ""
+    def _open(self, name: str, block: Block, row: int) -> tuple[Frames | None, str]:
+        """The frames of a video, None where there are none at hand; and what is wrong with them, "" for nothing."""
+        if self.root is None or not inside(name):
+            return None, ""
+        if name not in self._found:
+            if len(self._found) >= MOST_KNOWN:
+                self._found.clear()
+            store, fault = None, ""
             try:
-                stored = find_frames(path)
-                if stored is None:
-                    self.missing.add(path)
+                path = find_frames(self.root / name)
+                if path is None:
+                    self.missing.add(name)
                 else:
-                    length = len(open_frames(stored, fps))
+                    store = open_frames(path, float(block.numbers("fps")[row]))
+                    len(store)  # a video is read through for its number of frames
             except DataError as error:
-                fault = str(error).rstrip(".")
-            self._lengths[path] = length, fault
-        return self._lengths[path]
+                store, fault = None, str(error).rstrip(".")
+            self._found[name] = store, fault
+        return self._found[name]
 
     def pictures(self, block: Block, row: int, frames: Sequence[int]) -> list[tuple[int, Image.Image]]:
         """(frame, picture) of those ``frames`` of a row's video that are at hand and can be decoded."""
-        path, fps = self.path(block, row), float(block.numbers("fps")[row])
-        stored = find_frames(path) if path is not None and self._length(path, fps)[0] is not None else None
-        if stored is None:
-            return []
-        store, found = open_frames(stored, fps), []
+        store = self._open(self.name(block, row), block, row)[0]
+        found: list[tuple[int, Image.Image]] = []
+        if store is None:
+            return found
         for frame in frames:
             with suppress(DataError):  # beyond the end, or no picture: the strip has a gap there
                 found.append((frame, store[frame]))

@@ -67,6 +67,12 @@ def test_every_cut_of_an_archive_is_noticed(tmp_path: Path) -> None:
         refused(tmp_path / "x.tar.gz", gzip.compress(data[:length]))
 
 
+def test_an_entry_that_is_cut_is_not_given_in_part(tmp_path: Path) -> None:
+    data = gzip.decompress(exo_archive(*FILES))
+    told = refused(tmp_path / "x.tar.gz", gzip.compress(data[: data.index(b"xxx") + 700]))
+    assert "entry 'l1/c.json' goes on after the end of the archive" in told
+
+
 def test_a_damaged_header_does_not_end_the_archive_silently(tmp_path: Path) -> None:
     data = bytearray(gzip.decompress(exo_archive(*FILES)))
     data[1024 + 150] ^= 1  # in the checksum of the second entry
