@@ -29,7 +29,8 @@ from PIL import Image
 from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
 from processing_dst_smolvlm import DSTSmolVLMProcessor
 from prospect_hf.content_hash import KnownHashes
-from prospect_hf.data.clips import ClipCollator, ClipDataset
+from prospect_hf.data.clip_index import clips_of
+from prospect_hf.data.clips import ClipCollator, ClipDataset, ClipInputs
 from prospect_hf.data.encode import Settings, encode_videos
 from prospect_hf.data.encode_plan import feature_bytes, videos_of
 from prospect_hf.data.features import HASHES_FILE, FrameFeatures, fingerprint
@@ -72,8 +73,8 @@ def make_corpus(root: Path, frames: int) -> SessionRows:
     path = root / "processed_data" / "wtag" / "frames" / "v.arrow"
     coarse = [Image.fromarray(rng.integers(0, 256, (24, 24, 3), np.uint8)) for _ in range(frames)]
     write_frames(path, (encode_jpeg(one.resize((PICTURE, PICTURE), Image.Resampling.BICUBIC)) for one in coarse))
-    states = np.zeros((frames, len(STEPS)), np.int64)
-    nothing = np.zeros(frames, np.int64)
+    states = np.zeros((frames, len(STEPS)), np.int8)
+    nothing = np.zeros(frames, np.int8)
     return SessionRows(
         "wtag.v.talk_some_0",
         "wtag",
@@ -97,7 +98,8 @@ def epoch(
     frames: FrameReader | FrameFeatures,
 ) -> tuple[float, float, float]:
     """Seconds of an epoch: forward and backward of the language half; the part of reading; and the loss."""
-    clips, collator = ClipDataset(sessions, processor, frames, 400), ClipCollator(processor.tokenizer.pad_token_id)
+    clips = ClipDataset(clips_of(sessions, processor, 400), ClipInputs(processor, frames))
+    collator = ClipCollator(processor.tokenizer.pad_token_id)
     started, reading, loss = time.process_time(), 0.0, 0.0
     for index in range(len(clips)):
         before = time.process_time()
