@@ -319,7 +319,9 @@ def rgb_picture(picture: Image.Image) -> Image.Image:
 
 def one_line(text: str) -> str:
     """Text without control characters and with single spaces, so that no part of it looks like a line of the prompt."""
-    return " ".join("".join(" " if unicodedata.category(c) == "Cc" else c for c in text).split())
+    if not text.isprintable():  # printable text, which most is, has no control characters
+        text = "".join(" " if unicodedata.category(c) == "Cc" else c for c in text)
+    return " ".join(text.split())
 
 
 def state_text(changes: Mapping[int, int]) -> str:

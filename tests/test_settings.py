@@ -135,7 +135,10 @@ def test_the_defaults_of_every_command_parse(name: str) -> None:
     needed = {
         "stream": ["stream.source=clip.mp4", "stream.plan=[step]"],
         "simulate": ["simulate.clip=clip.mp4"],
+        "sample": ["sample.videos=videos", "sample.root=corpus", "sample.source=wtag"],
         "inspect": ["inspect.dataset=outputs/dst_frames"],
+        "join": ["join.dataset=outputs/dst_frames", "join.frames=corpus", "join.output_dir=outputs/joined"],
+        "export": ["export.dataset=outputs/dst_frames", "export.output_dir=outputs/lerobot"],
     }
     extra = needed.get(name, [])
     composed = compose(str(command.settings), command.groups, extra)

@@ -45,6 +45,7 @@ from prospect_hf.dataset.shards import COUNTED, WrittenShard
 from prospect_hf.errors import DataError, UsageError
 from prospect_hf.files import sole_writer, write_json
 from prospect_hf.progress import Progress
+from prospect_hf.simulator.corpus import MARKER
 from prospect_hf.workers import worker_pool
 
 logger = logging.getLogger(__name__)
@@ -124,7 +125,11 @@ def rows_settings(config: DstFramesConfig) -> dict[str, Any]:
     """The settings of ``config`` that say what the rows are, without folders of the machine."""
     names = {"dialogs": ("dst", "suffix"), "prepared": ("dst", "pattern"), "annotations": ()}[config.form]
     common = ("on_error", "split_leaks")
-    return {"sources": sorted(config.sources), **{name: vars(config)[name] for name in ("form", *names, *common)}}
+    return {
+        "sources": sorted(config.sources),
+        "simulated": (Path(config.root) / MARKER).is_file(),
+        **{name: vars(config)[name] for name in ("form", *names, *common)},
+    }
 
 
 def _build(config: DstFramesConfig, output: Path, settings: dict[str, Any], processes: int, progress: bool) -> Manifest:

@@ -68,6 +68,17 @@ STATE_LABELS = {
     "none": "there are none in this dataset.",
 }
 OF_ANNOTATIONS = "the annotated time spans of the video are the steps."
+# What becomes steps, turns and mistakes where the sources' own annotations are read.
+ANNOTATIONS = {
+    "assembly101": "steps: actions marked as correct; mistakes: those marked as mistakes",
+    "ego4d": "steps: top-level segments that are relevant to the goal",
+    "egoexolearn": "steps: segments, by their description",
+    "epickitchens": "steps: narrations, by their text",
+    "holoassist": "steps: coarse actions; turns: speech of the instructor (assistant) and the student (user); "
+    "mistakes: fine actions that are not marked as correct",
+    "wtag": "steps: those of the recipe, matched with the annotated ones; turns: speech of the instructor (assistant) "
+    "and the user",
+}
 
 
 def write_card(folder: Path, manifest: Manifest, report: Mapping[str, Any]) -> Path:
@@ -140,7 +151,9 @@ def _facts(manifest: Manifest, report: Mapping[str, Any]) -> dict[str, Any]:
         "columns": [(name, _kind(feature), Markdown(COLUMNS[name])) for name, feature in columns],
         "counts": [_count_row(manifest, report, source, split) for source, split in with_rows],
         "state_labels": OF_ANNOTATIONS if settings["form"] == "annotations" else STATE_LABELS[settings["dst"]],
-        "state_rules": [(source, ", ".join(_state_rules(report, source))) for source in sources],
+        "state_rules": [
+            (source, ", ".join(_state_rules(report, source)), _annotations(settings, source)) for source in sources
+        ],
         "left_out": [
             (source, split, [f"{of_split[source]['sessions']} sessions read", *left_out(of_split[source])])
             for source in SOURCES
@@ -155,7 +168,8 @@ def _facts(manifest: Manifest, report: Mapping[str, Any]) -> dict[str, Any]:
             for source, licence in licences.items()
         ],
         "papers": [ORIGINS[source] for source in sources],
-        "with_proassist": settings["form"] != "annotations",
+        "with_proassist": settings["form"] != "annotations" and not settings["simulated"],
+        "simulated": settings["simulated"],
         "tool_version": manifest.tool_version,
         "label_version": manifest.label_version,
         "fingerprint": manifest.fingerprint,
@@ -188,6 +202,13 @@ def _state_rules(report: Mapping[str, Any], source: str) -> list[str]:
     """The state rules of a source's sessions, over its splits."""
     splits = report["splits"].values()
     return sorted({rule for of_split in splits if source in of_split for rule in of_split[source]["state_rules"]})
+
+
+def _annotations(settings: Mapping[str, Any], source: str) -> str:
+    """What was read of a source: the same in all sources where ProAssist's corpus, or a simulated one, was read."""
+    if settings["form"] == "annotations":
+        return ANNOTATIONS[source]
+    return "plan and turns: simulated" if settings["simulated"] else "plan and turns: ProAssist's"
 
 
 def _kind(feature: Any) -> str:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from markdown_pages import read_page
 from published_fixtures import publish, small_session
 
-from prospect_hf.dataset.card import COLUMNS, front_matter, write_card
+from prospect_hf.dataset.card import ANNOTATIONS, COLUMNS, front_matter, write_card
 from prospect_hf.dataset.layout import FRAMES_FILE, Manifest, check_files, load_manifest
 from prospect_hf.dataset.licenses import LICENSES, ORIGINS
 from prospect_hf.dataset.row_maker import FEATURES
@@ -61,14 +61,14 @@ def test_the_tables_hold_the_counts(folder: Path) -> None:
     # Of 30 frames 2 speak and 4 have an update; of 60 states 1 + 9, 8 + 6 + 21 and 6 + 9 are in each state.
     assert "| wtag | train | 2 | 2 | 2 | 60 | 6.7 % | 13.3 % | 16.7 % / 58.3 % / 25.0 % |" in card
     assert "- wtag, train: 2 sessions read." in card and "- No session was read of ego4d." in card
-    assert "| wtag | reopen |" in card and "see [Frames](#frames)" in card
+    assert "| wtag | reopen | plan and turns: ProAssist's |" in card and "see [Frames](#frames)" in card
     for name in FEATURES:
         assert f"| `{name}` (" in card
     assert set(COLUMNS) == {*FEATURES, "image"}
 
 
 def test_every_source_has_a_licence_and_an_origin() -> None:
-    assert set(LICENSES) == set(ORIGINS) == set(SOURCES)
+    assert set(LICENSES) == set(ORIGINS) == set(ANNOTATIONS) == set(SOURCES)
     for licence in LICENSES.values():
         # The identifiers of the Hub: huggingface.co/docs/hub/repositories-licenses.
         assert licence.lower() in ("mit", "cc-by-nc-4.0", "cdla-permissive-2.0")
@@ -118,12 +118,21 @@ def test_the_card_says_what_recordings_in_two_splits_cost(tmp_path: Path) -> Non
         ("dialogs", "files", "from label files"),
         ("prepared", "none", "there are none"),
         ("annotations", "none", "the annotated time spans of the video are the steps"),
+        ("annotations", "none", "| wtag | reopen | steps: those of the recipe, matched with"),
     ],
 )
 def test_the_card_says_where_the_labels_come_from(tmp_path: Path, form: str, dst: str, said: str) -> None:
     manifest_of(tmp_path, "wtag", form=form, dst=dst)
     card = (tmp_path / "README.md").read_text()
     assert said in card and ("ProAssist" in card) == (form != "annotations")
+
+
+def test_a_simulated_corpus_is_called_one(tmp_path: Path) -> None:
+    manifest_of(tmp_path, "wtag", simulated=True)
+    card = (tmp_path / "README.md").read_text()
+    assert "**These tasks are simulated.**" in card and "ProAssist" not in card
+    manifest_of(tmp_path, "wtag")
+    assert "simulated" not in (tmp_path / "README.md").read_text().split("## Provenance")[0]
 
 
 def test_sessions_without_labels_have_no_share_of_states(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from video_fixtures import number_of, write_clip
+from video_fixtures import av, number_of, write_clip
 
 from prospect_hf.errors import DataError
 from prospect_hf.frames import video as video_module
@@ -91,6 +91,29 @@ def test_a_damaged_picture_shows_the_one_before_in_any_order(tmp_path: Path) -> 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert_same_as_in_order(path)
+
+
+@pytest.mark.parametrize("suffix, number", [("mp4", 0), ("mp4", 3), ("mkv", 3)])
+def test_pictures_that_lean_on_a_damaged_one_are_read_in_order(tmp_path: Path, suffix: str, number: int) -> None:
+    """They bear no mark, and without what was decoded before they look different; a damaged first one moves them."""
+    path = write_clip(tmp_path / f"v.{suffix}", **{**STEADY, "options": {"g": "15", "bf": "2"}})  # type: ignore[arg-type]
+    with av.open(str(path)) as container:
+        key = [packet for packet in container.demux(video=0) if packet.is_keyframe][number]
+        place, size = path.read_bytes().index(bytes(key)), key.size
+    whole, leaning = path.read_bytes(), 0
+    for at in range(place + size - 42, place + size, 5):  # the slice, behind what the encoder says of itself
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x10]) + whole[at + 1 :])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                list(sample_video(path))
+            except ValueError:  # so much of its beginning is lost that it is refused
+                with pytest.raises(DataError):
+                    VideoFile(path)
+                continue
+            store = assert_same_as_in_order(path)
+        leaning += bool(store._index.stamps) and not video_module._DECODERS[store._key]._by_key
+    assert leaning or number == 0
 
 
 def test_reading_on_does_not_seek(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

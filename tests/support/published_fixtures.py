@@ -109,7 +109,7 @@ def publish(
         tool_version="1.0",
         label_version="a" * 64,
         fingerprint="b" * 64,
-        settings={"form": "dialogs", "dst": "files", "images": False, **settings},
+        settings={"form": "dialogs", "dst": "files", "images": False, "simulated": False, **settings},
         licenses=LICENSES,
         balance=balance,
         shards=tuple(shards),

@@ -124,7 +124,6 @@ class _Walk:
     lengths: dict[str, list[StreamLength]] = field(default_factory=dict)
     shown: dict[str, ShownSession] = field(default_factory=dict)
     seen: dict[str, Place] = field(default_factory=dict)  # session id -> where
-    seen_in_sample: set[str] = field(default_factory=set)
     recordings: dict[tuple[str, str], str] = field(default_factory=dict)  # (source, recording) -> split
     sample: dict[str, tuple[Shard, Block]] = field(default_factory=dict)  # not met yet among the rows
 
