@@ -108,7 +108,7 @@ def first_batch(folder: Path, processes: int, model: Any, args: Any) -> None:
     splits = load_splits(data)
     run_record(model, data, args, splits)
     processor = DSTSmolVLMProcessor.from_pretrained(folder / "processor", trust_remote_code=False)
-    clips = pack_clips(splits, processor, FrameReader(Path(str(data.root)), data.frames, processor), data, 0).train
+    clips = pack_clips(splits, processor, FrameReader(Path(str(data.root)), data.frames, processor), data, args).train
     longest = sorted(range(len(clips)), key=clips.clips.lengths.__getitem__)[-8:]
     ClipCollator(processor.tokenizer.pad_token_id)([clips[index] for index in longest])
 

@@ -17,6 +17,9 @@ from prospect_hf.workers import worker_pool
 
 logger = logging.getLogger(__name__)
 
+# A worker process takes seconds to start, in which this one makes files of so many rows.
+ROWS_A_WORKER = 2_000_000
+
 
 @dataclass(frozen=True)
 class KeptFile:
@@ -53,7 +56,7 @@ def make_missing(files: Sequence[KeptFile], what: str, processes: int = 1) -> No
     Args:
         files: all in one folder.
         what: what is being done, for the progress.
-        processes: worker processes, if more than one file is missing; 1 works in this process.
+        processes: worker processes at most, one for each ``ROWS_A_WORKER`` rows; 1 works in this process.
 
     Raises:
         DataError: from ``make``, or a worker process was killed.
@@ -62,12 +65,14 @@ def make_missing(files: Sequence[KeptFile], what: str, processes: int = 1) -> No
         return
     with sole_writer(files[0].path.parent, wait=True):
         missing = [file for file in files if not file.is_whole()]
-        with Progress(sum(file.rows for file in missing), what, "row") as bar:
-            if min(processes, len(missing)) <= 1:
+        rows = sum(file.rows for file in missing)
+        workers = min(processes, len(missing), rows // ROWS_A_WORKER)
+        with Progress(rows, what, "row") as bar:
+            if workers <= 1:
                 for file in missing:
                     bar.update(_make(file))
                 return
-            with worker_pool(min(processes, len(missing))) as pool:
+            with worker_pool(workers) as pool:
                 try:
                     for done in as_completed([pool.submit(_make, file) for file in missing]):
                         bar.update(done.result())

@@ -16,7 +16,7 @@ from stored_fixtures import assert_equal, published, stored
 from torch.utils.data import DataLoader
 
 from processing_dst_smolvlm import DSTSmolVLMProcessor, Stream
-from prospect_hf.data import packing
+from prospect_hf.data import kept_files, packing
 from prospect_hf.data.clip_index import clips_of, open_clips
 from prospect_hf.data.clips import ClipDataset, ClipInputs
 from prospect_hf.data.packing import Clip, pack, pack_sessions
@@ -112,7 +112,8 @@ def test_clips_on_disk_are_the_clips_of_the_sessions(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow  # worker processes take seconds to start
-def test_worker_processes_make_the_same_files(tmp_path: Path) -> None:
+def test_worker_processes_make_the_same_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept_files, "ROWS_A_WORKER", 1)
     manifest = published([SESSIONS[:3], SESSIONS[3:5], SESSIONS[5:]], tmp_path / "rows")
     made = []
     for processes in (1, 2):
