@@ -576,6 +576,13 @@ def test_rows_of_any_session_keep_the_promises(
     assert inspected(folder).broken == []
 
 
+def test_sessions_of_one_block_are_checked_apart(tmp_path: Path) -> None:
+    sessions = [make_session(name) for name in "abcd"]
+    write_dataset(tmp_path / "d", {("wtag", "train"): [[*sessions[:2], make_session("x", events=None), *sessions[2:]]]})
+    (most, _) = blocks.read_blocks(tmp_path / "d" / WTAG.replace("00002", "00001"))
+    assert len(most.starts) == 4 and inspected(tmp_path / "d").broken == []
+
+
 # ---- which session is shown ----
 
 
