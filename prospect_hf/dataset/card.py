@@ -15,10 +15,12 @@ from typing import Any
 import datasets
 from huggingface_hub import DatasetCardData
 
+from prospect_hf.dataset.input_files import FORMS
 from prospect_hf.dataset.layout import FRAMES_FILE, SAMPLE, SPLITS, Manifest, configurations
 from prospect_hf.dataset.licenses import NON_COMMERCIAL, ORIGINS
 from prospect_hf.dataset.report import leak_lines, left_out
 from prospect_hf.dataset.row_maker import FEATURES
+from prospect_hf.errors import DataError
 from prospect_hf.files import write_text
 from prospect_hf.hub.front_matter import with_front_matter
 from prospect_hf.hub.markdown import Markdown, fenced_json, rendered
@@ -92,6 +94,20 @@ def write_card(folder: Path, manifest: Manifest, report: Mapping[str, Any]) -> P
     body = rendered(_template(), **_facts(manifest, report))
     write_text(folder / CARD_FILE, with_front_matter(front_matter(manifest), body))
     return folder / CARD_FILE
+
+
+def check_stated(folder: Path, manifest: Manifest) -> None:
+    """Raise ``DataError`` where a loaded manifest lacks what a card says, or states something that no build does."""
+    settings = manifest.settings
+    known: dict[str, tuple[Any, ...]] = {"images": (False, True), "simulated": (False, True), "form": FORMS}
+    if settings.get("form") != "annotations":
+        known["dst"] = tuple(STATE_LABELS)
+    for name, values in known.items():
+        if settings.get(name) not in values:
+            raise DataError(f"{folder}: manifest.json states no known {name} in its settings; build the dataset again.")
+    for source in _sources(manifest):
+        if not isinstance(manifest.licenses.get(source), str):
+            raise DataError(f"{folder}: manifest.json states no licence of {source}; build the dataset again.")
 
 
 def front_matter(manifest: Manifest) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from prospect_hf.dataset.build import (
     written_shards,
 )
 from prospect_hf.dataset.build_state import BuildState, mark_finished, remove_unfinished
-from prospect_hf.dataset.card import write_card
+from prospect_hf.dataset.card import check_stated, write_card
 from prospect_hf.dataset.frame_fingerprints import Video, load_fingerprints, videos_of
 from prospect_hf.dataset.layout import (
     FRAMES_FILE,
@@ -126,6 +126,7 @@ def join_frames(
         DataError: the dataset is damaged; or frames are missing, or not the right ones, without "skip".
     """
     manifest = load_manifest(dataset)
+    check_stated(dataset, manifest)
     if manifest.settings["images"]:
         raise UsageError(f"{dataset}: its rows have pictures already; join a dataset that was built with images=false.")
     if output.resolve() == dataset.resolve():

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from prospect_hf.dataset.card import CARD_FILE, front_matter
+from prospect_hf.dataset.card import CARD_FILE, check_stated, front_matter
 from prospect_hf.dataset.layout import SPLITS, Manifest, check_files, load_manifest
 from prospect_hf.dataset.lerobot_language import EVENTS, PERSISTENT, TOOLS, events_column, persistent_column
 from prospect_hf.dataset.shard_reader import shard_sessions
@@ -94,6 +94,7 @@ def export_lerobot(
         DataError: the dataset is damaged.
     """
     manifest = load_manifest(dataset)
+    check_stated(dataset, manifest)
     there = {shard.source for shard in manifest.shards}
     unknown = set(sources or ()) - there
     if unknown:

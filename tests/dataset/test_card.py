@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 from markdown_pages import read_page
 from published_fixtures import publish, small_session
 
-from prospect_hf.dataset.card import ANNOTATIONS, COLUMNS, front_matter, write_card
+from prospect_hf.dataset.card import ANNOTATIONS, COLUMNS, check_stated, front_matter, write_card
 from prospect_hf.dataset.layout import FRAMES_FILE, Manifest, check_files, load_manifest
 from prospect_hf.dataset.licenses import LICENSES, ORIGINS
 from prospect_hf.dataset.row_maker import FEATURES
+from prospect_hf.errors import DataError
 from prospect_hf.hub.front_matter import read_card
 from prospect_hf.sessions import SOURCES
 
@@ -187,3 +188,16 @@ def test_no_text_changes_what_the_card_is_made_of(published: tuple[Path, Manifes
     assert card.count("\n") == plain.count("\n")
     for mark in "`<>":
         assert body.count(mark) == plain.split("\n---\n", 1)[1].count(mark)
+
+
+@pytest.mark.parametrize(
+    "change", [{"images": 10**30}, {"form": ["x"]}, {"dst": "other"}, {"dst": None}, {"simulated": "yes"}]
+)
+def test_settings_that_no_build_states_are_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    manifest = manifest_of(tmp_path, "wtag")
+    check_stated(tmp_path, manifest)
+    (name,) = change
+    with pytest.raises(DataError, match=f"states no known {name}"):
+        check_stated(tmp_path, replace(manifest, settings={**manifest.settings, **change}))
+    with pytest.raises(DataError, match="no licence of wtag"):
+        check_stated(tmp_path, replace(manifest, licenses={}))

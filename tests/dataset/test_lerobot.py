@@ -253,7 +253,5 @@ def test_what_cannot_be_exported(exported: tuple[Path, Path], tmp_path: Path) ->
 def test_states_that_are_not_those_of_the_plan_are_refused() -> None:
     table = session_table(small_session())
     short = table.set_column(table.schema.get_field_index("steps"), "steps", pa.array([["one step"]] * len(table)))
-    with pytest.raises(
-        DataError, match=r"session wtag\.v1\.talk_some_0: rows without one state for each"
-    ):
+    with pytest.raises(DataError, match=r"session wtag\.v1\.talk_some_0: rows without one state for each"):
         persistent_column(short, np.arange(len(table), dtype=np.float32))
