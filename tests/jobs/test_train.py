@@ -168,7 +168,7 @@ def test_a_terminal_shows_one_bar_a_stage(repository: Path, corpus: list[str], t
         rf"first stage 1/2 \|█+ *\| {left}, {losses}, lr ",
         rf"whole sessions 2/3 \|█+.? *\| {left}, {losses}, lr ",
         rf"evaluation 1/1 \|█+\| {left}, {losses}, joint state accuracy",
-        rf"encoding frames (\d+)/\1 \|█+\| {left}",
+        r"encoding frames (\d+)/\1 \|",  # empty where the features of an earlier run are there
         rf"following sessions 2/2 \|█+\| {left}",
     ):
         assert re.search(bar, written), (bar, written)
