@@ -49,8 +49,8 @@ CORPUS_FRAMES = 3_450_000  # unique frames of ProAssist's corpus
 # Width, inner width, layers and heads of the two halves of SmolVLM2-256M.
 VISION, LANGUAGE = (768, 3072, 12, 12), (576, 1536, 30, 9)
 PICTURE = 384  # pixels of a stored frame
-# Tokens a frame of SmolVLM2, and the width of its language models by name.
-TOKENS, WIDTHS = (1, 4, 9, 16, 64), {"256M": 576, "500M": 960, "2.2B": 2048}
+# Width of SmolVLM2's language models by name, and their tokens of a whole frame.
+MODELS = {"256M": (576, 64), "500M": (960, 64), "2.2B": (2048, 81)}
 
 
 def large_model(size: int) -> tuple[DSTSmolVLMForConditionalGeneration, DSTSmolVLMProcessor]:
@@ -144,8 +144,8 @@ def compare(frames: int, size: int, repeats: int) -> tuple[float, list[list[str]
 def corpus_plan(rate: float) -> list[list[str]]:
     """Bytes of the features of the whole corpus, by model and tokens a frame; hours at ``rate`` frames a second."""
     rows = [["model, tokens a frame", "bytes a frame, float16", "corpus, float16", "corpus, float32", "hours"]]
-    for name, width in WIDTHS.items():
-        for tokens in TOKENS:
+    for name, (width, whole_frame) in MODELS.items():
+        for tokens in (1, 4, 9, 16, whole_frame):
             one = feature_bytes(tokens, width, "float16")
             whole = CORPUS_FRAMES * one / 1e9
             hours = f"{CORPUS_FRAMES / rate / 3600:,.0f}" if name == "256M" else ""

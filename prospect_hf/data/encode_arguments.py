@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from prospect_hf.errors import UsageError
+from prospect_hf.workers import shard_of
 
 TYPES = ("float32", "float16", "bfloat16")
 
@@ -50,10 +50,4 @@ class EncodeArguments:
         Raises:
             UsageError: it is not ``I/N`` with I from 1 to N.
         """
-        found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", self.shard)
-        number, count = (int(found[1]), int(found[2])) if found else (0, 0)
-        if not 1 <= number <= count:
-            raise UsageError(
-                f"encode.shard={self.shard} must be I/N with I from 1 to N: encode.shard=3/8 is part 3 of 8."
-            )
-        return number - 1, count
+        return shard_of(self.shard, "encode.shard")

@@ -91,7 +91,13 @@ def persistent_column(table: pa.Table, times: NDArray[np.float32]) -> pa.Array:
     """``language_persistent``: the rows of the episode, the same on each of its frames."""
     steps = table["steps"][0].as_py()
     contents, styles, at = [plan_text(steps)], ["plan"], [0]
-    states = np.array(table["states_after"].combine_chunks().flatten()).reshape(len(table), len(steps))
+    after = table["states_after"].combine_chunks()
+    if not steps or set(after.value_lengths().to_pylist()) != {len(steps)}:
+        raise DataError(
+            f"session {table['session_id'][0].as_py()}: rows without one state for each of the {len(steps)} steps of "
+            "its plan; build the dataset again."
+        )
+    states = np.array(after.flatten()).reshape(len(table), len(steps))
     if states[0, 0] != IGNORE:
         changed = np.flatnonzero(np.r_[True, (states[1:] != states[:-1]).any(1)])
         for frame in changed.tolist():

@@ -7,12 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from prospect_hf.dataset.row_maker import SCHEMA
 from prospect_hf.errors import DataError
+from prospect_hf.sessions import HIGHEST_FPS, LONGEST_S
 
 BATCH_ROWS = 16_384
+# What a session can have; times and places are computed from them.
+LIMITS = {"fps": (1e-3, HIGHEST_FPS), "frame_index": (0, LONGEST_S * HIGHEST_FPS)}
 
 
 def shard_sessions(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
@@ -49,13 +53,30 @@ def _batches(path: Path, columns: Sequence[str] | None) -> Iterator[pa.Table]:
             _check_columns(path, file.schema_arrow, names)
             for batch in file.iter_batches(BATCH_ROWS, columns=names):
                 for name in names:
-                    if batch.column(name).null_count:
-                        raise DataError(f"{path}: a row without a value in '{name}'; build the dataset again.")
+                    _check_values(path, name, batch.column(name))
                 yield pa.Table.from_batches([batch])
     except FileNotFoundError:
         raise DataError(f"{path}: no such shard; build or download the dataset again.") from None
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: not a readable shard ({' '.join(str(error).split())}).") from error
+
+
+def _check_values(path: Path, name: str, values: pa.Array) -> None:
+    if _has_nulls(values):
+        raise DataError(f"{path}: a row without a value in '{name}'; build the dataset again.")
+    if name in LIMITS and len(values):
+        least, most = LIMITS[name]
+        found = pc.min_max(values).as_py()
+        if not (least <= found["min"] and found["max"] <= most) or pc.any(pc.is_nan(values.cast("float64"))).as_py():
+            raise DataError(f"{path}: a row with {name} outside of {least:g} to {most:g}; build the dataset again.")
+
+
+def _has_nulls(values: pa.Array) -> bool:
+    if values.null_count:
+        return True
+    if pa.types.is_list(values.type):
+        return _has_nulls(values.flatten())
+    return pa.types.is_struct(values.type) and any(map(_has_nulls, values.flatten()))
 
 
 def _check_columns(path: Path, found: pa.Schema, names: Sequence[str]) -> None:

@@ -82,6 +82,8 @@ def find_videos(
         settings = parse(DataArguments, data, "data")
         if settings.features is not None:
             raise UsageError("data.features is read and not written: leave it out; features go to data.cache_dir.")
+        if settings.streaming:
+            raise UsageError("data.streaming does not tell before its end which frames are needed: leave it out.")
         reader = FrameReader(Path(str(settings.root)), settings.frames, processor, keep=False)
         cache_dir = Path(settings.cache_dir)
         # One process at a time, also of the parts on other machines: the first one writes the rows.

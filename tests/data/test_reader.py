@@ -98,5 +98,5 @@ def test_frames_are_read_from_whichever_form_stands_there(
 @pytest.mark.parametrize("changed", [{"frames_file": "../../../x.arrow"}, {"source": ".."}, {"frames_file": "/etc/x"}])
 def test_rows_cannot_name_frames_outside_of_the_corpus(corpus: Path, changed: dict[str, str]) -> None:
     session = dataclasses.replace(make_session(0), **changed)  # type: ignore[arg-type]
-    with pytest.raises(DataError, match=r"its frames are said to be at .*, which may lie outside of "):
+    with pytest.raises(DataError, match=r"its frames are said to be at .*, which may lie outside of"):
         FrameReader(corpus, "store", small_processor()).read(session, 0, 1)

@@ -145,6 +145,12 @@ def second_start_of_a_completed_step(rows: Rows) -> None:
     add_move(begin, 0, "start")(rows)
 
 
+def done_again_within_a_frame(rows: Rows) -> None:
+    """A completed step starts and completes on one frame, though the rule is monotone; no state shows it."""
+    add_move(20, 0, "start")(rows)
+    add_move(20, 0, "complete")(rows)
+
+
 def completed_without_a_start(rows: Rows) -> None:
     for row in rows[20:40]:
         row["states_after"][2] = COMPLETED
@@ -229,6 +235,10 @@ ROW_DAMAGE: list[tuple[str, str, Callable[[Rows], Rows | None], set[str]]] = [
     ("legal_transitions", WTAG, completed_without_a_start, set()),
     ("legal_transitions", WTAG, states_from(20, 1, 0), {"state_chain", "transitions_match_states"}),
     ("legal_transitions", EGO4D, second_start_of_a_completed_step, {"sample"}),
+    ("legal_transitions", WTAG, at(38, states_after=[2, 0, 0]), {"state_chain", "transitions_match_states"}),
+    ("legal_transitions", EGO4D, at(20, states_after=[1, 1, 0]),
+     {"state_chain", "transitions_match_states", "sample"}),
+    ("legal_transitions", EGO4D, done_again_within_a_frame, {"sample"}),
     ("dst_update", WTAG, at(UPDATE_ROW, dst_update=0), set()),
     ("dst_update", WTAG, at(UPDATE_ROW + 1, dst_update=1), set()),
     ("dst_update", WTAG, at(UPDATE_ROW, dst_update=2), set()),

@@ -18,7 +18,8 @@ from published_fixtures import publish, small_session
 
 from prospect_hf.dataset import lerobot
 from prospect_hf.dataset.lerobot import Exported, export_lerobot
-from prospect_hf.dataset.lerobot_language import NOTHING, memory_states, memory_text
+from prospect_hf.dataset.lerobot_language import NOTHING, memory_states, memory_text, persistent_column
+from prospect_hf.dataset.row_maker import session_table
 from prospect_hf.dataset.shard_reader import shard_sessions
 from prospect_hf.errors import DataError, UsageError
 from prospect_hf.hub.front_matter import read_card
@@ -247,3 +248,12 @@ def test_what_cannot_be_exported(exported: tuple[Path, Path], tmp_path: Path) ->
     with pytest.raises(UsageError, match="takes whole numbers only"):
         export_lerobot(tmp_path / "odd", tmp_path / "out", progress=False)
     assert not (tmp_path / "out").exists()
+
+
+def test_states_that_are_not_those_of_the_plan_are_refused() -> None:
+    table = session_table(small_session())
+    short = table.set_column(table.schema.get_field_index("steps"), "steps", pa.array([["one step"]] * len(table)))
+    with pytest.raises(
+        DataError, match=r"session wtag\.v1\.talk_some_0: rows without one state for each"
+    ):
+        persistent_column(short, np.arange(len(table), dtype=np.float32))

@@ -55,6 +55,9 @@ def test_what_cannot_be_read_is_one_sentence(shard: Path, tmp_path: Path) -> Non
     ("column", "values", "message"),
     [
         ("goal", pa.nulls(90, pa.string()), "a row without a value in 'goal'"),
+        ("states_after", pa.array([[0, None]] * 90, pa.list_(pa.int8())), "a row without a value in 'states_after'"),
+        ("fps", pa.array([float("nan")] * 90, pa.float32()), "a row with fps outside of 0.001 to 120"),
+        ("frame_index", pa.array([-1] * 90, pa.int32()), "a row with frame_index outside of 0 to"),
         ("fps", pa.array(["2"] * 90), "column 'fps' holds string and not float"),
         ("states_after", pa.array([1] * 90), "column 'states_after' holds int64 and not list"),
     ],

@@ -15,6 +15,7 @@ from PIL import Image
 
 from prospect_hf.errors import DataError
 from prospect_hf.frames.arrow_stream import END_MARK
+from prospect_hf.frames.opened import count_frames
 from prospect_hf.frames.store import ROWS_PER_BATCH, FrameStore, write_frames
 
 
@@ -124,6 +125,25 @@ def test_wrong_offsets_are_an_error_and_not_the_end_of_the_process(tmp_path: Pat
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"v\.arrow: not an Arrow stream of frames"):
         FrameStore(path)
+
+
+@pytest.mark.parametrize("wrong", [-1, 2**31 - 1])
+def test_frames_are_counted_without_their_pictures(tmp_path: Path, wrong: int) -> None:
+    """152 GB of frame files are counted in seconds; what is damaged inside is told by whoever reads it."""
+    path = tmp_path / "v.arrow"
+    write_frames(path, [jpeg(0)] * (ROWS_PER_BATCH + 5))
+    content, place = bytearray(path.read_bytes()), offsets_place(path) + 8
+    content[place : place + 4] = np.array([wrong], "<i4").tobytes()
+    path.write_bytes(content)
+    assert count_frames(path) == ROWS_PER_BATCH + 5
+    with pytest.raises(DataError, match="not an Arrow stream of frames"):
+        FrameStore(path)
+    path.write_bytes(bytes(content).removesuffix(END_MARK))
+    with pytest.raises(DataError, match="has no end mark"):
+        count_frames(path)
+    path.write_bytes(b"no stream")
+    with pytest.raises(DataError, match="not an Arrow stream of frames"):
+        count_frames(path)
 
 
 def test_a_file_that_was_cut_between_two_batches_is_refused(tmp_path: Path) -> None:

@@ -166,6 +166,7 @@ def test_stored_frames_below_a_folder(place: Path, tmp_path: Path, capsys: Any) 
         (["model.name_or_path=MODEL"], "data.root is not set"),
         (["model.name_or_path=/no/such", "encode.root=x"], "/no/such"),
         (["model.name_or_path=MODEL", "data.root=y", "data.features=z"], "data.features is read and not written"),
+        (["model.name_or_path=MODEL", "data.root=y", "data.rows=z", "data.streaming=true"], "data.streaming does not"),
     ],
 )
 def test_what_cannot_be_is_one_sentence(place: Path, capsys: Any, arguments: list[str], message: str) -> None:
