@@ -12,7 +12,7 @@ from prospect_hf.data.arguments import FRAME_SOURCES
 from prospect_hf.data.session_rows import SessionRows
 from prospect_hf.errors import DataError
 from prospect_hf.frames.base import Frames
-from prospect_hf.frames.opened import locate_frames, no_frames, open_frames
+from prospect_hf.frames.opened import locate_frames, no_frames, open_frames, sources_folder
 from prospect_hf.frames.rendered import render_timeline_frame
 
 # Limit of the decoded pictures that a reader keeps in memory, so that later epochs over a small corpus decode nothing.
@@ -22,10 +22,13 @@ KEPT_BYTES = 2**30
 def frames_path(root: Path, session: SessionRows) -> Path:
     """The stored frames of the session's video, in the corpus under ``root``, in whichever form they stand there.
 
+    They are in ``{source}/frames`` of ``processed_data``; of ``root`` itself where there is no ``processed_data``, as
+    with the sources' own annotations.
+
     Raises:
         DataError: there are none, or two forms of them, or the row names a place outside the corpus.
     """
-    folder = root / "processed_data"
+    folder = sources_folder(root)
     found = locate_frames(folder, session.source, session.frames_file, f"session {session.session_id}")
     if found is None:
         raise no_frames(folder / session.source / session.frames_file)

@@ -14,7 +14,7 @@ from prospect_hf.dataset.frame_fingerprints import Video, load_fingerprints
 from prospect_hf.errors import DataError, UsageError
 from prospect_hf.frames.base import Frames
 from prospect_hf.frames.fingerprint import Fingerprint, Match, check_frames
-from prospect_hf.frames.opened import locate_frames, open_frames
+from prospect_hf.frames.opened import locate_frames, open_frames, sources_folder
 
 # The columns that say where the frame of a row is.
 REFERENCE = ("source", "frames_file", "fps", "frame_index")
@@ -62,8 +62,7 @@ class FrameFolder:
     def __init__(self, folder: Path, known: Mapping[str, Fingerprint] | None) -> None:
         if not folder.is_dir():
             raise UsageError(f"{folder}: no such folder of frames.")
-        processed = folder / "processed_data"
-        self.folder = processed if processed.is_dir() else folder
+        self.folder = sources_folder(folder)
         self.known = known
         self.open = functools.lru_cache(MOST_OPEN)(self._open)
 

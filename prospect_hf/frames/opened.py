@@ -80,6 +80,12 @@ def find_frames(path: Path) -> Path | None:
     return candidates[0] if candidates else None
 
 
+def sources_folder(root: Path) -> Path:
+    """The folder in ``root`` that has one folder for each source: ``processed_data``, or ``root`` itself without it."""
+    processed = root / "processed_data"
+    return processed if processed.is_dir() else root
+
+
 def locate_frames(sources: Path, source: str, frames_file: str, where: str) -> Path | None:
     """The stored frames of a video in ``sources / source``, in whichever form they stand there; None without any.
 

@@ -95,6 +95,12 @@ def test_frames_are_read_from_whichever_form_stands_there(
         reader.read(make_session(0, frames=8, first_frame=6), 0, 8)
 
 
+def test_frames_beside_the_annotations_of_a_source_are_found(tmp_path: Path) -> None:
+    path = tmp_path / "wtag/frames/v0.arrow"
+    write_frames(path, [jpeg(10)])
+    assert FrameReader(tmp_path, "store", small_processor()).path(make_session(0)) == path
+
+
 @pytest.mark.parametrize("changed", [{"frames_file": "../../../x.arrow"}, {"source": ".."}, {"frames_file": "/etc/x"}])
 def test_rows_cannot_name_frames_outside_of_the_corpus(corpus: Path, changed: dict[str, str]) -> None:
     session = dataclasses.replace(make_session(0), **changed)  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ from PIL import Image
 from prospect_hf.dataset.inspection.blocks import Block
 from prospect_hf.errors import DataError
 from prospect_hf.frames.base import Frames
-from prospect_hf.frames.opened import find_frames, open_frames
+from prospect_hf.frames.opened import find_frames, open_frames, sources_folder
 from prospect_hf.frames.pictures import open_picture
 
 # Videos that stay open, far from the system's limit of open files.
@@ -40,8 +40,7 @@ class Videos:
     """
 
     def __init__(self, root: Path | None, stated: Mapping[str, int]) -> None:
-        processed = None if root is None else root / "processed_data"
-        self.root = processed if processed is not None and processed.is_dir() else root
+        self.root = None if root is None else sources_folder(root)
         self.stated = stated
         self.missing: set[str] = set()
         self._found: dict[str, tuple[Frames | None, str]] = {}
