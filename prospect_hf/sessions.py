@@ -96,6 +96,7 @@ class Session:
         origin: file and record of the session, for messages.
         mistakes: what was done wrongly, as annotated; empty where a corpus has no such annotation.
         state_rule: "reopen" (a completed step may be in progress again) or "monotone" (a step starts once at most).
+        speech: whether the corpus says what was said. Where it does not, a frame without a turn is no silence.
 
     Raises:
         DataError: a field is invalid, or the labels contradict each other.
@@ -117,6 +118,7 @@ class Session:
     origin: str
     mistakes: tuple[Mistake, ...] = ()
     state_rule: str = REOPEN
+    speech: bool = True
 
     def __post_init__(self) -> None:
         if self.source not in SOURCES:
@@ -159,6 +161,8 @@ class Session:
         return sum(turn.time < above.time for above, turn in pairwise(self.turns))
 
     def _check_turns(self) -> None:
+        if self.turns and not self.speech:
+            raise DataError(f"{self.origin}: it has {len(self.turns)} turns, but speech is said not to be annotated.")
         for number, turn in enumerate(self.turns):
             where = f"{self.origin}: turns[{number}]"
             if turn.role not in ("user", "assistant"):

@@ -27,7 +27,8 @@ class Timeline:
     Args:
         first_frame: absolute index of the first frame.
         num_frames: absolute index after the last frame.
-        speaking: int8 ``[frames]``: 1 = assistant turn, -100 = user turn, 0 = silence.
+        speaking: int8 ``[frames]``: 1 = assistant turn, -100 = user turn, 0 = silence; -100 on every frame of a session
+            whose speech is not annotated.
         dst_update: int8 ``[frames]``: 1 = at least one state event, 0 = none, -100 = session without state labels.
         states_before, states_after: int8 ``[frames, steps]``, before and after the frame's events; -100 in a session
             without state labels.
@@ -76,7 +77,7 @@ def build_timeline(session: Session) -> Timeline:
     """Compute the labels of every frame of ``session``."""
     first, end = session.first_frame, session.num_frames
     frames = end - first
-    speaking = np.zeros(frames, np.int8)
+    speaking = np.full(frames, 0 if session.speech else IGNORE, np.int8)
     turns: dict[int, Turn] = {}
     beyond: list[Turn] = []
     placed = turn_frames([turn.time for turn in session.turns], session.fps, first)

@@ -210,6 +210,13 @@ def test_a_turn_past_the_last_frame_is_reported_and_not_moved() -> None:
     assert timeline.turns == {99: turns[0]} and timeline.beyond == turns[1:]
 
 
+def test_without_annotated_speech_no_frame_is_a_silence() -> None:
+    session = dataclasses.replace(make_session(events=spans((0, 5, 10))), speech=False)
+    assert set(build_timeline(session).speaking) == {-100} and set(build_timeline(session).dst_update) == {0, 1}
+    with pytest.raises(DataError, match="it has 1 turns, but speech is said not to be annotated"):
+        dataclasses.replace(make_session((Turn("user", 5.0, "done?"),)), speech=False)
+
+
 def test_a_completed_step_can_be_opened_again() -> None:
     timeline = build_timeline(make_session(events=spans((0, 5, 10), (0, 20, 30))))
     assert timeline.states_after[[8, 9, 18, 19, 38, 39, 58, 59], 0].tolist() == [0, 1, 1, 2, 2, 1, 1, 2]

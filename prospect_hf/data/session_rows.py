@@ -71,6 +71,11 @@ class SessionRows:
         """Whether the session has DST labels."""
         return bool((self.states_before[0] != IGNORE).all())
 
+    @property
+    def has_speech(self) -> bool:
+        """Whether the session says when the assistant speaks: its speaking decision is labelled."""
+        return bool((self.speaking != IGNORE).any())
+
     def states_at(self, frame: int) -> list[int] | None:
         """The state of each step before the events at position ``frame``; None in a session without DST labels."""
         return self.states_before[frame].tolist() if self.labelled else None

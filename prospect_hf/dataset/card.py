@@ -51,7 +51,7 @@ COLUMNS = {
     "goal": "what the person wants to do",
     "steps": "the plan",
     "user_text": "what the user says after this frame, empty where nothing",
-    "speaking": "1 the assistant speaks on this frame, 0 it does not, -100 ignored",
+    "speaking": "1 the assistant speaks here, 0 it does not, -100 ignored: the user speaks, or speech is not annotated",
     "response": "what the assistant says, empty where nothing",
     "dst_update": "1 the state of a step changes on this frame, 0 it does not, -100 no state labels",
     "transitions": "the changes: number of the step from 0, and `start` or `complete`",

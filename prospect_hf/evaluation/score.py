@@ -70,7 +70,7 @@ def score_session(
     reference = tuple(Utterance(frame, session.item(frame).response) for frame in wanted)
     speaking_delays: Delays = ()
     transition_delays: Delays = ()
-    if prediction.table is not None:
+    if prediction.table is not None and session.has_speech:
         spoken_counts, speaking_delays = _timed("speaking", [one.frame for one in said], wanted, fps)
         counts |= spoken_counts | _spoken_within_a_second(session, prediction, fps)
     if session.labelled:
@@ -85,7 +85,7 @@ def score_session(
             updates = np.flatnonzero(session.dst_update == 1).tolist()
             counts |= moved | _timed("dst_update", prediction.updates, updates, fps)[0]
             counts["rejected"] = float(prediction.rejected)
-    if prediction.table is not None and embeddings is not None and frequencies is not None:
+    if prediction.table is not None and session.has_speech and embeddings is not None and frequencies is not None:
         match = match_stream(
             [one.frame for one in said],
             wanted,

@@ -49,7 +49,7 @@ def test_rows_of_annotations_show_the_state_rule_and_the_mistakes(tmp_path: Path
     assert [boil["states_after"][index][0] for index in (0, 30, 58, 59)] == [1, 1, 1, 2]  # in progress until 30 s
     assert toy["mistake"][40:60] == ["attach cabin to chassis: wrong order"] * 20
     assert not any(toy["mistake"][:40]) and not any(toy["mistake"][60:])
-    assert set(toy["speaking"]) == {0} and set(toy["recording"]) == {SEQUENCE}
+    assert set(toy["speaking"]) == {-100} and set(toy["recording"]) == {SEQUENCE}
 
 
 def test_a_source_without_a_session_is_told(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -92,6 +94,14 @@ def test_silence_scores_zero_where_that_is_defined() -> None:
     still = sum(int((session.states_after == 0).all(1).sum()) for session in labelled) / sum(map(len, labelled))
     assert found["joint_state_accuracy"] == found["table_joint_state_accuracy"] == pytest.approx(still)
     assert found["joint_state_accuracy_at_updates"] == 0.0
+
+
+def test_where_speech_is_not_annotated_no_utterance_is_wrong() -> None:
+    silent_one = replace(SCORED[0], speaking=np.full_like(SCORED[0].speaking, -100), items={})
+    talkative = replace(oracle(silent_one), spoken={3: "Well done."})
+    found = plain(figures(total(counted([silent_one], [talkative], words_apart([SCORED[0]])))))
+    assert found["speaking_f1"] is None and not {"speaking_precision_1s", "matching_f1", "response_bleu"} & set(found)
+    assert found["joint_state_accuracy"] == 1.0
 
 
 def talk(said: dict[int, str], reference: dict[int, str], steps: list[str]) -> tuple[SessionRows, Prediction]:

@@ -28,7 +28,7 @@ PROMISES = {
     "consecutive_frames": "the frames of a session follow each other without a gap",
     "timestamps": "timestamps rise and are (frame_index + 1) / fps",
     "frames_in_video": "frames, and so speech, lie inside the video",
-    "speaking": "speaking is 1 exactly where there is a response, -100 exactly where there is a user text, else 0",
+    "speaking": "speaking is 1 with a response, -100 with a user text, else 0; -100 in a session without speech",
     "state_rule": "the state rule is reopen or monotone",
     "state_values": "a state is 0, 1 or 2, or -100 in a session without state labels",
     "unlabelled_sessions": "a session without state labels has none in all its rows",

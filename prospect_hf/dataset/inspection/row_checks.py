@@ -168,9 +168,12 @@ def outside_of_any_video(block: Block) -> Mask:
 
 
 def wrong_speaking(block: Block) -> Mask:
-    """``speaking`` does not say who speaks, or both do."""
+    """``speaking`` does not say who speaks, or both do; -100 on all frames of a session: speech is not annotated."""
     user, assistant = block.given("user_text"), block.given("response")
-    return (block.numbers("speaking") != np.where(assistant, 1, np.where(user, IGNORE, 0))) | (user & assistant)
+    speaking = block.numbers("speaking")
+    labelled = np.logical_or.reduceat((speaking != IGNORE) | user | assistant, block.starts)
+    silent = np.where(labelled[block.run], 0, IGNORE)
+    return (speaking != np.where(assistant, 1, np.where(user, IGNORE, silent))) | (user & assistant)
 
 
 def unknown_rule(block: Block) -> Mask:

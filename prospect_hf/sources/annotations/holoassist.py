@@ -27,7 +27,7 @@ from prospect_hf.errors import DataError, UsageError
 from prospect_hf.labels.segments import ABOUT_RECORDING, BELOW_SEGMENT, NO_VALID_TIME, SUMMARY, WITHOUT_WORDS
 from prospect_hf.sessions import Mistake, Turn
 from prospect_hf.sources.annotations.fields import clock_seconds, get_seconds, read_text
-from prospect_hf.sources.annotations.video import AnnotatedSegment, AnnotatedVideo, VideoRecord
+from prospect_hf.sources.annotations.video import DIALOGUE, AnnotatedSegment, AnnotatedVideo, VideoRecord
 from prospect_hf.sources.report import FILE_SPLITS
 
 # The purpose of the instructor's utterance, without the part that says who began -> intent.
@@ -133,7 +133,7 @@ def _video(value: Any, origin: str) -> AnnotatedVideo:
         turns=[turn for _, _, turn in speech],
         mistakes=mistakes,
         duration=_duration(record, origin),
-        user_type="dialogue",
+        user_type=DIALOGUE,
         origin=origin,
         repairs=repairs,
         left_out=left_out,

@@ -30,6 +30,8 @@ from prospect_hf.sessions import (
 from prospect_hf.sources.report import SessionsReport
 from prospect_hf.timeline import frame_at, turn_frames
 
+# What a session of a release is called: of what two people said, or of what was done alone.
+DIALOGUE, ANNOTATION = "dialogue", "annotation"
 # Repairs of segments: what was found, and the rule that mends it.
 UNSORTED = "starts before the segment above it: sorted by time"
 MISSING_END = "no end: lasts until the next segment, or the end of the video"
@@ -78,7 +80,7 @@ class AnnotatedVideo:
         mistakes: what was done wrongly.
         start: where the annotated part begins, in seconds; the session has no frame before it.
         duration: the end of the video in seconds, counted from its beginning; None where the release does not state it.
-        user_type: "annotation", or "dialogue" where the turns are what two people said.
+        user_type: "dialogue" where the turns are what two people said; "annotation" where speech is not annotated.
         origin: file and record, for messages.
         repairs: faults that the reader itself repaired, by kind.
         left_out: annotations that the reader itself left out, by reason.
@@ -92,7 +94,7 @@ class AnnotatedVideo:
     mistakes: Sequence[Mistake] = ()
     start: float = 0.0
     duration: float | None = None
-    user_type: str = "annotation"
+    user_type: str = ANNOTATION
     origin: str = ""
     repairs: Counter[str] = field(default_factory=Counter)
     left_out: Counter[str] = field(default_factory=Counter)
@@ -171,6 +173,7 @@ def session(video: AnnotatedVideo, source: str, report: SessionsReport, *, store
         video_uid=video.video_uid,
         recording=recording_id(source, video.video_uid),
         user_type=video.user_type,
+        speech=video.user_type == DIALOGUE,
         goal=video.goal,
         steps=steps,
         turns=tuple(video.turns),

@@ -33,7 +33,7 @@ from prospect_hf.labels.align import assign
 from prospect_hf.labels.segments import NO_TEXT, NO_VALID_TIME, START_OR_DONE, WITHOUT_WORDS
 from prospect_hf.sessions import Step, Turn
 from prospect_hf.sources.annotations.fields import read_text
-from prospect_hf.sources.annotations.video import AnnotatedSegment, AnnotatedVideo, VideoRecord, by_start
+from prospect_hf.sources.annotations.video import DIALOGUE, AnnotatedSegment, AnnotatedVideo, VideoRecord, by_start
 from prospect_hf.sources.knowledge import parse_steps
 
 TICKS_PER_SECOND = 10_000_000
@@ -94,7 +94,7 @@ def _recording(path: Path, plans: Sequence[Recipe]) -> AnnotatedVideo:
         plan=() if recipe is None else tuple(step.text for step in recipe.steps),
         turns=_turns(path, begin, repairs, left_out),
         duration=duration,
-        user_type="dialogue",
+        user_type=DIALOGUE,
         origin=str(path),
         repairs=repairs,
         left_out=left_out,

@@ -17,6 +17,7 @@ from prospect_hf.sessions import SOURCES, Mistake, Session, Turn
 from prospect_hf.sources.annotations.video import (
     BEFORE_START,
     BEYOND_END,
+    DIALOGUE,
     MISSING_END,
     MISTAKE_CUT,
     MISTAKE_NO_INTERVAL,
@@ -154,7 +155,7 @@ def test_a_video_that_cannot_be_right_is_refused_and_counts_nothing(words: str, 
 def test_a_session_is_as_long_as_the_stored_frames_the_stated_video_or_its_last_label() -> None:
     assert make((0, 10, "a"))[0].num_frames == 20
     assert make((0, 10, "a"), mistakes=[Mistake(11, 12, "m")])[0].num_frames == 24
-    assert make((0, 10, "a"), turns=[Turn("assistant", 15, "hi")])[0].num_frames == 30
+    assert make((0, 10, "a"), turns=[Turn("assistant", 15, "hi")], user_type=DIALOGUE)[0].num_frames == 30
     assert make((0, 10, "a"), duration=30.7)[0].num_frames == 61
     assert make((0, 10, "a"), duration=30.7, stored=64)[0].num_frames == 64
     assert make((0, 10, "a"), stored=19)[0].num_frames == 19  # the last part of a second is not sampled
