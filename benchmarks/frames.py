@@ -68,7 +68,7 @@ def simple_store(path: Path, index: int) -> object:
     """The whole file in memory, then one frame."""
     with pa.OSFile(str(path), "rb") as source:
         stored = pa.ipc.open_stream(source).read_all()["frame"][index].as_py()
-    return Image.open(io.BytesIO(base64.b64decode(stored))).convert("RGB")
+    return Image.open(io.BytesIO(base64.b64decode(stored)), formats=("JPEG",)).convert("RGB")
 
 
 def simple_video(path: Path, index: int) -> object:

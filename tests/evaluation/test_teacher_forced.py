@@ -16,6 +16,7 @@ from model_fixtures import NoiseReader, clip_dataset, collate, make_session, mod
 from score_fixtures import tally
 from stream_fixtures import talkative_model
 
+from prospect_hf.data.packing import Clip
 from prospect_hf.data.session_rows import SessionRows
 from prospect_hf.errors import DataError
 from prospect_hf.evaluation import teacher_forced as offline
@@ -149,16 +150,16 @@ def test_rows_and_streams_that_do_not_fit_are_an_error(monkeypatch: pytest.Monke
     session = SESSIONS[0]
     dropped = next(frame for frame, item in session.items.items() if item.response)
 
-    class Deaf(offline.ClipDataset):
+    class Deaf(offline.ClipInputs):
         """Leaves a text out of the stream that the rows have."""
 
-        def stream(self, index: int):  # type: ignore[no-untyped-def]
-            """The stream without one of its texts."""
+        def __call__(self, clip: Clip, epoch: int, index: int) -> dict[str, torch.Tensor]:
+            """The inputs without one of the texts."""
             items = {at: item for at, item in session.items.items() if at != dropped}
-            clip = dataclasses.replace(self.clip(index), session=dataclasses.replace(session, items=items))
-            return clip.stream(self.processor)
+            clip = dataclasses.replace(clip, session=dataclasses.replace(session, items=items))
+            return super().__call__(clip, epoch, index)
 
-    monkeypatch.setattr(offline, "ClipDataset", Deaf)
+    monkeypatch.setattr(offline, "ClipInputs", Deaf)
     with pytest.raises(DataError, match="do not match"):
         forced([session])
 
