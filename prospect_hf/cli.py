@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from prospect_hf import __version__
-from prospect_hf.jobs.commands import COMMANDS, Command
+from prospect_hf.jobs.command_entry import Command
+from prospect_hf.jobs.commands import COMMANDS
 from prospect_hf.settings import choices_of
 from prospect_hf.settings_schema import read_settings
 

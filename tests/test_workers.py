@@ -19,7 +19,7 @@ from prospect_hf.workers import worker_pool
 PARENT = """
 import os, signal, time
 from prospect_hf.jobs import command
-from prospect_hf.jobs.commands import Command
+from prospect_hf.jobs.command_entry import Command
 from prospect_hf import workers
 from prospect_hf.workers import worker_pool
 

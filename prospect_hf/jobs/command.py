@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 from prospect_hf import __version__
 from prospect_hf.errors import UsageError
 from prospect_hf.files import sole_writer
-from prospect_hf.jobs.commands import Command
+from prospect_hf.jobs.command_entry import Command
 from prospect_hf.jobs.help import examples, settings_help
 from prospect_hf.jobs.system_errors import system_sentence
 from prospect_hf.machine import first_process, processes

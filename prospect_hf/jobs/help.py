@@ -7,7 +7,7 @@ import shutil
 import textwrap
 from typing import Any
 
-from prospect_hf.jobs.commands import Command
+from prospect_hf.jobs.command_entry import Command
 from prospect_hf.settings import choices_of, compose
 from prospect_hf.settings_schema import Setting, read_settings
 

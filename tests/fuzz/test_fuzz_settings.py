@@ -11,7 +11,8 @@ from fuzzing import Target, assert_no_fault, survey
 from mutations import ODD_NUMBERS, ODD_TEXTS, mutate_bytes
 
 from prospect_hf.jobs.command import _load
-from prospect_hf.jobs.commands import EVALUATE, SIMULATE, STREAM, TRAIN
+from prospect_hf.jobs.data_commands import SIMULATE
+from prospect_hf.jobs.model_commands import EVALUATE, STREAM, TRAIN
 from prospect_hf.settings import choices_of, compose, parse
 from prospect_hf.settings_schema import read_settings
 from prospect_hf.simulator.clip import clip_episode

@@ -23,7 +23,7 @@ from context_dst_smolvlm import StreamError
 from prospect_hf.errors import DataError, UsageError
 from prospect_hf.jobs import command as harness
 from prospect_hf.jobs.command import run_command, sentence
-from prospect_hf.jobs.commands import Command
+from prospect_hf.jobs.command_entry import Command
 
 
 def run_raising(raise_it: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> int:
@@ -129,7 +129,7 @@ def test_a_reader_that_leaves_is_no_error(monkeypatch: pytest.MonkeyPatch, capfd
 
 def test_a_console_without_utf_8_shows_codes(repository: Path) -> None:
     script = (
-        "from prospect_hf.jobs import command; from prospect_hf.jobs.commands import Command;"
+        "from prospect_hf.jobs import command; from prospect_hf.jobs.command_entry import Command;"
         "command._load = lambda path: (lambda: print('Turn \\u2192 right'));"
         "print(command.run_command(Command('x', 'A command.', [], 'x:run', arguments=lambda parser: None), [], 'x'))"
     )
@@ -143,7 +143,7 @@ def test_a_console_without_utf_8_shows_codes(repository: Path) -> None:
 def test_one_run_at_a_time_writes_to_a_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from prospect_hf.jobs.commands import STREAM
+    from prospect_hf.jobs.model_commands import STREAM
 
     load = harness._load
     arguments = ["stream.source=clip.mp4", "stream.plan=[one]", f"stream.output_dir={tmp_path / 'out'}"]
@@ -164,7 +164,7 @@ def test_one_run_at_a_time_writes_to_a_folder(
 
 
 def test_of_the_processes_of_one_run_the_first_takes_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from prospect_hf.jobs.commands import TRAIN
+    from prospect_hf.jobs.model_commands import TRAIN
 
     class Training:
         output_dir = str(tmp_path / "out")
@@ -194,7 +194,7 @@ def test_of_several_processes_the_first_prints(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The others show errors alone, and a command that is for one process refuses to be run by several."""
-    from prospect_hf.jobs.commands import STREAM, TRAIN
+    from prospect_hf.jobs.model_commands import STREAM, TRAIN
 
     def job() -> None:
         print("printed")
@@ -213,7 +213,7 @@ def test_of_several_processes_the_first_prints(
 
 
 def test_the_job_gets_its_settings_as_dataclasses(monkeypatch: pytest.MonkeyPatch) -> None:
-    from prospect_hf.jobs.commands import STREAM
+    from prospect_hf.jobs.model_commands import STREAM
 
     got: dict[str, Any] = {}
     load = harness._load

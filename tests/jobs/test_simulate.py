@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from prospect_hf.errors import UsageError
 from prospect_hf.jobs import simulate
-from prospect_hf.jobs.commands import STREAM
+from prospect_hf.jobs.model_commands import STREAM
 from prospect_hf.settings import CONFIGS, compose, parse
 from prospect_hf.simulator.arguments import SimulateArguments
 from prospect_hf.simulator.clip import ClipFacts

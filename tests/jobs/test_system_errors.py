@@ -67,7 +67,7 @@ def run(job: str, repository: Path, before: str = "") -> subprocess.CompletedPro
     """A command in a process of its own whose job is ``job``."""
     script = (
         "import os, resource, sys\nfrom pathlib import Path\nfrom prospect_hf.files import write_text\n"
-        "from prospect_hf.jobs import command\nfrom prospect_hf.jobs.commands import Command\n"
+        "from prospect_hf.jobs import command\nfrom prospect_hf.jobs.command_entry import Command\n"
         f"def job():\n    {job}\ncommand._load = lambda path: job\n{before}\n"
         "sys.exit(command.run_command(Command('x', 'A job.', [], 'x:run', arguments=lambda parser: None), [], 'x'))"
     )

@@ -31,7 +31,7 @@ from processing_dst_smolvlm import DSTSmolVLMProcessor
 from prospect_hf.evaluation.baselines import silent
 from prospect_hf.hub.weights import weights_hash
 from prospect_hf.jobs import train as run_module
-from prospect_hf.jobs.commands import TRAIN
+from prospect_hf.jobs.model_commands import TRAIN
 from prospect_hf.settings import CONFIGS, compose, parse
 
 

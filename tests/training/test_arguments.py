@@ -10,7 +10,7 @@ import pytest
 from model_fixtures import small_processor
 
 from prospect_hf.errors import UsageError
-from prospect_hf.jobs.commands import TRAIN
+from prospect_hf.jobs.model_commands import TRAIN
 from prospect_hf.settings import compose, parse
 from prospect_hf.training import arguments as arguments_module
 from prospect_hf.training.arguments import DSTTrainingArguments, ModelArguments, TinyShape

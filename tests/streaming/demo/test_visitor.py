@@ -22,7 +22,7 @@ from video_fixtures import numbered
 
 from prospect_hf.errors import UsageError
 from prospect_hf.jobs.command import make_parser
-from prospect_hf.jobs.commands import DEMO
+from prospect_hf.jobs.model_commands import DEMO
 from prospect_hf.streaming.demo import components as demo_parts
 from prospect_hf.streaming.demo import handlers
 from prospect_hf.streaming.demo import visitor as visitor_module
