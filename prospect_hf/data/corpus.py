@@ -91,7 +91,8 @@ def _given_rows(data: DataArguments, folder: Path) -> LoadedRows:
     built = {"dst_root": "null"}
     built |= {name: str(manifest.settings[name]) for name in ("dst", "suffix") if name in manifest.settings}
     if (form == "annotations") == (data.name == "annotations"):
-        built |= {"forms": f"[{form}]"}
+        if form not in data.forms:
+            built |= {"forms": f"[{form}]"}
     else:
         built |= {"name": "annotations" if form == "annotations" else "proassist"}
     wrong = [name for name in said if name in built and said[name] != built[name]]

@@ -137,8 +137,8 @@ def test_without_pictures_the_rows_are_enough(built: Path) -> None:
     [
         ({"dst": "files"}, r"was not built with data\.dst=files: set data\.dst=align\."),
         (
-            {"forms": ["dialogs", "prepared"], "suffix": ""},
-            r"with data\.forms=\[dialogs,prepared\], data\.suffix=: set data\.forms=\[dialogs\] data\.suffix=_filtered",
+            {"forms": ["prepared"], "suffix": ""},
+            r"with data\.forms=\[prepared\], data\.suffix=: set data\.forms=\[dialogs\] data\.suffix=_filtered",
         ),
         ({"dst_root": "labels"}, r"with data\.dst_root=labels: set data\.dst_root=null"),
         ({"name": "annotations"}, r"with data\.name=annotations: set data\.name=proassist"),
