@@ -3,7 +3,7 @@
 A row has no header and reads: first frame and last frame (of 30 a second), verb, this, that, label, remark.
 
 Steps: the rows whose label is "correct", as "attach wheel to chassis".
-Turns: none; nobody speaks.
+Turns: none; nobody speaks, and nothing says when an assistant should.
 Mistakes: the rows whose label is "mistake", with their remark. A "correction" takes a mistake back; it is no step of
 the plan, and is counted.
 Video: the release names the sequence, not one of its camera views, so ``video_uid`` is "assembly_" and the sequence.

@@ -1,7 +1,7 @@
 """EgoExoLearn, coarse annotations: ``coarse_annotations.tar.gz``, or the folder ``l1`` that it unpacks to.
 
 Steps: the segments, by their description; its numbered lines ("1. Cut it.\\n2. Set it aside.") are one text.
-Turns: none; nobody speaks.
+Turns: none; nobody speaks, and nothing says when an assistant should.
 Mistakes: none are annotated.
 Goal: the release names none, so it is the same sentence for every video.
 Split: the coarse annotations state none; a hash of the video.
