@@ -144,7 +144,7 @@ class _Walk:
         except FileNotFoundError:  # a broken promise of its own
             self.uncounted.add(place)
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            self.findings.add("readable", shard.path, note=" ".join(str(error).split()))
+            self.findings.add("readable", shard.path, note=" ".join(str(error).split()).rstrip("."))
             self.uncounted.add(place)
         else:
             if sessions != shard.sessions:
