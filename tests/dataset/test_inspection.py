@@ -2,38 +2,31 @@
 
 from __future__ import annotations
 
-import dataclasses
-import io
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import datasets
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from dataset_fixtures import (
-    EGO4D,
-    SAMPLE_FILE,
     WTAG,
     WTAG_2,
-    WTAG_TEST,
     Rows,
     change_rows,
     make_session,
     make_sessions,
     monotone_session,
     replace_table,
-    restate,
     write_dataset,
 )
+from file_damage import FILE_DAMAGE, declared, edit_manifest, table_of, with_pictures
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_fixtures import small_processor
-from PIL import Image
 from proassist_fixtures import write_store
+from row_damage import ROW_DAMAGE, of_session, put
 
 from processing_dst_smolvlm import DSTSmolVLMProcessor, FrameItem
 from prospect_hf.content_hash import file_hash
@@ -42,13 +35,10 @@ from prospect_hf.dataset.inspection import blocks, file_checks
 from prospect_hf.dataset.inspection.findings import PROMISES
 from prospect_hf.dataset.inspection.inspect import Inspection, inspect_dataset
 from prospect_hf.dataset.inspection.page import tables, text_report
-from prospect_hf.dataset.layout import load_manifest, write_manifest
-from prospect_hf.dataset.row_maker import FEATURES, SCHEMA
+from prospect_hf.dataset.layout import load_manifest
 from prospect_hf.errors import DataError, UsageError
 from prospect_hf.sessions import COMPLETED, IN_PROGRESS, DSTEvent
 from prospect_hf.timeline import build_timeline
-
-UPDATE_ROW = 5  # step 1 starts on frame 5 of session a, and completes on frame 11, where step 2 starts
 
 
 @pytest.fixture(scope="module")
@@ -88,166 +78,6 @@ def test_sessions_are_whole_in_blocks_of_any_size(good: Path, batch: int, monkey
     ).to_pylist()
 
 
-# ---- damage: each is (promise, file, change of its rows, the other promises that it breaks too) ----
-
-
-def of_session(name: str, change: Callable[[dict[str, Any]], Any]) -> Callable[[Rows], None]:
-    def apply(rows: Rows) -> None:
-        for row in rows:
-            if row["session_id"] == name:
-                change(row)
-
-    return apply
-
-
-def put(key: str, value: Any) -> Callable[[dict[str, Any]], None]:
-    return lambda row: row.update({key: value})
-
-
-def at(row: int, **values: Any) -> Callable[[Rows], None]:
-    return lambda rows: rows[row].update(values)
-
-
-def add_move(row: int, step: int, transition: str) -> Callable[[Rows], None]:
-    def apply(rows: Rows) -> None:
-        rows[row]["transitions"].append({"step": step, "transition": transition})
-        rows[row]["dst_update"] = 1
-
-    return apply
-
-
-def states_from(row: int, step: int, state: int) -> Callable[[Rows], None]:
-    """From ``row`` to the end of session a."""
-
-    def apply(rows: Rows) -> None:
-        for number in range(row, 40):
-            rows[number]["states_before"][step] = rows[number]["states_after"][step] = state
-
-    return apply
-
-
-def shift(row: dict[str, Any]) -> None:
-    row["frame_index"] -= 100
-    row["timestamp"] -= 50
-
-
-def no_plan(row: dict[str, Any]) -> None:
-    row.update(steps=[], states_before=[], states_after=[], transitions=[], dst_update=0)
-
-
-def second_start_of_a_completed_step(rows: Rows) -> None:
-    """In a session whose rule is monotone; all other promises are kept."""
-    begin = next(n for n, row in enumerate(rows) if row["states_after"][0] == COMPLETED) + 3
-    for row in rows[begin:]:
-        row["states_after"][0] = IN_PROGRESS
-    for row in rows[begin + 1 :]:
-        row["states_before"][0] = IN_PROGRESS
-    add_move(begin, 0, "start")(rows)
-
-
-def done_again_within_a_frame(rows: Rows) -> None:
-    """A completed step starts and completes on one frame, though the rule is monotone; no state shows it."""
-    add_move(20, 0, "start")(rows)
-    add_move(20, 0, "complete")(rows)
-
-
-def completed_without_a_start(rows: Rows) -> None:
-    for row in rows[20:40]:
-        row["states_after"][2] = COMPLETED
-    for row in rows[21:40]:
-        row["states_before"][2] = COMPLETED
-    add_move(20, 2, "complete")(rows)
-
-
-def split_run(rows: Rows) -> Rows:
-    """Session a before its first change, then session b, then the rest of a."""
-    return [*rows[:4], *rows[40:], *rows[4:40]]
-
-
-def unlabelled(begin: int, end: int) -> Callable[[Rows], None]:
-    def apply(rows: Rows) -> None:
-        for row in rows[begin:end]:
-            row.update(states_before=[-100] * 3, states_after=[-100] * 3, dst_update=-100, transitions=[])
-
-    return apply
-
-
-ROW_DAMAGE: list[tuple[str, str, Callable[[Rows], Rows | None], set[str]]] = [
-    ("no_nulls", WTAG, at(3, goal=None), set()),
-    ("no_nulls", WTAG, at(3, speaking=None), set()),
-    ("no_nulls", WTAG, at(3, frame_index=None), set()),
-    ("no_nulls", WTAG, at(3, session_id=None), {"consecutive_frames"}),
-    ("no_nulls", WTAG, at(3, steps=["Fill.", None, "Pour."]), set()),
-    ("no_nulls", WTAG, at(3, states_after=[0, None, 0]), set()),
-    ("no_nulls", WTAG, at(3, transitions=None), set()),
-    ("no_nulls", WTAG, at(3, transitions=[None]), set()),
-    ("no_nulls", WTAG, at(3, transitions=[{"step": None, "transition": "start"}]), set()),
-    ("one_source", WTAG, of_session("a", put("source", "ego4d")), set()),
-    ("license", WTAG, of_session("a", put("license", "Apache-2.0")), set()),
-    ("frames_file", WTAG, of_session("a", put("frames_file", "../../secret.arrow")), set()),
-    ("frames_file", WTAG, of_session("a", put("frames_file", "/etc/passwd")), set()),
-    ("frames_file", WTAG, of_session("a", put("frames_file", "")), set()),
-    ("one_run_a_session", WTAG, split_run, set()),
-    ("one_run_a_session", WTAG_2, of_session("f", put("session_id", "a")), {"sample"}),
-    ("one_run_a_session", WTAG_TEST, of_session("c", put("session_id", "a")), set()),
-    ("recording_in_one_split", WTAG_TEST, of_session("g", put("recording", "r-a")), set()),
-    ("session_constant", WTAG, at(3, goal="Make coffee"), set()),
-    ("session_constant", WTAG, at(3, steps=["Fill.", "Boil!", "Pour."]), set()),
-    ("session_constant", WTAG, at(3, user_type="no_talk"), set()),
-    ("session_constant", WTAG, at(3, fps=3.0), {"timestamps"}),
-    ("session_constant", WTAG, at(3, state_rule="monotone"), set()),
-    ("session_constant", WTAG, at(3, video_uid="w"), set()),
-    ("plan_shape", WTAG, at(3, states_after=[0, 0]), set()),
-    ("plan_shape", WTAG, at(3, states_before=[0, 0, 0, 0]), set()),
-    ("plan_shape", WTAG, of_session("a", no_plan), set()),
-    ("one_row_a_frame", WTAG, lambda rows: [*rows[:4], *rows[3:]], {"timestamps"}),
-    ("one_row_a_frame", WTAG, lambda rows: rows[4].update(frame_index=3), {"timestamps", "consecutive_frames"}),
-    ("consecutive_frames", WTAG, lambda rows: [*rows[:3], *rows[4:]], set()),
-    ("consecutive_frames", WTAG, lambda rows: [*rows[:2], rows[3], rows[2], *rows[4:]], {"timestamps"}),
-    ("timestamps", WTAG, at(3, timestamp=1.75), set()),
-    ("timestamps", WTAG, at(3, timestamp=float("nan")), set()),
-    ("timestamps", WTAG, of_session("a", put("fps", 0.0)), set()),
-    ("timestamps", WTAG, of_session("a", put("fps", float("nan"))), {"session_constant"}),
-    ("frames_in_video", WTAG, of_session("a", shift), set()),
-    ("speaking", WTAG, at(4, speaking=0), set()),
-    ("speaking", WTAG, at(3, speaking=0), set()),
-    ("speaking", WTAG, at(3, speaking=1), set()),
-    ("speaking", WTAG, at(6, speaking=1), set()),
-    ("speaking", WTAG, at(6, speaking=2), set()),
-    ("speaking", WTAG, at(4, user_text="Both at once."), set()),
-    ("state_rule", WTAG, of_session("a", put("state_rule", "sometimes")), set()),
-    ("state_values", WTAG, at(38, states_after=[2, 2, 3]), {"state_chain", "transitions_match_states"}),
-    ("state_values", WTAG, states_from(0, 2, -1), {"first_states"}),
-    ("unlabelled_sessions", WTAG, unlabelled(20, 21), {"state_chain"}),
-    ("unlabelled_sessions", WTAG, unlabelled(20, 40), {"state_chain"}),
-    ("unlabelled_sessions", WTAG, at(38, dst_update=-100), set()),
-    ("unlabelled_sessions", WTAG, at(38, states_after=[2, 2, -100]), {"state_chain", "transitions_match_states"}),
-    ("unlabelled_sessions", WTAG_TEST, at(3, transitions=[{"step": 0, "transition": "start"}]),
-     {"transitions_match_states", "legal_transitions"}),
-    ("first_states", WTAG, states_from(0, 2, IN_PROGRESS), set()),
-    ("state_chain", WTAG, states_from(20, 2, IN_PROGRESS), set()),
-    ("transition_values", WTAG, add_move(UPDATE_ROW, 3, "start"), set()),
-    ("transition_values", WTAG, add_move(UPDATE_ROW, -1, "start"), set()),
-    ("transition_values", WTAG, add_move(UPDATE_ROW, 0, "undo"), set()),
-    ("transitions_match_states", WTAG, add_move(UPDATE_ROW, 2, "start"), set()),
-    ("transitions_match_states", WTAG, at(UPDATE_ROW, transitions=[], dst_update=0), set()),
-    ("legal_transitions", WTAG, add_move(UPDATE_ROW + 2, 0, "start"), set()),
-    ("legal_transitions", WTAG, completed_without_a_start, set()),
-    ("legal_transitions", WTAG, states_from(20, 1, 0), {"state_chain", "transitions_match_states"}),
-    ("legal_transitions", EGO4D, second_start_of_a_completed_step, {"sample"}),
-    ("legal_transitions", WTAG, at(38, states_after=[2, 0, 0]), {"state_chain", "transitions_match_states"}),
-    ("legal_transitions", EGO4D, at(20, states_after=[1, 1, 0]),
-     {"state_chain", "transitions_match_states", "sample"}),
-    ("legal_transitions", EGO4D, done_again_within_a_frame, {"sample"}),
-    ("dst_update", WTAG, at(UPDATE_ROW, dst_update=0), set()),
-    ("dst_update", WTAG, at(UPDATE_ROW + 1, dst_update=1), set()),
-    ("dst_update", WTAG, at(UPDATE_ROW, dst_update=2), set()),
-    ("sample", SAMPLE_FILE, of_session("f", put("goal", "Make coffee")), set()),
-    ("sample", SAMPLE_FILE, of_session("f", put("session_id", "z")), set()),
-    ("sample", SAMPLE_FILE, lambda rows: rows[:-1], set()),
-]  # fmt: skip
-
-
 @pytest.mark.parametrize(
     ("promise", "path", "change", "others"), ROW_DAMAGE, ids=[f"{n}-{case[0]}" for n, case in enumerate(ROW_DAMAGE)]
 )
@@ -279,134 +109,6 @@ def test_a_finding_says_where_and_how_often(dataset: Path) -> None:
 def test_fps_within_a_session_that_is_no_number_of_frames_is_found_in_every_row(dataset: Path) -> None:
     change_rows(dataset, WTAG, of_session("a", put("fps", 500.0)))
     assert broken(dataset) == {"timestamps"}
-
-
-# ---- damage to files ----
-
-
-def table_of(dataset: Path) -> pa.Table:
-    return pq.read_table(dataset / WTAG)
-
-
-def edit_manifest(dataset: Path, **fields: Any) -> None:
-    write_manifest(dataset, dataclasses.replace(load_manifest(dataset), **fields))
-
-
-def edit_shard(dataset: Path, **fields: Any) -> None:
-    shards = load_manifest(dataset).shards
-    number = next(n for n, shard in enumerate(shards) if shard.path == WTAG)
-    changed = dataclasses.replace(shards[number], **fields)
-    edit_manifest(dataset, shards=(*shards[:number], changed, *shards[number + 1 :]))
-
-
-def flip_a_byte(dataset: Path) -> None:
-    content = bytearray((dataset / WTAG).read_bytes())
-    content[-20] ^= 1  # in the footer's text: the rows stay readable or not, the content is another one
-    (dataset / WTAG).write_bytes(content)
-
-
-def garbage(dataset: Path) -> None:
-    (dataset / WTAG).write_bytes(b"no Parquet at all")
-    restate(dataset)
-
-
-def pages_without_content(dataset: Path) -> None:
-    content = bytearray((dataset / WTAG).read_bytes())
-    content[4:200] = bytes(196)
-    (dataset / WTAG).write_bytes(content)
-    edit_shard(dataset, sha256=file_hash(dataset / WTAG))
-
-
-def with_pictures(table: pa.Table) -> pa.Table:
-    pictures = pa.array([{"bytes": jpeg((n, 9, 9)), "path": None} for n in range(len(table))], datasets.Image().pa_type)
-    return table.append_column("image", pictures)
-
-
-def jpeg(colour: tuple[int, int, int]) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (32, 24), colour).save(buffer, "JPEG")
-    return buffer.getvalue()
-
-
-def declared(table: pa.Table) -> pa.Table:
-    features = datasets.Features({**FEATURES, "image": datasets.Image()})
-    return table.replace_schema_metadata(features.arrow_schema.metadata)
-
-
-def a_row_without_a_picture(dataset: Path) -> None:
-    table = declared(with_pictures(table_of(dataset)))
-    pictures = [*table["image"].to_pylist()[:-1], None]
-    column = table.column_names.index("image")
-    changed = table.set_column(column, "image", pa.array(pictures, table["image"].type))
-    replace_table(dataset, WTAG, changed.replace_schema_metadata(table.schema.metadata))
-
-
-def pictures_that_are_not_declared(dataset: Path) -> None:
-    replace_table(dataset, WTAG, with_pictures(table_of(dataset)).replace_schema_metadata(None))
-
-
-def unreadable_features(dataset: Path) -> None:
-    replace_table(dataset, WTAG, table_of(dataset).replace_schema_metadata({"huggingface": '{"info": {"features": 7'}))
-
-
-def other_balance(dataset: Path) -> None:
-    balance = load_manifest(dataset).balance
-    balance["train"]["wtag"]["states_completed"] += 1
-    edit_manifest(dataset, balance=balance)
-
-
-def unknown_place(dataset: Path) -> None:
-    balance = load_manifest(dataset).balance
-    balance["test"]["ego4d"] = dict(balance["test"]["wtag"])
-    report = json.loads((dataset / "report.json").read_text())
-    report["splits"]["test"]["ego4d"] = report["splits"]["test"]["wtag"]
-    (dataset / "report.json").write_text(json.dumps(report))
-    edit_manifest(dataset, balance=balance)
-
-
-def rename(dataset: Path) -> None:
-    name = WTAG.replace("of-00002", "of-00003")
-    (dataset / WTAG).rename(dataset / name)
-    edit_shard(dataset, path=name)
-
-
-def unnamed_configuration(dataset: Path) -> None:
-    card = dataset / "README.md"
-    card.write_text(card.read_text().replace("data/wtag/train-*", "data/wtag/tra*"))
-
-
-FILE_DAMAGE: list[tuple[str, Callable[[Path], Any], set[str]]] = [
-    ("files", lambda d: (d / WTAG).unlink(), set()),
-    ("files", lambda d: edit_shard(d, sha256="0" * 64), set()),
-    ("files", lambda d: edit_shard(d, bytes=7), set()),
-    ("files", flip_a_byte, {"readable"}),
-    ("files", lambda d: shutil.copy(d / WTAG, d / "data/wtag/train-00009-of-00009.parquet"), set()),
-    ("files", lambda d: (d / WTAG).write_bytes(b""), {"readable"}),
-    ("file_names", rename, set()),
-    ("file_names", lambda d: edit_shard(d, split="dev"), {"label_balance", "recording_in_one_split", "card"}),
-    ("card", lambda d: (d / "README.md").unlink(), set()),
-    ("card", lambda d: (d / "README.md").write_text("# No front matter\n"), set()),
-    ("card", lambda d: (d / "README.md").write_text("---\nconfigs: 7\n---\n"), set()),
-    ("card", unnamed_configuration, set()),
-    ("report", lambda d: (d / "report.json").unlink(), set()),
-    ("report", lambda d: (d / "report.json").write_text("[]"), set()),
-    ("report", lambda d: (d / "report.json").write_text('{"splits": {"train": 5}}'), set()),
-    ("readable", garbage, set()),
-    ("readable", pages_without_content, set()),
-    ("schema", lambda d: replace_table(d, WTAG, table_of(d).drop_columns(["mistake"])), set()),
-    ("schema", lambda d: replace_table(d, WTAG, table_of(d).append_column("x", pa.nulls(80))), set()),
-    ("schema", lambda d: replace_table(d, WTAG, table_of(d).select(SCHEMA.names[::-1])), set()),
-    ("schema", lambda d: replace_table(d, WTAG, table_of(d).set_column(12, "speaking", pa.array([0] * 80))), set()),
-    ("schema", unreadable_features, set()),
-    ("schema", pictures_that_are_not_declared, set()),
-    ("parquet_layout", lambda d: replace_table(d, WTAG, table_of(d), write_page_index=False), set()),
-    ("pictures", a_row_without_a_picture, set()),
-    ("row_counts", lambda d: edit_shard(d, rows=81), set()),
-    ("row_counts", lambda d: edit_shard(d, sessions=3), set()),
-    ("label_balance", other_balance, set()),
-    ("label_balance", unknown_place, set()),
-    ("license", lambda d: edit_manifest(d, licenses={"wtag": "Apache-2.0", "ego4d": "MIT"}), set()),
-]  # fmt: skip
 
 
 @pytest.mark.parametrize(
