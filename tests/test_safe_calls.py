@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,6 +83,17 @@ def test_no_module_runs_code_of_files(repository: Path) -> None:
         for fault in faults(path.read_text(encoding="utf-8"), path.relative_to(repository).as_posix())
     ]
     assert found == []
+
+
+def test_no_test_reads_a_pickle(repository: Path) -> None:
+    """Fixtures write some, to see them refused; what goes to worker processes goes through a pipe."""
+    read = [
+        f"{path.relative_to(repository)}:{node.lineno}"
+        for path in sorted((repository / "tests").rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and re.fullmatch(r"c?_?pickle\.(loads?|Unpickler)", ast.unparse(node.func))
+    ]
+    assert read == []
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from hypothesis import strategies as st
 from model_fixtures import NoiseReader, collate, make_session, small_processor, small_shape
 from stored_fixtures import assert_equal, published, stored
 from torch.utils.data import DataLoader
+from worker_fixtures import as_a_worker_gets_it
 
 from processing_dst_smolvlm import DSTSmolVLMProcessor, Stream
 from prospect_hf.data import kept_files, packing
@@ -145,7 +145,7 @@ def test_clips_are_packed_once_for_each_tokenizer_length_and_frame(
     other_words = tiny_processor(["other words altogether"] * 9, dataclasses.replace(small_shape(), vocab_size=330))
     for processor, limit in ((small_processor(), LIMIT), (small_processor(), 190), (small_processor(4), LIMIT)):
         assert [times(processor, limit) for _ in range(2)] == [1, 0]
-    assert times(pickle.loads(pickle.dumps(small_processor())), LIMIT) == 0
+    assert times(as_a_worker_gets_it(small_processor())[0], LIMIT) == 0
     assert [times(other_words, 900) for _ in range(2)] == [1, 0]
     assert times(small_processor(), LIMIT, stored(SESSIONS[:4], tmp_path / "other", "some")) == 1
     (tmp_path / "cache" / "clips").rename(tmp_path / "cache" / "away")
@@ -174,6 +174,6 @@ def test_any_number_of_workers_gives_the_same_batches(tmp_path: Path, workers: i
     for ours, theirs in zip(found, [collate(alone[at : at + 3]) for at in range(0, len(alone), 3)], strict=True):
         assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
     # A worker process that is not forked gets the clips' places, and no sessions.
-    pickled = pickle.dumps(clips)
-    assert len(pickled) < 16 * len(clips) + 1000
-    assert_equal(pickle.loads(pickled)[-1].session, SESSIONS[-1])
+    received, size = as_a_worker_gets_it(clips)
+    assert size < 16 * len(clips) + 1000
+    assert_equal(received[-1].session, SESSIONS[-1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import pyarrow as pa
 import pytest
 from model_fixtures import make_session
 from stored_fixtures import assert_equal, dataset, rows_of
+from worker_fixtures import as_a_worker_gets_it
 
 from processing_dst_smolvlm import FrameItem
 from prospect_hf.data.session_rows import Items, SessionRows, iter_sessions, sessions_of
@@ -150,9 +150,9 @@ def test_a_session_travels_alone() -> None:
     """To another process goes a session, and not the memory of all the rows that it was read from."""
     many = table_of([make_session(seed, 200, 4) for seed in range(30)])
     first = next(sessions_of([many]))
-    size = len(pickle.dumps(first))
+    received, size = as_a_worker_gets_it(first)
     assert size < 3 * 200 * 10 + 20_000 < many.nbytes / 3
-    assert_equal(pickle.loads(pickle.dumps(first)), first)
+    assert_equal(received, first)
 
 
 def test_items_are_made_when_they_are_asked_for() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import pickle
 import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ import pyarrow as pa
 import pytest
 from model_fixtures import make_session
 from stored_fixtures import assert_equal, published, stored
+from worker_fixtures import as_a_worker_gets_it
 
 from prospect_hf.data.session_rows import SessionRows
 from prospect_hf.data.session_store import SessionStore, open_sessions, read_shard, write_sessions
@@ -77,8 +77,9 @@ def test_a_split_is_not_held_in_memory(tmp_path: Path) -> None:
     assert total == 40 * int((one.states_after == 2).sum())
     assert anonymous_bytes() - before < 20e6
     # Worker processes get the paths, not the content.
-    assert len(pickle.dumps(store)) < 1000
-    assert_equal(pickle.loads(pickle.dumps(store))[39], store[39])
+    received, size = as_a_worker_gets_it(store)
+    assert size < 1000
+    assert_equal(received[39], store[39])
 
 
 def test_shards_are_read_once_in_their_order(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

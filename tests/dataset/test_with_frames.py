@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from film_fixtures import FRAMES, film, jpeg, write_film
 from PIL import Image
 from published_fixtures import publish, small_session
+from worker_fixtures import as_a_worker_gets_it
 
 from prospect_hf.dataset.frame_fingerprints import Video, load_fingerprints, videos_of, write_fingerprints
 from prospect_hf.dataset.layout import FRAMES_FILE, Manifest
@@ -71,7 +71,7 @@ def test_a_row_has_its_frame(built: tuple[Path, Path, Manifest], rows: datasets.
     assert row["image"] == store[7] and row["image"].mode == "RGB"
     batch = attached[[0, 2 * FRAMES + 3]]
     assert batch["image"][1] == store[3] and batch["image"][0] != store[0]
-    assert pickle.loads(pickle.dumps(attached[:1]["image"][0])) == batch["image"][0]
+    assert as_a_worker_gets_it(attached[:1]["image"][0])[0] == batch["image"][0]
 
 
 def test_streamed_rows_have_their_frames(built: tuple[Path, Path, Manifest]) -> None:
@@ -86,7 +86,7 @@ def test_worker_processes_open_the_videos_themselves(built: tuple[Path, Path, Ma
     attach = AttachFrames(FrameFolder(frames, load_fingerprints(folder / FRAMES_FILE)))
     batch = {"source": ["wtag"], "frames_file": ["frames/v1.arrow"], "fps": [2.0], "frame_index": [3]}
     here = attach(batch)["image"]
-    assert pickle.loads(pickle.dumps(attach))(batch)["image"] == here
+    assert as_a_worker_gets_it(attach)[0](batch)["image"] == here
 
 
 # Adds to red, leaves green and blue.
