@@ -3,7 +3,8 @@
     python benchmarks/data_rows.py
 
 Sessions of 400 to 40,000 frames with a plan of 12 steps, talk on 7.5 % and state changes on about 2 % of the frames at
-the shortest length. Median of 5 on one thread, both ways alternating; both must give equal rows and equal sessions.
+the shortest length. Median of 5 on one thread, both ways alternating; both must give equal rows and equal sessions. The
+last two columns read a Parquet file as training does: texts become objects when a clip asks for them, or all at once.
 
 Exit codes: 0 done, 1 the two ways differ.
 """
@@ -11,19 +12,22 @@ Exit codes: 0 done, 1 the two ways differ.
 from __future__ import annotations
 
 import platform
-import statistics
 import sys
-import time
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
 import pyarrow as pa
+from timing import median_seconds
 
 from prospect_hf.data.session_rows import iter_sessions
+from prospect_hf.data.session_store import read_shard
 from prospect_hf.dataset.licenses import LICENSES
 from prospect_hf.dataset.row_maker import FEATURES, SCHEMA, session_table
+from prospect_hf.dataset.shards import PlannedShard, write_shard
 from prospect_hf.sessions import DSTEvent, Session, Step, Turn, frames_file
 from prospect_hf.timeline import build_timeline
 
@@ -111,22 +115,11 @@ def sessions_by_frame(table: pa.Table) -> list[dict[str, Any]]:
     ]
 
 
-def seconds(*methods: Callable[[], object]) -> list[float]:
-    """Median seconds of each method; the methods run alternately."""
-    times: list[list[float]] = [[] for _ in methods]
-    for _ in range(REPEATS):
-        for method, taken in zip(methods, times, strict=True):
-            began = time.perf_counter()
-            method()
-            taken.append(time.perf_counter() - began)
-    return [statistics.median(taken) for taken in times]
-
-
 def main() -> int:
     """Print the table."""
     print(f"Python {platform.python_version()}, pyarrow {pa.__version__}\n")
     head = ["frames a session", "to rows: dictionaries", "to rows: arrays", "ratio"]
-    head += ["to sessions: dictionaries", "to sessions: arrays", "ratio"]
+    head += ["to sessions: dictionaries", "to sessions: arrays", "ratio", "from Parquet", "with all texts"]
     print("|", " | ".join(head), "|\n" + "|---" * len(head) + "|")
     for frames in SIZES:
         sessions = [session(frames, number) for number in range(max(1, 40_000 // frames))]
@@ -141,15 +134,24 @@ def main() -> int:
             if not (same and np.array_equal(ours.speaking, theirs["speaking"])):
                 print(f"error: the two ways give different sessions at {frames} frames.", file=sys.stderr)
                 return 1
-        slow, fast = seconds(
+        slow, fast = median_seconds(
+            REPEATS,
             lambda all_of=sessions: table_by_frame(all_of),
             lambda all_of=sessions: [session_table(one) for one in all_of],
         )
-        slow_back, fast_back = seconds(
-            lambda rows_of=table: sessions_by_frame(rows_of), lambda rows_of=rows: list(iter_sessions(rows_of))
-        )
+        with tempfile.TemporaryDirectory() as place:
+            write_shard(PlannedShard("rows.parquet", "wtag", "train", tuple(sessions)), Path(place), None)
+            path = Path(place) / "rows.parquet"
+            slow_back, fast_back, parquet, texts = median_seconds(
+                REPEATS,
+                lambda rows_of=table: sessions_by_frame(rows_of),
+                lambda rows_of=rows: list(iter_sessions(rows_of)),
+                lambda file=path: sum(map(len, read_shard(file))),
+                lambda file=path: sum(len(dict(one.items)) for one in read_shard(file)),
+            )
         cells = [f"{frames:,}", *(f"{count / s:,.0f} rows/s" for s in (slow, fast)), f"{slow / fast:.0f} x"]
         cells += [*(f"{count / s:,.0f} rows/s" for s in (slow_back, fast_back)), f"{slow_back / fast_back:.0f} x"]
+        cells += [f"{count / s:,.0f} rows/s" for s in (parquet, texts)]
         print("|", " | ".join(cells), "|", flush=True)
     return 0
 

@@ -27,6 +27,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import torch
+from timing import median_seconds
 
 from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
 from processing_dst_smolvlm import DSTSmolVLMProcessor, FrameItem, Stream
@@ -111,12 +112,7 @@ def read_samples(
 def seconds(run: Callable[[], object], repeats: int) -> float:
     """Median time of ``run`` over ``repeats``, in seconds, after one warm-up run."""
     run()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+    return median_seconds(repeats, run)[0]
 
 
 @torch.inference_mode()

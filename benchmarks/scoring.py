@@ -13,12 +13,10 @@ Exit codes: 0 done, 1 the methods differ.
 from __future__ import annotations
 
 import platform
-import statistics
 import sys
-import time
-from collections.abc import Callable
 
 import numpy as np
+from timing import median_seconds
 
 from processing_dst_smolvlm import FrameItem
 from prospect_hf.data.session_rows import SessionRows
@@ -81,17 +79,6 @@ def by_frames(one: SessionRows, made: Prediction) -> dict[str, float]:
     return counts
 
 
-def seconds(*methods: Callable[[], object]) -> list[float]:
-    """Median seconds of each method; the methods run alternately."""
-    times: list[list[float]] = [[] for _ in methods]
-    for _ in range(REPEATS):
-        for method, taken in zip(methods, times, strict=True):
-            began = time.perf_counter()
-            method()
-            taken.append(time.perf_counter() - began)
-    return [statistics.median(taken) for taken in times]
-
-
 def main() -> int:
     """Print the table."""
     print(f"Python {platform.python_version()}, numpy {np.__version__}\n")
@@ -107,7 +94,8 @@ def main() -> int:
         vectors = np.random.default_rng(1).normal(size=(len(texts), WIDTH)).astype(np.float32)
         embeddings = dict(zip(texts, vectors, strict=True))
         frequencies = document_frequencies(texts)
-        slow, fast, whole = seconds(
+        slow, fast, whole = median_seconds(
+            REPEATS,
             lambda one=one, made=made: by_frames(one, made),
             lambda one=one, made=made: by_arrays(one, made),
             lambda one=one, made=made, embeddings=embeddings, frequencies=frequencies: score_session(

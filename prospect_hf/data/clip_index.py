@@ -7,12 +7,10 @@ sessions, the tokenizer, the tokens per frame, ``max_seq_len``, and the code tha
 from __future__ import annotations
 
 import hashlib
-from bisect import bisect_right
 from collections.abc import Sequence
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +19,7 @@ import processing_dst_smolvlm
 import prospect_hf
 from processing_dst_smolvlm import DSTSmolVLMProcessor
 from prospect_hf.code_fingerprint import code_fingerprint
+from prospect_hf.data.by_position import ByPosition
 from prospect_hf.data.kept_files import KeptFile, make_missing
 from prospect_hf.data.packing import Clip, pack_sessions
 from prospect_hf.data.session_rows import SessionRows
@@ -31,7 +30,7 @@ ROOT_CODE = ("processing_dst_smolvlm.py", "tracking_dst_smolvlm.py")
 CODE = ("data/packing.py", "data/clip_index.py")
 
 
-class Clips(Sequence[Clip]):
+class Clips(ByPosition[Clip]):
     """The clips of ``sessions``, each made when it is asked for.
 
     Args:
@@ -45,25 +44,11 @@ class Clips(Sequence[Clip]):
         self, sessions: Sequence[SessionRows], tables: Sequence[NDArray[np.int32]], firsts: Sequence[int]
     ) -> None:
         self.sessions, self.tables, self.firsts = sessions, list(tables), list(firsts)
-        self._ends = list(accumulate(map(len, tables)))
+        super().__init__(map(len, tables))
 
-    def __len__(self) -> int:
-        return self._ends[-1] if self._ends else 0
-
-    @overload
-    def __getitem__(self, index: int) -> Clip: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Clip]: ...
-    def __getitem__(self, index: int | slice) -> Clip | list[Clip]:
-        if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(len(self)))]
-        number = index + len(self) if index < 0 else index
-        if not 0 <= number < len(self):
-            raise IndexError(f"clip {index} of {len(self)}")
-        at = bisect_right(self._ends, number)
-        table = self.tables[at]
-        session, begin, end, tokens = table[number - self._ends[at] + len(table)].tolist()
-        return Clip(self.sessions[self.firsts[at] + session], begin, end, tokens)
+    def _entry(self, piece: int, place: int) -> Clip:
+        session, begin, end, tokens = self.tables[piece][place].tolist()
+        return Clip(self.sessions[self.firsts[piece] + session], begin, end, tokens)
 
     @property
     def lengths(self) -> list[int]:

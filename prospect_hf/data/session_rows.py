@@ -33,7 +33,7 @@ ITEM = pa.struct(
 STATE_AFTER = {"start": IN_PROGRESS, "complete": COMPLETED}
 TRANSITIONS = {state: name for name, state in STATE_AFTER.items()}
 # Rows that are converted at a time.
-BATCH_ROWS = 16_384
+BATCH_ROWS = 32_768
 
 
 @dataclass

@@ -8,14 +8,13 @@ shard's content and of the code that reads rows.
 from __future__ import annotations
 
 import hashlib
-from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 
 import prospect_hf
 from prospect_hf.code_fingerprint import code_fingerprint
+from prospect_hf.data.by_position import ByPosition
 from prospect_hf.data.kept_files import KeptFile, make_missing
 from prospect_hf.data.session_rows import BATCH_ROWS, COLUMNS, ITEM, OF_SESSION, Items, SessionRows, sessions_of
 from prospect_hf.dataset.layout import Manifest, Shard, check_files
@@ -47,7 +47,7 @@ CODE = ("data/session_rows.py", "data/session_store.py", "dataset/row_maker.py",
 BATCH_BYTES = 1 << 22
 
 
-class SessionStore(Sequence[SessionRows]):
+class SessionStore(ByPosition[SessionRows]):
     """The sessions of files that :func:`write_sessions` wrote, in order.
 
     A session is made when it is asked for; its label arrays are views of the file. Worker processes get the paths and
@@ -63,27 +63,13 @@ class SessionStore(Sequence[SessionRows]):
         self.sessions_by_file = [table.num_rows for table in tables]
         self.frames_by_file = [sum(table["frames"].to_pylist()) for table in tables]
         self._batches = [batch for table in tables for batch in table.to_batches()]
-        self._ends = list(accumulate(batch.num_rows for batch in self._batches))
+        super().__init__(batch.num_rows for batch in self._batches)
 
     def __reduce__(self) -> tuple[type[SessionStore], tuple[list[Path]]]:
         return SessionStore, (self.files,)
 
-    def __len__(self) -> int:
-        return self._ends[-1] if self._ends else 0
-
-    @overload
-    def __getitem__(self, index: int) -> SessionRows: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[SessionRows]: ...
-    def __getitem__(self, index: int | slice) -> SessionRows | list[SessionRows]:
-        if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(len(self)))]
-        number = index + len(self) if index < 0 else index
-        if not 0 <= number < len(self):
-            raise IndexError(f"session {index} of {len(self)}")
-        at = bisect_right(self._ends, number)
-        batch = self._batches[at]
-        return _session(batch, number - self._ends[at] + batch.num_rows)
+    def _entry(self, piece: int, place: int) -> SessionRows:
+        return _session(self._batches[piece], place)
 
     def column(self, name: str) -> list[Any]:
         """One column of all sessions: a name in ``SCHEMA``."""

@@ -188,32 +188,32 @@ def test_bad_settings_are_named(settings: dict[str, int], told: str, small_corpu
     assert not (tmp_path / "rows").exists()
 
 
-def test_a_bad_record_ends_the_build_and_shows_nothing(small_corpus: Path, tmp_path: Path) -> None:
-    root = tmp_path / "corpus"
-    shutil.copytree(small_corpus, root)
-    path = root / "processed_data/wtag/generated_dialogs/test_filtered.json"
+@pytest.fixture()
+def own_corpus(small_corpus: Path, tmp_path: Path) -> Path:
+    """A copy of the corpus, to be changed."""
+    return Path(shutil.copytree(small_corpus, tmp_path / "corpus"))
+
+
+def test_a_bad_record_ends_the_build_and_shows_nothing(own_corpus: Path, tmp_path: Path) -> None:
+    path = own_corpus / "processed_data/wtag/generated_dialogs/test_filtered.json"
     path.write_text(path.read_text().replace('"inferred_goal"', '"goal"'))
     with pytest.raises(DataError, match=r"test_filtered\.json: record 0.*inferred_goal"):
-        built_in(tmp_path / "rows", root)
+        built_in(tmp_path / "rows", own_corpus)
     assert shown(tmp_path / "rows") == set()
 
 
-def test_a_recording_in_two_splits_ends_the_build(small_corpus: Path, tmp_path: Path) -> None:
-    root = tmp_path / "corpus"
-    shutil.copytree(small_corpus, root)
-    dialogs = root / "processed_data/wtag/generated_dialogs"
+def test_a_recording_in_two_splits_ends_the_build(own_corpus: Path, tmp_path: Path) -> None:
+    dialogs = own_corpus / "processed_data/wtag/generated_dialogs"
     (dialogs / "test_filtered.json").write_bytes((dialogs / "val_filtered.json").read_bytes())
     with pytest.raises(DataError, match=r"is in split validation, but .* has it in split test"):
-        built_in(tmp_path / "rows", root)
+        built_in(tmp_path / "rows", own_corpus)
     assert shown(tmp_path / "rows") == set()
 
 
-def test_what_is_published_names_no_folder_of_the_machine(small_corpus: Path, tmp_path: Path) -> None:
-    root = tmp_path / "corpus"
-    shutil.copytree(small_corpus, root)
-    path = root / "processed_data/wtag/generated_dialogs/train_filtered.json"
+def test_what_is_published_names_no_folder_of_the_machine(own_corpus: Path, tmp_path: Path) -> None:
+    path = own_corpus / "processed_data/wtag/generated_dialogs/train_filtered.json"
     path.write_text(path.read_text().replace('"inferred_goal"', '"goal"', 1))
-    build_rows(config(root, on_error="skip"), tmp_path / "rows", sample=0)
+    build_rows(config(own_corpus, on_error="skip"), tmp_path / "rows", sample=0)
     report = load_report(tmp_path / "rows/report.json")["splits"]["train"]["wtag"]
     assert [record["origin"] for record in report["skipped"]] == [
         "processed_data/wtag/generated_dialogs/train_filtered.json: record 0"
