@@ -111,6 +111,12 @@ def test_clips_on_disk_are_the_clips_of_the_sessions(tmp_path: Path) -> None:
     assert len(open_clips(SessionStore([]), small_processor(), LIMIT, tmp_path / "cache")) == 0
 
 
+def test_what_is_made_sooner_than_workers_start_is_made_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = published([SESSIONS[:4], SESSIONS[4:]], tmp_path / "rows")
+    monkeypatch.setattr(kept_files, "worker_pool", None)  # starting any would be an error
+    assert len(open_sessions(tmp_path / "rows", manifest, manifest.shards, tmp_path, processes=8)) == len(SESSIONS)
+
+
 @pytest.mark.slow  # worker processes take seconds to start
 def test_worker_processes_make_the_same_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kept_files, "ROWS_A_WORKER", 1)

@@ -125,6 +125,10 @@ def test_given_rows_are_the_corpus(root: Path, built: Path, caplog: pytest.LogCa
     assert len(splits.sessions) == 10 and splits.held_out[0] == "test"
 
 
+def test_one_of_the_forms_that_are_asked_for_is_enough(root: Path, built: Path) -> None:
+    assert ids(arguments(root, rows=str(built), forms=["dialogs", "prepared"])) == ids(arguments(root, rows=str(built)))
+
+
 def test_without_pictures_the_rows_are_enough(built: Path) -> None:
     data = DataArguments("proassist", rows=str(built), frames="rendered", dst="align", cache_dir=str(built / "cache"))
     assert len(ids(data)) == 6

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -278,6 +279,20 @@ def test_rows_of_any_session_keep_the_promises(
     folder = tmp_path_factory.mktemp("any") / "dst_frames"
     write_dataset(folder, {("wtag", "train"): [[session]]})
     assert inspected(folder).broken == []
+
+
+def test_a_session_without_speech_beside_others_is_as_good(tmp_path: Path) -> None:
+    silent = dataclasses.replace(make_session("b"), turns=(), speech=False)
+    write_dataset(tmp_path / "d", {("wtag", "train"): [[make_session("a"), silent, make_session("c")]]})
+    assert inspected(tmp_path / "d").broken == []
+    change_rows(tmp_path / "d", WTAG.replace("00002", "00001"), of_session("b", put("speaking", 0)))
+    assert broken(tmp_path / "d") == {"manifest_counts"}  # all of its frames are silences, which is another dataset
+
+
+def test_long_plans_are_read_in_smaller_blocks(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks, "BATCH_CELLS", 60)  # 20 rows of 3 steps
+    assert [block.count for block in blocks.read_blocks(good / WTAG)] == [40, 40]  # whole sessions
+    assert inspected(good).broken == []
 
 
 def test_sessions_of_one_block_are_checked_apart(tmp_path: Path) -> None:
