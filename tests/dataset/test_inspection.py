@@ -27,7 +27,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_fixtures import small_processor
 from proassist_fixtures import write_store
-from row_damage import ROW_DAMAGE, of_session, put
+from row_damage import ROW_DAMAGE, at, of_session, put
 
 from processing_dst_smolvlm import DSTSmolVLMProcessor, FrameItem
 from prospect_hf.content_hash import file_hash
@@ -285,14 +285,17 @@ def test_a_session_without_speech_beside_others_is_as_good(tmp_path: Path) -> No
     silent = dataclasses.replace(make_session("b"), turns=(), speech=False)
     write_dataset(tmp_path / "d", {("wtag", "train"): [[make_session("a"), silent, make_session("c")]]})
     assert inspected(tmp_path / "d").broken == []
-    change_rows(tmp_path / "d", WTAG.replace("00002", "00001"), of_session("b", put("speaking", 0)))
-    assert broken(tmp_path / "d") == {"manifest_counts"}  # all of its frames are silences, which is another dataset
+    change_rows(tmp_path / "d", WTAG.replace("00002", "00001"), at(45, speaking=0))  # one silence among the 40 rows
+    assert broken(tmp_path / "d") == {"speaking"}
 
 
-def test_long_plans_are_read_in_smaller_blocks(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blocks, "BATCH_CELLS", 60)  # 20 rows of 3 steps
-    assert [block.count for block in blocks.read_blocks(good / WTAG)] == [40, 40]  # whole sessions
-    assert inspected(good).broken == []
+def test_long_plans_are_read_in_smaller_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_dataset(tmp_path / "d", {("wtag", "train"): [[make_session(name) for name in "abcd"]]})
+    path = tmp_path / "d" / WTAG.replace("00002", "00001")
+    assert [block.count for block in blocks.read_blocks(path)] == [120, 40]  # the last session may go on
+    monkeypatch.setattr(blocks, "BATCH_CELLS", 60)  # 20 rows of 3 steps, and then to the end of the session
+    assert [block.count for block in blocks.read_blocks(path)] == [40, 40, 40, 40]
+    assert inspected(tmp_path / "d").broken == []
 
 
 def test_sessions_of_one_block_are_checked_apart(tmp_path: Path) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow.parquet as pq
 import pytest
 
 from prospect_hf.cli import main
@@ -17,6 +21,7 @@ from prospect_hf.errors import UsageError
 from prospect_hf.jobs import dataset
 from prospect_hf.simulator.corpus import write_corpus
 from prospect_hf.simulator.scene import SceneConfig
+from prospect_hf.workers import worker_pool
 
 
 @pytest.fixture()
@@ -43,6 +48,24 @@ def test_what_is_printed_loads_the_dataset(
     rows = eval(call, {"datasets": datasets})
     assert len(rows) == counts["rows"]
     assert main(command) == 0
+
+
+def test_pictures_and_processes_are_as_asked(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    @contextmanager
+    def recording(processes: int, *given: Any) -> Iterator[ProcessPoolExecutor]:
+        asked.append(processes)
+        with worker_pool(processes, *given) as pool:
+            yield pool
+
+    monkeypatch.setattr("prospect_hf.dataset.build.worker_pool", recording)
+    command = ["dataset", "data=proassist", f"data.root={corpus}", "data.dst=files", "dataset.shard_rows=100"]
+    command += [f"dataset.output_dir={tmp_path / 'rows'}", "dataset.images=true", "dataset.processes=2"]
+    assert main(command) == 0
+    shards = load_manifest(tmp_path / "rows").shards
+    assert asked == [2] and len(shards) == 3
+    assert all("image" in pq.read_schema(tmp_path / "rows" / shard.path).names for shard in shards)
 
 
 def test_a_simulated_corpus_is_written_first(tmp_path: Path, capsys: Any) -> None:
