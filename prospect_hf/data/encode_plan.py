@@ -8,14 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 from PIL import Image
 
 from prospect_hf.data.features import DTYPES, FrameFeatures, drawn_content
 from prospect_hf.data.reader import FrameReader
 from prospect_hf.data.session_rows import SessionRows
 from prospect_hf.errors import DataError, UsageError
-from prospect_hf.frames.opened import ARROW, VIDEO_SUFFIXES, open_frames
+from prospect_hf.frames.opened import ARROW, VIDEO_SUFFIXES, count_frames, open_frames
 from prospect_hf.frames.pictures import PICTURE_FORMATS
 
 
@@ -80,7 +79,7 @@ def videos_below(root: Path) -> tuple[list[Video], list[str]]:
     videos, failures = [], []
     for path in _stored_below(root):
         try:
-            frames = range(frame_count(path))
+            frames = range(count_frames(path))
         except DataError as error:
             failures.append(str(error))
         else:
@@ -108,21 +107,6 @@ def _stored_pictures(path: Path) -> Callable[[int, int], list[np.ndarray]]:
         return [np.asarray(picture) for picture in open_frames(path).frames(range(begin, end))]
 
     return read
-
-
-def frame_count(path: Path) -> int:
-    """The number of stored frames; of a frame file, its batches are counted and its pictures are not read.
-
-    Raises:
-        DataError: the frames cannot be read.
-    """
-    if path.suffix != ARROW or path.is_dir():
-        return len(open_frames(path))
-    try:
-        with pa.memory_map(str(path), "r") as source, pa.ipc.open_stream(source) as stream:
-            return sum(batch.num_rows for batch in stream)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path}: not an Arrow stream of frames ({' '.join(str(error).split())}).") from error
 
 
 def span(a: range, b: range) -> range:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from prospect_hf.errors import DataError
 from prospect_hf.files import replacing
-from prospect_hf.frames.arrow_stream import is_whole, open_stream
+from prospect_hf.frames.arrow_stream import open_stream
 from prospect_hf.frames.base import Frames
 from prospect_hf.frames.pictures import open_picture
 
@@ -67,11 +67,9 @@ def stored_facts(path: Path) -> StoredFacts | None:
         except (pa.ArrowInvalid, UnicodeDecodeError):
             return None
     try:
-        with pa.memory_map(str(path), "r") as source:
-            count = pa.ipc.open_stream(source).read_all().num_rows
-    except (pa.ArrowInvalid, OSError):  # OSError: the file ends within a batch
+        return StoredFacts(texts, stored_count(path))
+    except DataError:
         return StoredFacts(texts, None)
-    return StoredFacts(texts, count if is_whole(path) else None)
 
 
 class FrameStore(Frames):

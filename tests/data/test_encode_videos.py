@@ -34,10 +34,11 @@ from safetensors.torch import load_file
 from prospect_hf.content_hash import KnownHashes
 from prospect_hf.data import encode as encode_module
 from prospect_hf.data.encode import Settings, Summary, encode_videos
-from prospect_hf.data.encode_plan import Video, dealt, frame_count, missing, videos_below, videos_of
+from prospect_hf.data.encode_plan import Video, dealt, missing, videos_below, videos_of
 from prospect_hf.data.features import HASHES_FILE, FrameFeatures, fingerprint
 from prospect_hf.data.reader import FrameReader
 from prospect_hf.errors import DataError, UsageError
+from prospect_hf.frames.opened import count_frames
 from prospect_hf.frames.store import write_frames
 from prospect_hf.simulator.render import encode_jpeg
 
@@ -244,7 +245,7 @@ def test_all_stored_frames_below_a_folder(tmp_path: Path) -> None:
 
 def test_a_cut_frame_file_is_named_and_nothing_is_written(tmp_path: Path) -> None:
     path = frame_file(tmp_path / "v.arrow", 200)
-    assert frame_count(path) == 200
+    assert count_frames(path) == 200
     path.write_bytes(path.read_bytes()[:-5])
     videos, failures = videos_below(tmp_path)
     reader = FrameReader(tmp_path, "store", small_processor())
