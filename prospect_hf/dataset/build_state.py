@@ -14,7 +14,7 @@ from pathlib import Path
 from prospect_hf.checked_json import as_dict, get_dict, get_index, load_json
 from prospect_hf.content_hash import file_hash
 from prospect_hf.dataset.card import CARD_FILE
-from prospect_hf.dataset.layout import FRAMES_FILE, MANIFEST_FILE, SAMPLE, Shard, read_shard
+from prospect_hf.dataset.layout import FRAMES_FILE, MANIFEST_FILE, SAMPLE, Shard, parse_shard
 from prospect_hf.dataset.report import REPORT_FILE
 from prospect_hf.dataset.shards import PlannedShard, WrittenShard, write_shard
 from prospect_hf.errors import DataError, UsageError
@@ -117,7 +117,7 @@ def _written(path: Path, key: str) -> WrittenShard:
         raise DataError(f"{where}: it belongs to another build.")
     labels = get_dict(facts, "labels", where)
     return WrittenShard(
-        shard=read_shard(facts.get("shard"), f"{where}: shard"),
+        shard=parse_shard(facts.get("shard"), f"{where}: shard"),
         labels={name: {int(value): count for value, count in counts.items()} for name, counts in labels.items()},
         work=get_index(facts, "work", where),
     )

@@ -157,10 +157,10 @@ def _shards(facts: Mapping[str, Any], key: str, where: str) -> tuple[Shard, ...]
     values = facts.get(key)
     if not isinstance(values, list):
         raise DataError(f"{where}: '{key}' must be a list of files.")
-    return tuple(read_shard(value, f"{where}: {key}[{number}]") for number, value in enumerate(values))
+    return tuple(parse_shard(value, f"{where}: {key}[{number}]") for number, value in enumerate(values))
 
 
-def read_shard(value: Any, where: str) -> Shard:
+def parse_shard(value: Any, where: str) -> Shard:
     """A shard from its JSON form. Raises ``DataError`` where it is none, or its path leaves the dataset's folder."""
     entry = as_dict(value, where)
     name = get_text(entry, "path", where)
