@@ -51,8 +51,18 @@ def run(encode: EncodeArguments, data: Mapping[str, Any], model: ModelArguments)
     """
     if model.name_or_path is None:
         raise UsageError("a new model has nothing to encode with: give model.name_or_path=FOLDER, or its Hub id.")
+    if encode.root is not None and data.get("root") is not None:
+        raise UsageError("encode.root takes all stored frames and data.root those of the rows: give one of them.")
+    # Before a model is downloaded: a wrong folder is then told at once.
+    stored = None if encode.root is None else videos_below(Path(encode.root))
     processor = build_processor(model, [])
-    videos, reader, cache_dir, failures = find_videos(encode, data, processor)
+    if stored is None:
+        videos, reader, cache_dir = videos_of_rows(data, processor)
+        failures: list[str] = []
+    else:
+        videos, failures = stored
+        reader = FrameReader(Path(str(encode.root)), "store", processor, keep=False)
+        cache_dir = Path(data.get("cache_dir", DataArguments.cache_dir))
     number, count = encode.part()
     number, count = number * processes() + process_number(), count * processes()
     own = dealt(videos, number, count)
@@ -74,27 +84,19 @@ def run(encode: EncodeArguments, data: Mapping[str, Any], model: ModelArguments)
         raise DataError(f"{len(failures)} videos could not be encoded, all others of this part are: {listed}")
 
 
-def find_videos(
-    encode: EncodeArguments, data: Mapping[str, Any], processor: DSTSmolVLMProcessor
-) -> tuple[list[Video], FrameReader, Path, list[str]]:
-    """The videos, the reader of their pictures, the cache folder, and the errors of videos that cannot be opened."""
-    if encode.root is None:
-        settings = parse(DataArguments, data, "data")
-        if settings.features is not None:
-            raise UsageError("data.features is read and not written: leave it out; features go to data.cache_dir.")
-        if settings.streaming:
-            raise UsageError("data.streaming does not tell before its end which frames are needed: leave it out.")
-        reader = FrameReader(Path(str(settings.root)), settings.frames, processor, keep=False)
-        cache_dir = Path(settings.cache_dir)
-        # One process at a time, also of the parts on other machines: the first one writes the rows.
-        with sole_writer(cache_dir / "features", wait=True):
-            sessions = load_splits(settings).sessions
-        return videos_of(sessions, reader), reader, cache_dir, []
-    if data.get("root") is not None:
-        raise UsageError("encode.root takes all stored frames and data.root those of the rows: give one of them.")
-    videos, failures = videos_below(Path(encode.root))
-    cache_dir = Path(data.get("cache_dir", DataArguments.cache_dir))
-    return videos, FrameReader(Path(encode.root), "store", processor, keep=False), cache_dir, failures
+def videos_of_rows(data: Mapping[str, Any], processor: DSTSmolVLMProcessor) -> tuple[list[Video], FrameReader, Path]:
+    """The videos of the rows of ``data``, the reader of their pictures, and the cache folder."""
+    settings = parse(DataArguments, data, "data")
+    if settings.features is not None:
+        raise UsageError("data.features is read and not written: leave it out; features go to data.cache_dir.")
+    if settings.streaming:
+        raise UsageError("data.streaming does not tell before its end which frames are needed: leave it out.")
+    reader = FrameReader(Path(str(settings.root)), settings.frames, processor, keep=False)
+    cache_dir = Path(settings.cache_dir)
+    # One process at a time, also of the parts on other machines: the first one writes the rows.
+    with sole_writer(cache_dir / "features", wait=True):
+        sessions = load_splits(settings).sessions
+    return videos_of(sessions, reader), reader, cache_dir
 
 
 def own_device() -> torch.device:
