@@ -24,6 +24,15 @@ hypothesis.settings.load_profile("no deadline")
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
+def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
+    """Bytes are named by their argument and number: compressed ones hold the second in which they were made.
+
+    Every process of `pytest -n` collects the tests itself, and a name that differs between two of
+    them ends the run.
+    """
+    return argname if isinstance(val, bytes) else None
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     """The root of the source tree."""
