@@ -1,0 +1,1 @@
+"""Assigns the timed lines of a video's annotation to the steps of its plan."""
