@@ -80,6 +80,12 @@ def same_text(one: str, other: str) -> bool:
     return composed(one).strip() == composed(other).strip()
 
 
+def continued(text: str, more: str) -> str:
+    """A text and the line that it wraps into, with a blank between; a word that is cut at its hyphen has none."""
+    cut = text[-1:] == "-" and text[-2:-1].isalnum()
+    return f"{text}{'' if cut else ' '}{more}".strip()
+
+
 def _is_mark(character: str) -> bool:
     return unicodedata.category(character) in ("Mn", "Mc")
 

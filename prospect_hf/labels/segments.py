@@ -1,7 +1,7 @@
-"""Parses the annotated segments of a video: one line of text per segment, with a start and an end.
+"""The times that an annotation's lines open with, and the reasons why an annotation is no segment.
 
 People and programs write times in many ways, and a line that is not understood must not vanish: each line that bears a
-time becomes a segment or is counted under the reason why not.
+time is read, or has a reason why not.
 """
 
 from __future__ import annotations
@@ -9,11 +9,10 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-# Why an annotation with a time is no segment. The first ones are no faults: the formats have such annotations.
+# Why an annotation is no segment. The first ones are no faults: the formats have such annotations.
 BELOW_SEGMENT = "below a segment"
 START_OR_DONE = "start or done"
 IRRELEVANT = "irrelevant to the goal"
@@ -21,13 +20,25 @@ CORRECTION = "corrects a mistake"
 SUMMARY = "a summary"
 ABOUT_RECORDING = "speech about the recording"
 WITHOUT_WORDS = "speech without a word"
+CONTINUES = "continues the line above"
+NO_TIME = "no time"
 NO_INTERVAL = "a point in time, without an end"
 NEGATIVE = "a negative time"
 NOT_AFTER_START = "the end is not after the start"
 NO_VALID_TIME = "no valid time"
 NO_TEXT = "no text"
 OTHER_FORM = "a time in another form"
-EXPECTED = (BELOW_SEGMENT, START_OR_DONE, IRRELEVANT, CORRECTION, SUMMARY, ABOUT_RECORDING, WITHOUT_WORDS)
+EXPECTED = (
+    BELOW_SEGMENT,
+    START_OR_DONE,
+    IRRELEVANT,
+    CORRECTION,
+    SUMMARY,
+    ABOUT_RECORDING,
+    WITHOUT_WORDS,
+    CONTINUES,
+    NO_TIME,
+)
 
 _OPEN, _CLOSE = r"[\[({<«【〔〈《「『]", r"[\])}>»】〕〉》」』]"
 _TIME = r"[+-]?(?:(?:\d+:){1,2}\d+(?:[.,]\d+)?|\d+(?:[.,]\d+)?|[.,]\d+)"
@@ -40,7 +51,7 @@ _FIRST = rf"{_NUMBER_IN_LIST}(?P<open>{_OPEN}+ ?)?(?P<start>{_TIME})(?P<unit>{_U
 _RANGE = re.compile(
     rf"{_FIRST}{_TO}(?P<end>{_TIME})(?P<unit2>{_UNIT})?{_END} ?{_CLOSE}*[ :;,|.-]*(?P<text>.*)", re.IGNORECASE
 )
-_POINT = re.compile(rf"{_FIRST}{_END}(?(open) ?{_CLOSE})", re.IGNORECASE)
+_POINT = re.compile(rf"{_FIRST}{_END}(?(open) ?{_CLOSE}+)[ :;,|.-]*(?P<text>.*)", re.IGNORECASE)
 _BULLET = re.compile(rf"[*•·◦‣▪]+|[-+]+(?= |{_OPEN})")  # "-3s" is a negative time
 _NUMBER = r"[+-]?[.,]?\d+(?:[.,]\d+)?"
 _BEARS_TIME = re.compile(
@@ -58,36 +69,15 @@ _BEARS_TIME = re.compile(
     ),
     re.IGNORECASE,
 )
-_REMARK = re.compile(r"\((?:mistake|correction|error)\b.*$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Segment:
-    """One annotated top-level segment, in seconds. ``undoes`` marks mistakes and corrections."""
+class Times:
+    """What a line opens with: ``start`` and ``end`` in seconds (None for a point in time); and the rest of it."""
 
     start: float
-    end: float
+    end: float | None
     text: str
-    undoes: bool
-
-
-def parse_segments(descriptions: str) -> tuple[tuple[Segment, ...], Counter[str]]:
-    """The top-level segments of ``all_step_descriptions`` by time, and how many lines with a time are none, by reason.
-
-    A line reads ``[94.4s-105.2s] attach wheel``. Brackets of other kinds or none, any dash, decimal commas, clock times
-    (``1:34.4``, ``00:01:34``) and blanks before and within are taken, too. Lines below a segment open with a dash or
-    another bullet. Lines without a time, such as summaries, are ignored.
-    """
-    segments: list[Segment] = []
-    left_out: Counter[str] = Counter()
-    for line in map(_plain, descriptions.splitlines()):
-        read = _read_line(line)
-        if isinstance(read, Segment):
-            segments.append(read)
-        elif read is not None:
-            left_out[read] += 1
-    segments.sort(key=lambda segment: (segment.start, segment.end))
-    return tuple(segments), left_out
 
 
 def reasons(counts: Mapping[str, int]) -> str:
@@ -97,7 +87,7 @@ def reasons(counts: Mapping[str, int]) -> str:
     )
 
 
-def _plain(line: str) -> str:
+def plain(line: str) -> str:
     """``line`` with one kind of dash, blank, digit width and bracket width, and without invisible characters."""
     characters = []
     for character in unicodedata.normalize("NFKC", line):
@@ -109,29 +99,30 @@ def _plain(line: str) -> str:
     return " ".join("".join(characters).split())
 
 
-def _read_line(line: str) -> Segment | str | None:
-    """The segment of a plain line, the reason why its time gives none, or None where it bears no time."""
+def without_bullet(line: str) -> str:
+    """A plain line without the dash or other bullet that it opens with; the same line where it opens with none."""
     bullet = _BULLET.match(line)
-    if bullet:
-        return BELOW_SEGMENT if _BEARS_TIME.search(line[bullet.end() :].lstrip()) else None
+    return line[bullet.end() :].lstrip() if bullet else line
+
+
+def read_times(line: str) -> Times | str | None:
+    """The times that a plain line opens with, the reason why they are none, or None where it bears no time.
+
+    A line reads ``[94.4s-105.2s] attach wheel``. Brackets of other kinds or none, any dash, decimal commas, clock times
+    (``1:34.4``, ``00:01:34``) and a number of a list before are taken, too.
+    """
     found = _RANGE.match(line)
     if found is None or not _marked(found, "unit2"):
-        point = _POINT.match(line)
-        if point and _marked(point):
-            return NEGATIVE if "-" in point["start"] else NO_INTERVAL
-        return OTHER_FORM if _BEARS_TIME.search(line) else None
-    start, end, text = _seconds(found["start"]), _seconds(found["end"]), found["text"].strip()
-    if not math.isfinite(start + end):
+        found = _POINT.match(line)
+        if found is None or not _marked(found):
+            return OTHER_FORM if _BEARS_TIME.search(line) else None
+    written = [time for name, time in found.groupdict().items() if name in ("start", "end")]
+    seconds = [_seconds(time) for time in written]
+    if not all(map(math.isfinite, seconds)):
         return NO_VALID_TIME
-    if "-" in found["start"] + found["end"]:
+    if any("-" in time for time in written):
         return NEGATIVE
-    if not text:
-        return NO_TEXT
-    if text.lower() in ("start", "done"):
-        return START_OR_DONE
-    if end <= start:
-        return NOT_AFTER_START
-    return Segment(start, end, _REMARK.sub("", text).strip(), _REMARK.search(text) is not None)
+    return Times(seconds[0], seconds[1] if len(seconds) > 1 else None, found["text"].strip())
 
 
 def _marked(found: re.Match[str], *units: str) -> bool:

@@ -3,39 +3,82 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 from prospect_hf.errors import DataError
 from prospect_hf.sessions import Step
+from prospect_hf.words import continued
 
-_NUMBERED = re.compile(r"^(\d{1,4})\.\s+(.*)$")
+# How the lines of a plan are numbered; a form counts only where the text has no line of the forms before it, so that
+# "1) ..." within a step is text of that step. "1.5 cups" is no numbered line, "1.Fill" is one.
+_FORMS = (
+    re.compile(r"(?P<number>\d{1,4})\.(?:\s+|$|(?=[^\W\d]))(?P<text>.*)"),
+    re.compile(r"(?P<number>\d{1,4})\)\s*(?P<text>.*)"),
+    re.compile(r"step\s+(?P<number>\d{1,4})\s*[.:)-]\s*(?P<text>.*)", re.IGNORECASE),
+)
+
+
+@dataclass
+class _Item:
+    """A numbered line: its number, its indent in characters, and its text."""
+
+    number: int
+    indent: int
+    text: str
 
 
 def parse_steps(knowledge: str, where: str) -> tuple[Step, ...]:
     """The last numbered list of ``knowledge`` as steps S1, S2, ..., in order.
 
-    Text before it (title, ingredients and tools, numbered or not) is ignored; a later line without a number continues
-    the step above it. ``where`` names the record in messages.
+    Text before it (title, ingredients and tools, numbered or not) is ignored. A later line without a number continues
+    the step above it, and so does a numbered list that is indented below a step. A paragraph after the last step, after
+    a blank line and not indented below that step, is no part of the plan. ``where`` names the record in messages.
 
     Raises:
-        DataError: there is no numbered line, or a list does not count up from 1 by 1.
+        DataError: there is no numbered line, or the list does not count up from 1 by 1.
     """
-    texts: list[str] = []
-    for line in knowledge.splitlines():
-        numbered = _NUMBERED.match(line.strip())
-        if numbered:
-            number = int(numbered[1])
-            if number == 1:
-                texts = []
-            elif number != len(texts) + 1:
-                raise DataError(
-                    f"{where}: number {number} follows number {len(texts)} in the plan; its steps must count up from 1."
-                )
-            texts.append(numbered[2].strip())
-        elif texts and line.strip():
-            texts[-1] = f"{texts[-1]} {line.strip()}".strip()
-    if not texts:
+    items: list[_Item] = []
+    for form in _FORMS:
+        items = items or _last_list(knowledge, form)
+    if not items:
         raise DataError(f"{where} has no numbered step; expected lines such as '1. Fill the kettle.'.")
-    for number, text in enumerate(texts, start=1):
+    for above, item in enumerate(items):
+        if item.number != above + 1:
+            raise DataError(
+                f"{where}: number {item.number} follows number {items[above - 1].number if above else 0} in the plan; "
+                "its steps must count up from 1."
+            )
+        if not item.text:
+            raise DataError(f"{where}: step {item.number} has a number but no text.")
+    return tuple(Step(f"S{item.number}", item.text) for item in items)
+
+
+def _last_list(knowledge: str, form: re.Pattern[str]) -> list[_Item]:
+    """The items of the last list whose lines are numbered in this form."""
+    items: list[_Item] = []
+    apart: list[str] = []  # text after a blank line: of the step above it if another step follows
+    sublist: int | None = None  # indent of a numbered list below a step
+    blank = False
+    for line in knowledge.expandtabs().splitlines():
+        text = line.strip()
         if not text:
-            raise DataError(f"{where}: step {number} has a number but no text.")
-    return tuple(Step(f"S{number}", text) for number, text in enumerate(texts, start=1))
+            blank = True
+            continue
+        indent = len(line) - len(line.lstrip())
+        found = form.match(text)
+        if found and items and not blank and int(found["number"]) == 1 and indent > items[-1].indent:
+            sublist = indent
+        if found and (sublist is None or indent < sublist):
+            if int(found["number"]) == 1:
+                items = []
+            elif items:
+                for more in apart:
+                    items[-1].text = continued(items[-1].text, more)
+            items.append(_Item(int(found["number"]), indent, found["text"].strip()))
+            apart, sublist = [], None
+        elif items and (apart or (blank and indent <= items[-1].indent)):
+            apart.append(text)
+        elif items:
+            items[-1].text = continued(items[-1].text, text)
+        blank = False
+    return items
