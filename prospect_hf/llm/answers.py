@@ -1,4 +1,4 @@
-"""Parses the replies of a language-model server, checks answers against strict JSON schemas, and caches answers."""
+"""Parses the replies of a language-model server, checks answers against strict JSON schemas."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from itertools import islice
-from pathlib import Path
 from types import NoneType
 from typing import Any
 
 from prospect_hf.errors import DataError, UsageError
-from prospect_hf.files import write_json
 
 # Longest wait between two attempts, in seconds.
 MAX_WAIT_S = 60.0
@@ -29,6 +27,10 @@ KINDS: dict[str, tuple[type, ...]] = {
     "number": (int, float),
     "null": (NoneType,),
 }
+# An escaped character in a JSON string, however often it was escaped.
+ESCAPED = re.compile(r"\\+(?:u([0-9a-fA-F]{4})|([/\"\\]))")
+# No request takes more tokens; a server that tells more is wrong.
+MOST_TOKENS = 10**9
 # Most places of an answer at which an object is looked for.
 MOST_OBJECTS = 1000
 KEYWORDS = {"type", "enum", "properties", "required", "additionalProperties", "items", "description"}
@@ -41,11 +43,12 @@ class TransientError(Exception):
         message: what happened.
         hint: what the user can do about it.
         wait_s: seconds to wait before the next attempt, where the server gives them.
+        maybe_billed: whether the attempt may have been paid for.
     """
 
-    def __init__(self, message: str, hint: str, wait_s: float | None = None) -> None:
+    def __init__(self, message: str, hint: str, wait_s: float | None = None, maybe_billed: bool = False) -> None:
         super().__init__(message)
-        self.hint, self.wait_s = hint, wait_s
+        self.hint, self.wait_s, self.maybe_billed = hint, wait_s, maybe_billed
 
 
 class QuestionError(UsageError):
@@ -102,8 +105,8 @@ def parsed(text: str) -> Any:
 def usage(body: str) -> tuple[int, int] | None:
     """The tokens (input, output) that a chat completion reports; None where it reports none."""
     match parsed(body):
-        case {"usage": {"prompt_tokens": int(given), "completion_tokens": int(written)}} if min(given, written) >= 0:
-            return given, written
+        case {"usage": {"prompt_tokens": int(given), "completion_tokens": int(written)}}:
+            return (given, written) if 0 <= min(given, written) <= max(given, written) <= MOST_TOKENS else None
     return None
 
 
@@ -170,25 +173,6 @@ def _objects(text: str) -> Iterator[Any]:
             yield value
 
 
-def load_answer(path: Path, schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Load a cached answer that ``save_answer`` wrote.
-
-    Raises:
-        DataError: the file is broken, or its answer does not fit the schema.
-    """
-    cached = parsed(path.read_text(encoding="utf-8", errors="replace"))
-    answer: Any = cached.get("answer") if isinstance(cached, dict) else None
-    fault = mismatch(answer, schema, "its answer")
-    if fault is not None:
-        raise DataError(f"{path}: {fault}; delete the file to ask the question again.")
-    return dict(answer)
-
-
-def save_answer(path: Path, facts: Mapping[str, Any]) -> None:
-    """Write one file of the answer cache atomically; ``facts["answer"]`` is the answer."""
-    write_json(path, dict(facts))
-
-
 def http_error(message: str, status: int, retry_after: str | None, api_key_env: str) -> UsageError | TransientError:
     """The exception for an HTTP error status: ``TransientError`` where another attempt may succeed.
 
@@ -225,6 +209,14 @@ def _seconds(retry_after: str) -> float | None:
 
 def quoted(text: str, secret: str | None) -> str:
     """A server's text for use in messages: shortened, on one line, with the API key removed."""
-    if secret:
-        text = text.replace(secret, "<key>")
+    text = without_key(text, secret)
     return repr(text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "…")
+
+
+def without_key(text: str, secret: str | None) -> str:
+    """A server's text without the API key; nothing of a text that holds it written with JSON's escapes."""
+    if not secret:
+        return text
+    text = text.replace(secret, "<key>")
+    plain = ESCAPED.sub(lambda escape: chr(int(escape[1], 16)) if escape[1] else escape[2], text)
+    return "<a text with the API key>" if secret in plain else text

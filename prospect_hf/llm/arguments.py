@@ -32,9 +32,14 @@ class LLMArguments:
         timeout_s: longest wait for data from the server, in seconds.
         max_retries: further attempts after a malformed or refused answer or a server error.
         concurrency: number of simultaneous requests.
+        requests_per_minute, tokens_per_minute: rates that are kept to; a token of input or of output counts as one.
         usd_per_million_input, usd_per_million_output: price of a million tokens, in dollars.
-        max_usd, max_requests: limits of a run; cached answers count as neither.
+        max_usd, max_requests, max_tokens_total: limits of a run, the last in tokens of input and output together;
+            cached answers count as nothing.
         cache_dir: folder of the cached answers.
+        batch: ask through OpenAI's Batch API where a command can: at half the price, within 24 hours.
+        batch_requests: largest number of requests of a batch; lower it where the server limits the tokens that wait.
+        poll_s: time between two looks at a batch, in seconds.
         extra_body: further keys of each request, for what a server knows beside the common ones, such as
             ``{top_k: 20}``. They are shown nowhere, but they are no place for a key.
     """
@@ -47,11 +52,17 @@ class LLMArguments:
     timeout_s: float = 120.0
     max_retries: int = 4
     concurrency: int = 4
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
     usd_per_million_input: float | None = None
     usd_per_million_output: float | None = None
     max_usd: float | None = None
     max_requests: int | None = None
+    max_tokens_total: int | None = None
     cache_dir: str = "outputs/cache/llm"
+    batch: bool = False
+    batch_requests: int = 50_000
+    poll_s: float = 30.0
     extra_body: dict[str, Any] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -73,12 +84,21 @@ class LLMArguments:
         counts = {
             "max_output_tokens": self.max_output_tokens,
             "concurrency": self.concurrency,
+            "batch_requests": self.batch_requests,
             "max_requests": self.max_requests,
+            "max_tokens_total": self.max_tokens_total,
         }
         for key, count in counts.items():
             if count is not None and count < 1:
                 raise UsageError(f"llm.{key} must be at least 1, not {count}.")
-        for key, amount in {"timeout_s": self.timeout_s, "max_usd": self.max_usd}.items():
+        amounts = {
+            "timeout_s": self.timeout_s,
+            "poll_s": self.poll_s,
+            "max_usd": self.max_usd,
+            "requests_per_minute": self.requests_per_minute,
+            "tokens_per_minute": self.tokens_per_minute,
+        }
+        for key, amount in amounts.items():
             if amount is not None and not 0 < amount < math.inf:
                 raise UsageError(f"llm.{key} must be over 0, not {amount}.")
         given, written = self.usd_per_million_input, self.usd_per_million_output

@@ -1,75 +1,25 @@
-"""The LLM client: what it sends, keeps, retries, pays and says, against a scripted server; the key shows nowhere."""
+"""The LLM client: what it sends, keeps, retries, and says, against a scripted server; the key shows nowhere."""
 
 from __future__ import annotations
 
 import builtins
 import json
-import logging
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from llm_fixtures import FakeServer, Reply, fake_server
+from llm_fixtures import GOOD, KEY, MESSAGES, PRICES, SCHEMA, USD, FakeServer, Reply, fake_server
 
 from prospect_hf.errors import DataError, UsageError
 from prospect_hf.llm import client as llm
 from prospect_hf.llm.arguments import LLMArguments
-from prospect_hf.llm.client import LLMClient, Question
+from prospect_hf.llm.client import LLMClient
+from prospect_hf.llm.questions import Question, request_of
 from prospect_hf.settings import parse
 
 pytest.importorskip("openai", reason="openai is not installed (extra llm)")
-
-KEY = "sk-very-secret-0123456789"
-SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "properties": {"word": {"type": "string"}},
-    "required": ["word"],
-    "additionalProperties": False,
-}
-MESSAGES = [{"role": "system", "content": "One word."}, {"role": "user", "content": "Größe?"}]
-GOOD = Reply({"word": "tall"})
-PRICES = {"usd_per_million_input": 1.0, "usd_per_million_output": 4.0}
-# What a reply costs that uses 100 and 10 tokens.
-USD = (100 * 1.0 + 10 * 4.0) / 1e6
-
-
-@pytest.fixture(autouse=True)
-def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No settings of this machine, and no long waits between attempts."""
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(llm, "FIRST_WAIT_S", 0.01)
-
-
-@pytest.fixture
-def key(
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-) -> Iterator[str]:
-    """The key is set, and after the test it stands in no log, no output and no file."""
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    caplog.set_level(logging.DEBUG)
-    yield KEY
-    written = capsys.readouterr()
-    assert KEY not in caplog.text + written.out + written.err
-    for path in tmp_path.rglob("*"):
-        assert not path.is_file() or KEY not in path.read_text()
-
-
-@pytest.fixture
-def client(tmp_path: Path) -> Callable[..., LLMClient]:
-    """Makes a client of a fake server; its cache is the test's own."""
-
-    def make(server: FakeServer, **settings: Any) -> LLMClient:
-        given = {"model": "m", "base_url": server.url, "cache_dir": str(tmp_path / "cache"), "timeout_s": 10.0}
-        return LLMClient(LLMArguments(**(given | settings)))
-
-    return make
-
 
 Make = Callable[..., LLMClient]
 
@@ -138,7 +88,7 @@ def test_openai_itself_needs_a_key(client: Make, monkeypatch: pytest.MonkeyPatch
         client(server, base_url=None, api_key_env="OTHER_KEY")
     monkeypatch.setenv("OTHER_KEY", KEY + "\n")
     asked = client(server, base_url=None, api_key_env="OTHER_KEY")
-    request = asked._request(Question(MESSAGES, SCHEMA, "word"))
+    request = request_of(Question(MESSAGES, SCHEMA, "word"), asked.arguments, asked._server.limit_key)
     assert "max_completion_tokens" in request and "max_tokens" not in request
     monkeypatch.setenv("OTHER_KEY", KEY + "…")
     with pytest.raises(UsageError, match="OTHER_KEY holds a character") as raised:
@@ -380,121 +330,6 @@ def test_a_server_that_is_not_there_is_named(client: Make, key: str) -> None:
     with pytest.raises(UsageError, match=r"127\.0\.0\.1:\d+/v1 cannot be reached .*llm.base_url"):
         asked.ask(MESSAGES, SCHEMA, "word")
     assert asked.spent["requests"] == 2 and asked.spent["usd"] == 0
-
-
-def test_the_cost_cap_is_never_passed_and_a_second_run_goes_on(client: Make) -> None:
-    questions = [Question(MESSAGES, SCHEMA, "word", seed) for seed in range(12)]
-    with fake_server([Reply({"word": "tall"}, wait_s=0.01)]) as server:
-        bound = client(server)._request(questions[0])
-        most = (len(json.dumps(bound, ensure_ascii=False).encode()) + 2048 * 4.0) / 1e6
-        settings = {"concurrency": 6, **PRICES, "max_usd": most + 3.5 * USD}
-        asked = client(server, **settings)
-        with pytest.raises(UsageError, match=r"llm.max_usd: \$0.0006 of \$.* is spent in 4 requests, .* raise the"):
-            asked.ask_many(questions, progress=False)
-        # Four fit: the fifth might have cost more than what was left.
-        assert len(server.requests) == 4 and asked.spent["usd"] == pytest.approx(4 * USD)
-        again = client(server, **settings)
-        with pytest.raises(UsageError, match=r"llm.max_usd"):
-            again.ask_many(questions, progress=False)
-        assert again.spent["cached"] == 4 and again.spent["requests"] == 4
-        last = client(server, concurrency=6, **PRICES)
-        assert last.ask_many(questions, progress=False) == [{"word": "tall"}] * 12
-        assert last.spent["cached"] == 8 and len(server.requests) == 12
-
-
-def test_requests_on_their_way_count_for_the_cost_cap(client: Make) -> None:
-    with fake_server([Reply({"word": "tall"}, wait_s=0.1)]) as server:
-        request = json.dumps(client(server)._request(Question(MESSAGES, SCHEMA, "word")), ensure_ascii=False)
-        most = (len(request.encode()) + 2048 * 4.0) / 1e6
-        asked = client(server, concurrency=4, max_usd=1.5 * most, **PRICES)
-        asked.ask_many([Question(MESSAGES, SCHEMA, "word", seed) for seed in range(4)], progress=False)
-    assert server.most_at_once == 1 and asked.spent["requests"] == 4
-
-
-def test_the_request_cap_counts_attempts(client: Make) -> None:
-    with fake_server([Reply("no")]) as server:
-        asked = client(server, max_requests=3, max_retries=9)
-        with pytest.raises(UsageError, match=r"llm.max_requests: all 3 requests are used; raise the limit and run"):
-            asked.ask(MESSAGES, SCHEMA, "word")
-        assert len(server.requests) == 3
-
-
-def test_without_told_usage_the_most_is_counted(client: Make) -> None:
-    with fake_server([Reply({"word": "tall"}, usage=None)]) as server:
-        asked = client(server, max_output_tokens=50, **PRICES)
-        asked.ask(MESSAGES, SCHEMA, "word")
-    spent = asked.spent
-    assert spent["output_tokens"] == 50 and spent["input_tokens"] and spent["usd"]
-    assert spent["usd"] == pytest.approx((spent["input_tokens"] + 50 * 4) / 1e6)
-
-
-def test_many_questions_keep_their_order_and_run_side_by_side(client: Make) -> None:
-    def late_first(request: dict[str, Any]) -> Reply:
-        return Reply({"word": str(request["seed"])}, wait_s=0.02 * (8 - request["seed"]))
-
-    with fake_server(late_first) as server:
-        questions = [Question(MESSAGES, SCHEMA, "word", seed) for seed in range(8)]
-        answers = client(server, concurrency=4).ask_many(questions, progress=False)
-        assert answers == [{"word": str(seed)} for seed in range(8)]
-        assert 2 <= server.most_at_once <= 4
-        assert client(server).ask_many([], progress=False) == []
-
-
-def test_one_failed_question_does_not_keep_the_others_from_an_answer(client: Make) -> None:
-    bad = {2: Reply("no"), 5: Reply(body="{}", status=400)}
-
-    def some_bad(request: dict[str, Any]) -> Reply:
-        seed = request["seed"] % llm.RESEED
-        return bad.get(seed, Reply({"word": str(seed)}))
-
-    questions = [Question(MESSAGES, SCHEMA, "word", seed, "" if seed else "the first") for seed in range(9)]
-    with fake_server(some_bad) as server:
-        with pytest.raises(DataError, match=r"^2 of 9 questions have no answer, .*run again to ask these") as raised:
-            client(server, max_retries=1).ask_many(questions, progress=False)
-        told = str(raised.value)
-        assert "question 3: m gave no usable answer" in told and "question 6: " in told and "HTTP 400" in told
-        assert "the first" not in told and len(server.requests) == 10
-        bad.clear()
-        answers = client(server, max_retries=1).ask_many(questions, progress=False)
-        assert len(server.requests) == 12  # only what failed is paid for
-    assert answers == [{"word": str(seed)} for seed in range(9)]
-
-
-def test_many_failures_are_named_and_some_explained(client: Make) -> None:
-    with fake_server([Reply("no")]) as server:
-        questions = [Question(MESSAGES, SCHEMA, "word", seed, f"session {seed}") for seed in range(7)]
-        with pytest.raises(DataError, match=r"session 4: .*and, for such reasons, session 5, session 6\.$"):
-            client(server, max_retries=0).ask_many(questions, progress=False)
-        assert len(server.requests) == 7
-
-
-def test_a_server_that_fails_again_and_again_is_given_up(client: Make) -> None:
-    with fake_server([Reply(body="{}", status=500)]) as server:
-        questions = [Question(MESSAGES, SCHEMA, "word", seed) for seed in range(50)]
-        with pytest.raises(UsageError, match="HTTP 500"):
-            client(server, max_retries=0, concurrency=1).ask_many(questions, progress=False)
-        assert len(server.requests) < 8
-
-
-def test_the_first_error_stops_the_rest(client: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(llm, "FIRST_WAIT_S", 1000.0)
-
-    def one_bad(request: dict[str, Any]) -> Reply:
-        if request["seed"] == 1:
-            return Reply(body="{}", status=401, wait_s=0.1)
-        if request["seed"] == 0:
-            return Reply(body="{}", status=500)
-        return Reply({"word": "tall"}, wait_s=0.2)
-
-    with fake_server(one_bad) as server:
-        questions = [Question(MESSAGES, SCHEMA, "word", seed) for seed in range(50)]
-        asked = client(server, concurrency=3)
-        # Were the one that waits for its second attempt not woken, this would take 1000 seconds.
-        with pytest.raises(UsageError, match="HTTP 401"):
-            asked.ask_many(questions, progress=False)
-        assert len(server.requests) < 10
-        assert client(server).ask(MESSAGES, SCHEMA, "word", seed=2) == {"word": "tall"}
-        assert [request["seed"] for request in server.requests].count(2) == 1  # what was on its way is kept
 
 
 @pytest.mark.parametrize(

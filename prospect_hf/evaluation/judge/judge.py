@@ -8,16 +8,16 @@ the votes agree.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Literal
 
 from prospect_hf.errors import DataError, UsageError
-from prospect_hf.llm.client import LLMClient, Question
+from prospect_hf.llm.client import LLMClient
+from prospect_hf.llm.questions import Question
+from prospect_hf.llm.quoting import json_without_tags, plain_line
 from prospect_hf.metrics.catalogue import MARKS
 
 SCALE = (1, 2, 3, 4, 5)
@@ -104,13 +104,13 @@ def judge_messages(session: JudgedSession, max_characters: int = MAX_CHARACTERS)
         DataError: a time is not finite, a speaker is unknown, or the session is too long.
     """
     told = {
-        "goal": _plain(session.goal),
-        "steps": [_plain(step) for step in session.steps],
+        "goal": plain_line(session.goal),
+        "steps": [plain_line(step) for step in session.steps],
         "reference": _transcript(session.reference, session.session_id),
         "predicted": _transcript(session.predicted, session.session_id),
     }
     # Without angle brackets, no text can close the <session> tag.
-    data = json.dumps(told, ensure_ascii=False).replace("<", "\\u003c").replace(">", "\\u003e")
+    data = json_without_tags(told)
     content = f"The session to judge:\n<session>\n{data}\n</session>\nGive the reason and the four marks."
     if len(content) > max_characters:
         raise DataError(
@@ -135,13 +135,9 @@ def _transcript(lines: Sequence[Line], session_id: str) -> list[dict[str, float 
             raise DataError(f"{session_id}: {line.text[:40]!r} has the time {line.seconds} s, which is not finite.")
         if line.speaker not in ("user", "assistant"):
             raise DataError(f"{session_id}: unknown speaker {line.speaker!r}; it must be user or assistant.")
-    return [{"seconds": round(line.seconds, 1), "speaker": line.speaker, "text": _plain(line.text)} for line in lines]
-
-
-def _plain(text: str) -> str:
-    """Text on one line, without invisible characters: control and format characters, half surrogates."""
-    seen = "".join(c for c in " ".join(text.split()) if unicodedata.category(c) not in ("Cc", "Cf", "Cs"))
-    return " ".join(seen.split())
+    return [
+        {"seconds": round(line.seconds, 1), "speaker": line.speaker, "text": plain_line(line.text)} for line in lines
+    ]
 
 
 def judge_counts(judgement: Judgement) -> dict[str, float]:
