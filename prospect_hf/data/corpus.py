@@ -20,6 +20,7 @@ from prospect_hf.dataset.layout import MANIFEST_FILE, Manifest, Shard, load_mani
 from prospect_hf.dataset.report import REPORT_FILE, load_report
 from prospect_hf.errors import DataError, UsageError
 from prospect_hf.files import remove_stale
+from prospect_hf.metrics.encoders import short_name
 from prospect_hf.sources.splits import check_forms
 
 logger = logging.getLogger(__name__)
@@ -90,6 +91,9 @@ def _given_rows(data: DataArguments, folder: Path) -> LoadedRows:
     said |= {"dst": data.dst, "suffix": data.suffix}
     built = {"dst_root": "null"}
     built |= {name: str(manifest.settings[name]) for name in ("dst", "suffix") if name in manifest.settings}
+    if isinstance(encoder := manifest.settings.get("dst_encoder"), str):
+        said |= {"dst_encoder": short_name(data.dst_encoder)}
+        built |= {"dst_encoder": encoder.partition(" @ ")[0]}
     if (form == "annotations") == (data.name == "annotations"):
         if form not in data.forms:
             built |= {"forms": f"[{form}]"}

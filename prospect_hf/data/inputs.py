@@ -39,6 +39,7 @@ def rows_config(data: DataArguments, form: str) -> DstFramesConfig:
         sources=tuple(data.sources),
         dst=cast(DST, data.dst),
         dst_root="" if data.dst_root is None else str(Path(data.dst_root).resolve()),
+        dst_encoder=data.dst_encoder,
         suffix=data.suffix,
         split_leaks=cast(SplitLeaks, data.split_leaks),
         on_error=cast(OnError, data.on_error),

@@ -125,7 +125,9 @@ def rows_settings(config: DstFramesConfig) -> dict[str, Any]:
     """The settings of ``config`` that say what the rows are, without folders of the machine."""
     names = {"dialogs": ("dst", "suffix"), "prepared": ("dst", "pattern"), "annotations": ()}[config.form]
     common = ("on_error", "split_leaks")
-    return {
+    aligner = config.aligner
+    aligned = {} if aligner is None else {"aligner": aligner.version, "dst_encoder": aligner.encoder}
+    return aligned | {
         "sources": sorted(config.sources),
         "simulated": (Path(config.root) / MARKER).is_file(),
         **{name: vars(config)[name] for name in ("form", *names, *common)},

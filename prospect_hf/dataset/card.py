@@ -7,6 +7,7 @@ escaped, so that no name of a corpus changes what the card is made of.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -65,7 +66,9 @@ COLUMNS = {
 }
 STATE_LABELS = {
     "files": "from label files, which give each step its start and end in the video.",
-    "align": "annotated time spans of the video are matched with the steps of the plan by their words and order; a "
+    "semantic": "annotated time spans of the video are matched with the steps of the plan by meaning, words, order, "
+    "pauses and lengths; a span that matches no step labels nothing.",
+    "words": "annotated time spans of the video are matched with the steps of the plan by their words and order; a "
     "span that matches no step in order labels nothing.",
     "none": "there are none in this dataset.",
 }
@@ -167,6 +170,7 @@ def _facts(manifest: Manifest, report: Mapping[str, Any]) -> dict[str, Any]:
         "columns": [(name, _kind(feature), Markdown(COLUMNS[name])) for name, feature in columns],
         "counts": [_count_row(manifest, report, source, split) for source, split in with_rows],
         "state_labels": OF_ANNOTATIONS if settings["form"] == "annotations" else STATE_LABELS[settings["dst"]],
+        "labelled_by": _labelled_by(report),
         "state_rules": [
             (source, ", ".join(_state_rules(report, source)), _annotations(settings, source)) for source in sources
         ],
@@ -218,6 +222,15 @@ def _state_rules(report: Mapping[str, Any], source: str) -> list[str]:
     """The state rules of a source's sessions, over its splits."""
     splits = report["splits"].values()
     return sorted({rule for of_split in splits if source in of_split for rule in of_split[source]["state_rules"]})
+
+
+def _labelled_by(report: Mapping[str, Any]) -> list[tuple[str, int]]:
+    """What made the state labels, and of how many records."""
+    counts: Counter[str] = Counter()
+    for of_split in report["splits"].values():
+        for of_source in of_split.values():
+            counts.update(of_source["labelled_by"])
+    return sorted(counts.items())
 
 
 def _annotations(settings: Mapping[str, Any], source: str) -> str:

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import datasets
 import pyarrow as pa
 
+from prospect_hf.align.named import ENCODER
 from prospect_hf.dataset.input_files import VERSION, DstFramesConfig, Form
 from prospect_hf.dataset.read import read_all
 from prospect_hf.dataset.report import REPORT_FILE, load_report, report_lines, summary, whole_report
@@ -32,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 class DstFrames(datasets.ArrowBasedBuilder):
-    """Frame rows of one source or of all: ``DstFrames(config_name="wtag", root="...", dst="align")``.
+    """Frame rows of one source or of all: ``DstFrames(config_name="wtag", root="...", dst="words")``.
 
     Splits are train, validation and test; a split without input files is left out. ``report`` lists what was read and
     skipped, by split and source; it is also written next to the rows as ``report.json``.
@@ -100,6 +101,7 @@ def load_dst_frames(
     sources: Sequence[str] | None = None,
     dst: DST = "none",
     dst_root: Path | None = None,
+    dst_encoder: str = ENCODER,
     suffix: str = "_filtered",
     on_error: OnError = "raise",
     form: Form = "dialogs",
@@ -118,6 +120,7 @@ def load_dst_frames(
         sources=None if sources is None else tuple(sources),
         dst=dst,
         dst_root=None if dst_root is None else str(Path(dst_root).resolve()),
+        dst_encoder=dst_encoder,
         suffix=suffix,
         on_error=on_error,
         form=form,

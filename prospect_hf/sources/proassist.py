@@ -8,8 +8,10 @@ from __future__ import annotations
 import math
 from collections import Counter
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+from prospect_hf.align.alignment import Task
+from prospect_hf.align.named import ALIGNERS, ENCODER, NamedAligner, named_aligner
 from prospect_hf.checked_json import (
     as_dict,
     get_dict,
@@ -21,9 +23,10 @@ from prospect_hf.checked_json import (
 from prospect_hf.errors import DataError, UsageError
 from prospect_hf.frames.opened import count_frames, find_frames
 from prospect_hf.frames.stored_features import stored_length
-from prospect_hf.labels.align import align
-from prospect_hf.labels.label_files import LabelFiles, parse_spans, segment_text
-from prospect_hf.labels.spans import ALIGNED_SPANS, JOINED, STATED_SPANS, Span, merge_spans, span_events
+from prospect_hf.labels.annotation_lines import parse_annotation
+from prospect_hf.labels.label_files import LabelFiles, made_by, parse_spans, segment_text
+from prospect_hf.labels.segments import BELOW_SEGMENT
+from prospect_hf.labels.spans import JOINED, STATE_RULES, STATED_SPANS, Span, merge_spans, span_events
 from prospect_hf.sessions import (
     FPS,
     LONGEST_S,
@@ -43,10 +46,21 @@ from prospect_hf.timeline import FRAME_TOLERANCE, frame_at, turn_frames
 # Labels of a video without a frame file may lie this many seconds beyond twice its stated end.
 LENGTH_SLACK_S = 600.0
 
-DST = Literal["files", "align", "none"]
+DST = Literal["files", "semantic", "words", "none"]
 
 # ProAssist repeats conversations of two sources (epickitchens, wtag) to give them more weight in training.
 REPEATED = "conversation stands in its record twice: both kept"
+
+
+def check_dst(dst: str, key: str) -> None:
+    """Raise ``UsageError`` where the setting ``key`` names no place that state labels come from."""
+    if dst == "align":
+        raise UsageError(
+            f"{key}=align is gone: {key}=semantic aligns the annotation with the plan by meaning, "
+            f"{key}=words does what align did, by words."
+        )
+    if dst not in get_args(DST):
+        raise UsageError(f"{key} must be one of {', '.join(get_args(DST))}, not {dst!r}.")
 
 
 def source_folder(root: Path, source: str) -> Path:
@@ -64,6 +78,7 @@ def read_sessions(
     *,
     dst: DST = "none",
     dst_root: Path | None = None,
+    dst_encoder: str = ENCODER,
     suffix: str = FILTERED,
     on_error: OnError = "raise",
 ) -> SessionsReport:
@@ -79,19 +94,20 @@ def read_sessions(
         source: name of the source.
         split: train, validation or test.
         dst: "none" = no state labels; "files" = the record's ``dst`` list or, with ``dst_root``, the label files there
-            (see ``LabelFiles``); "align" = annotated segments matched to the plan (see ``labels.align``).
+            (see ``LabelFiles``); "semantic" or "words" = annotated segments aligned with the plan, by meaning or by
+            words alone.
         dst_root: folder of label files.
+        dst_encoder: sentence encoder of "semantic".
         suffix: which dialog files are read, see ``dialog_files``.
         on_error: "raise" on the first bad record, or "skip" bad records and list them.
 
     Raises:
-        UsageError: a folder or file is missing.
+        UsageError: a folder or file is missing, or the sentence encoder is.
         DataError: a record is invalid, or a label is after the end of the frame store. A turn that has no free frame
             before the end, since a frame takes one turn, is not an error; it is counted in ``beyond_turns``.
     """
     report = start_report(source, split, on_error)
-    if dst not in ("files", "align", "none"):
-        raise UsageError(f"dst is '{dst}'; it must be files, align or none.")
+    check_dst(dst, "dst")
     folder = source_folder(root, source)
     paths = dialog_files(root, source, split, suffix)
     if not paths:
@@ -100,11 +116,17 @@ def read_sessions(
     labels = None
     if dst == "files" and dst_root is not None:
         labels = LabelFiles(dst_root, source, FILE_SPLITS[split], report.refuse)
-    rule = ALIGNED_SPANS if dst == "align" else STATED_SPANS
+    aligner = named_aligner(dst, dst_encoder) if dst in ALIGNERS else None
+    rule = STATED_SPANS if aligner is None else STATE_RULES[source]
     for origin, record in dialog_records(paths, report.refuse):
         try:
-            video = _Video(record, folder, source, origin)
-            spans = _spans(video, dst, labels, report)
+            video = VideoRecord(record, folder, source, origin)
+            spans: tuple[Span, ...] | None = None
+            if aligner is not None:
+                spans = _aligned_spans(video, aligner, rule, report)
+            elif dst == "files":
+                listed = (record, video.origin) if labels is None else labels.find(video.uid, video.origin)
+                spans = stated_spans(*listed, video.steps, report)
             conversations = get_list(video.record, "conversations", video.origin)
         except DataError as error:
             report.refuse(origin, error)
@@ -125,7 +147,7 @@ def read_sessions(
     return report.closed(str(paths[0] if len(paths) == 1 else paths[0].parent))
 
 
-class _Video:
+class VideoRecord:
     """The fields of a record that its conversations share."""
 
     def __init__(self, record: dict[str, Any], folder: Path, source: str, origin: str) -> None:
@@ -198,34 +220,40 @@ def check_length(seconds: float, stated_end: float | None, origin: str) -> None:
         )
 
 
-def _spans(video: _Video, dst: DST, labels: LabelFiles | None, report: SessionsReport) -> tuple[Span, ...] | None:
-    if dst == "none":
-        return None
-    if dst == "align":
-        alignment = align(segment_text(video.record, video.origin), video.steps, video.origin)
-        report.segments += len(alignment.segments)
-        report.abstained += alignment.abstained
-        report.left_out_lines += alignment.left_out
-        spans = alignment.spans
-    else:
-        record, where = labels.find(video.uid, video.origin) if labels is not None else (video.record, video.origin)
-        spans = stated_spans(record, video.steps, where, report)
-    report.steps += len(video.steps)
-    report.labelled_steps += len({span.step for span in spans})
+def _aligned_spans(video: VideoRecord, aligner: NamedAligner, rule: str, report: SessionsReport) -> tuple[Span, ...]:
+    """The spans of the annotation's lines, as the aligner assigns them; several of one step as the state rule says."""
+    annotation = parse_annotation(segment_text(video.record, video.origin))
+    alignment = aligner.align(Task(video.origin, video.goal, video.steps, annotation))
+    segments = sum(line.kind == "segment" for line in annotation.lines)
+    report.segments += segments
+    report.abstained.update(alignment.abstained.values())
+    report.left_out_lines.update(line.reason for line in annotation.left_out)
+    report.left_out_lines += Counter({BELOW_SEGMENT: len(annotation.lines) - segments})
+    spans, repairs = merge_spans([visit.span for visit in alignment.visits], rule)
+    report.repairs += repairs
+    report.labelled_by[aligner.version] += 1
+    _count_steps(spans, video.steps, report)
     return spans
 
 
+def _count_steps(spans: tuple[Span, ...], steps: tuple[Step, ...], report: SessionsReport) -> None:
+    report.steps += len(steps)
+    report.labelled_steps += len({span.step for span in spans})
+
+
 def stated_spans(
-    record: dict[str, Any], steps: tuple[Step, ...], where: str, report: SessionsReport
+    record: dict[str, Any], where: str, steps: tuple[Step, ...], report: SessionsReport
 ) -> tuple[Span, ...]:
-    """The spans of ``parse_spans``, those of one step that overlap or touch joined to one and counted in ``report``."""
+    """The spans of ``parse_spans``, counted in ``report``; those of one step that overlap or touch are joined."""
     spans, repairs = merge_spans(parse_spans(record, steps, where), STATED_SPANS)
     report.repairs += Counter({JOINED: repairs[JOINED]})
+    report.labelled_by[made_by(record)] += 1
+    _count_steps(spans, steps, report)
     return spans
 
 
 def _session(
-    video: _Video,
+    video: VideoRecord,
     spans: tuple[Span, ...] | None,
     state_rule: str,
     conversation: dict[str, Any],

@@ -31,9 +31,10 @@ class SessionsReport:
         beyond_turns: number of turns after the last frame of their video, which are in no row.
         turns_back: number of turns whose time is before that of the turn above them. They keep their place in the
             conversation and take the next free frame.
+        labelled_by: how many records have state labels, by the aligner that made them, its version and encoder.
         segments: number of annotated segments that were matched with a plan.
         abstained: how many of them are assigned to no step, by reason.
-        left_out_lines: how many annotation lines with a time are no segment, by reason.
+        left_out_lines: how many annotation lines are no segment, by reason.
         repairs: how many faults of annotations were repaired, by kind; the kind names the rule.
         unused_labels: number of records in label files whose video no record asked for.
         steps: number of plan steps of the records with state labels.
@@ -48,6 +49,7 @@ class SessionsReport:
     unlabelled: int = 0
     beyond_turns: int = 0
     turns_back: int = 0
+    labelled_by: Counter[str] = field(default_factory=Counter)
     segments: int = 0
     abstained: Counter[str] = field(default_factory=Counter)
     left_out_lines: Counter[str] = field(default_factory=Counter)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+from prospect_hf.align.named import ENCODER
 from prospect_hf.data.arguments import FRAME_SOURCES
 from prospect_hf.errors import UsageError
+from prospect_hf.sources.proassist import check_dst
 
 
 @dataclass
@@ -22,7 +24,8 @@ class StreamArguments:
             user texts are followed, and the trace contains its labels as the reference.
         frames: the session's pictures: ``store`` (the corpus' frame files), ``rendered`` (drawn from the labels, where
             there are no videos) or ``blank``.
-        dst: where the session's labels come from: ``files``, ``align`` or ``none``.
+        dst: where the session's labels come from: ``files``, ``semantic``, ``words`` or ``none`` (``data.dst``).
+        dst_encoder: sentence encoder of ``dst=semantic`` (``data.dst_encoder``).
         cache_dir: where the corpus' frame rows are kept.
         goal: what the user wants to do.
         plan: the steps.
@@ -45,6 +48,7 @@ class StreamArguments:
     session: str | None = None
     frames: str = "store"
     dst: str = "files"
+    dst_encoder: str = ENCODER
     cache_dir: str = "outputs/cache"
     goal: str = ""
     plan: list[str] = field(default_factory=list)
@@ -87,8 +91,7 @@ class StreamArguments:
             raise UsageError("stream.annotate needs every frame and stream.live drops some: set one of them to false.")
         if self.frames not in FRAME_SOURCES:
             raise UsageError(f"stream.frames must be one of {', '.join(FRAME_SOURCES)}, not {self.frames!r}.")
-        if self.dst not in ("files", "align", "none"):
-            raise UsageError(f"stream.dst must be files, align or none, not {self.dst!r}.")
+        check_dst(self.dst, "stream.dst")
         self.said()
 
     def said(self) -> list[tuple[float, str]]:

@@ -85,7 +85,14 @@ def session_task(args: StreamArguments, processor: DSTSmolVLMProcessor, fps: flo
     if source not in SOURCES:
         raise UsageError(f"stream.session={args.session} begins with none of the sources {', '.join(SOURCES)}.")
     root = Path(str(args.root))
-    data = DataArguments("proassist", str(root), sources=[source], dst=args.dst, cache_dir=args.cache_dir)
+    data = DataArguments(
+        "proassist",
+        str(root),
+        sources=[source],
+        dst=args.dst,
+        dst_encoder=args.dst_encoder,
+        cache_dir=args.cache_dir,
+    )
     loaded = prepare_rows(data)
     store = SessionStore([file for split in SPLITS for file in split_sessions(loaded, split).files])
     names = store.column("session_id")

@@ -42,7 +42,7 @@ def root(tmp_path: Path) -> Path:
 
 def arguments(root: Path, **given: Any) -> DataArguments:
     cache = str(root.parent / "cache")
-    return DataArguments(**{"name": "proassist", "root": str(root), "dst": "align", "cache_dir": cache, **given})
+    return DataArguments(**{"name": "proassist", "root": str(root), "dst": "words", "cache_dir": cache, **given})
 
 
 def ids(data: DataArguments, split: str = "train") -> list[str]:
@@ -56,7 +56,7 @@ def manifests(root: Path) -> list[Path]:
 def test_sessions_are_those_of_the_rows_in_the_order_of_the_sources(root: Path) -> None:
     for sources in (["wtag", "ego4d"], ["ego4d", "wtag"], ["ego4d"]):
         loaded = prepare_rows(arguments(root, sources=sources))
-        rows = load_dst_frames("all", root, cache_dir=root.parent / "old", sources=sources, dst="align")
+        rows = load_dst_frames("all", root, cache_dir=root.parent / "old", sources=sources, dst="words")
         for split in ("train", "validation", "test"):
             found = split_sessions(loaded, split)
             assert len(found) == len(sources) * (3 if split == "train" else 1)
@@ -130,16 +130,16 @@ def test_one_of_the_forms_that_are_asked_for_is_enough(root: Path, built: Path) 
 
 
 def test_without_pictures_the_rows_are_enough(built: Path) -> None:
-    data = DataArguments("proassist", rows=str(built), frames="rendered", dst="align", cache_dir=str(built / "cache"))
+    data = DataArguments("proassist", rows=str(built), frames="rendered", dst="words", cache_dir=str(built / "cache"))
     assert len(ids(data)) == 6
     with pytest.raises(UsageError, match=r"data\.root is not set"):
-        DataArguments("proassist", rows=str(built), frames="store", dst="align")
+        DataArguments("proassist", rows=str(built), frames="store", dst="words")
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"dst": "files"}, r"was not built with data\.dst=files: set data\.dst=align\."),
+        ({"dst": "files"}, r"was not built with data\.dst=files: set data\.dst=words\."),
         (
             {"forms": ["prepared"], "suffix": ""},
             r"with data\.forms=\[prepared\], data\.suffix=: set data\.forms=\[dialogs\] data\.suffix=_filtered",

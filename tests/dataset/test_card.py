@@ -115,7 +115,7 @@ def test_the_card_says_what_recordings_in_two_splits_cost(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("form", "dst", "said"),
     [
-        ("dialogs", "align", "matched with the steps of the plan"),
+        ("dialogs", "words", "matched with the steps of the plan"),
         ("dialogs", "files", "from label files"),
         ("prepared", "none", "there are none"),
         ("annotations", "none", "the annotated time spans of the video are the steps"),

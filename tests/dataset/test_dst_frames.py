@@ -100,8 +100,8 @@ def test_a_row_a_frame_with_its_labels(corpus: Path) -> None:
 
 def test_the_rows_are_the_timeline(shared_data: Path, tmp_path: Path) -> None:
     root = shared_data / "proassist"
-    rows = load_dst_frames("wtag", root, cache_dir=tmp_path, dst="align")["train"]
-    (session,) = read_sessions(root, "wtag", "train", dst="align").sessions
+    rows = load_dst_frames("wtag", root, cache_dir=tmp_path, dst="words")["train"]
+    (session,) = read_sessions(root, "wtag", "train", dst="words").sessions
     timeline = build_timeline(session)
     for column in ("speaking", "dst_update", "states_before", "states_after"):
         assert np.array_equal(np.asarray(rows[column]), getattr(timeline, column))
@@ -111,12 +111,12 @@ def test_the_rows_are_the_timeline(shared_data: Path, tmp_path: Path) -> None:
 
 def test_the_real_records_and_rows_give_these_labels(shared_data: Path, tmp_path: Path) -> None:
     root = shared_data / "proassist"
-    dialogs = load_dst_frames("all", root, cache_dir=tmp_path, dst="align")
+    dialogs = load_dst_frames("all", root, cache_dir=tmp_path, dst="words")
     assert {split: label_balance(rows) for split, rows in dialogs.items()} == {
         "train": balance(18591, 6, 5, (211, 18339, 41), (56, 18535, 0), (71282, 16162, 26965, 0)),
         "validation": balance(532, 1, 1, (17, 511, 4), (4, 528, 0), (2290, 244, 126, 0)),
     }
-    prepared = load_dst_frames("all", root, cache_dir=tmp_path, dst="align", form="prepared")
+    prepared = load_dst_frames("all", root, cache_dir=tmp_path, dst="words", form="prepared")
     assert {split: label_balance(rows) for split, rows in prepared.items()} == {
         "train": balance(2809, 6, 2, (176, 2582, 51), (0, 0, 2809), (0, 0, 0, 19663))
     }
@@ -242,7 +242,7 @@ def test_bad_settings_are_named(corpus: Path) -> None:
         load(corpus, form="prepared")
     with pytest.raises(UsageError, match="form"):
         load(corpus, form="clips")
-    with pytest.raises(UsageError, match="dst is 'guess'"):
+    with pytest.raises(UsageError, match=r"dst must be one of .*'guess'"):
         load(corpus, dst="guess")
     with pytest.raises(UsageError, match="youtube"):
         load(corpus, "all", sources=("wtag", "youtube"))
@@ -288,13 +288,13 @@ def test_what_was_left_out_is_logged_when_rows_are_built_and_when_they_are_cache
     for _ in range(2):
         caplog.clear()
         with caplog.at_level("INFO", logger="prospect_hf"):
-            load(corpus, dst="align", on_error="skip")
+            load(corpus, dst="words", on_error="skip")
         lines = [message for message in caplog.messages if "wtag" in message]
         assert lines[0] == (
             "dialogs: wtag, train: sessions read: 1; skipped records: 1; "
             "turns that go back in time and keep their place: 1; "
             "plan steps without a label: 1; annotated segments without a step: 1 of 2 (matches no step: 1); "
-            "annotation lines with a time that are no segment: 2 (a negative time: 1, below a segment: 1)."
+            "annotation lines that are no segment: 2 (a negative time: 1, below a segment: 1)."
         )
         assert "the first skipped record: " in lines[1] and "record 1 (v5): 'inferred_goal' is empty text" in lines[1]
 

@@ -117,4 +117,4 @@ def test_reading_holds_one_record_not_the_file(tmp_path: Path) -> None:
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak < size / 4, (peak, size)
+    assert peak < size / 2, (peak, size)  # what threads of other tests hold counts too; alone it is an eighth

@@ -216,7 +216,7 @@ def test_aligned_segments_and_lines_are_counted_in_the_report(tmp_path: Path) ->
         "\n[21s-22s] fill kettle\n[-1s-3s] fill\n[5s] boil\n - [6s] look\n[23s-24s] sneeze"
     )
     write_corpus(tmp_path, [record])
-    report = read_sessions(tmp_path, "wtag", "train", dst="align")
+    report = read_sessions(tmp_path, "wtag", "train", dst="words")
     assert (report.segments, report.abstained) == (4, {"matches no step in order": 1, "matches no step": 1})
     assert report.left_out_lines == {
         "a negative time": 1,

@@ -15,7 +15,6 @@ from proassist_fixtures import make_record, write_corpus, write_store
 from prospect_hf.errors import DataError, UsageError
 from prospect_hf.labels.spans import JOINED
 from prospect_hf.sessions import DSTEvent
-from prospect_hf.sources.knowledge import parse_steps
 from prospect_hf.sources.prepared import read_prepared
 from prospect_hf.sources.proassist import REPEATED, read_sessions
 from prospect_hf.sources.report import SessionsReport
@@ -43,7 +42,7 @@ SPLITS = {"egoexolearn": "validation"}
 def test_the_real_records_are_read(
     shared_data: Path, source: str, sessions: int, turns: int, first: int, rows: int, labelled: int, steps: int
 ) -> None:
-    report = read_sessions(shared_data / "proassist", source, SPLITS.get(source, "train"), dst="align")
+    report = read_sessions(shared_data / "proassist", source, SPLITS.get(source, "train"), dst="words")
     assert len(report.sessions) == sessions and not report.skipped and report.beyond_turns == 0
     assert sum(len(session.turns) for session in report.sessions) == turns
     assert {session.first_frame for session in report.sessions} == {first}
@@ -190,14 +189,6 @@ def test_missing_or_contradicting_state_labels_are_an_error(tmp_path: Path) -> N
         read_sessions(tmp_path, "wtag", "train", dst="files", dst_root=labels)
 
 
-def test_sections_before_the_plan_are_no_steps() -> None:
-    steps = parse_steps(
-        "Pins\n\nIngredients\n1 8-inch cake\nSteps\n1. Cut 1/2-\ninch off.\n2.  Wait.\n3. Eat 2.5 of it.", ""
-    )
-    assert [step.text for step in steps] == ["Cut 1/2- inch off.", "Wait.", "Eat 2.5 of it."]
-    assert [step.id for step in steps] == ["S1", "S2", "S3"]
-
-
 # --- bad records ---
 
 Change = Callable[[dict[str, Any]], Any]
@@ -270,18 +261,13 @@ def test_stated_spans_of_a_step_that_overlap_or_touch_are_joined_and_counted(tmp
         assert [(event.time, event.transition) for event in session.events] == [(3.0, "start"), (20.0, "complete")]
 
 
-def test_stated_spans_that_are_apart_open_a_step_again_and_aligned_ones_never(tmp_path: Path) -> None:
+def test_stated_spans_that_are_apart_open_a_step_again(tmp_path: Path) -> None:
     record = make_record()
     record["dst"][1] |= {"id": "S1", "start_ts": 9.1}
-    record["parsed_video_anns"]["all_step_descriptions"] += "\n[25s-30s] boil"
     write_corpus(tmp_path, [record])
     stated = read_sessions(tmp_path, "wtag", "train", dst="files")
     assert {session.state_rule for session in stated.sessions} == {"reopen"} and not stated.repairs
     assert stated.sessions[0].events is not None and len(stated.sessions[0].events) == 4
-    aligned = read_sessions(tmp_path, "wtag", "train", dst="align")
-    assert {session.state_rule for session in aligned.sessions} == {"monotone"}
-    events = aligned.sessions[0].events
-    assert events is not None and [event.time for event in events if event.step == 1] == [9.0, 30.0]
 
 
 def test_labels_past_the_frame_store_are_refused_or_skipped(tmp_path: Path) -> None:
@@ -333,7 +319,7 @@ def test_a_recording_in_two_splits_is_refused(tmp_path: Path) -> None:
 
 
 def test_all_conversations_of_a_real_record_share_their_states(shared_data: Path) -> None:
-    one, two = read_sessions(shared_data / "proassist", "ego4d", "train", dst="align").sessions
+    one, two = read_sessions(shared_data / "proassist", "ego4d", "train", dst="words").sessions
     assert np.array_equal(build_timeline(one).states_after, build_timeline(two).states_after)
 
 
@@ -345,24 +331,6 @@ def test_two_records_of_one_video_are_refused_and_not_joined(tmp_path: Path) -> 
     report = read_sessions(tmp_path, "wtag", "train", on_error="skip")
     assert [session.session_id.split(".")[1] for session in report.sessions] == ["v1", "v1", "v2", "v2"]
     assert len(report.skipped) == 2 and {session.goal for session in report.sessions} == {"Make tea"}
-
-
-def test_a_numbered_list_before_the_steps_is_no_plan() -> None:
-    knowledge = "Tea\n\nIngredients:\n1. Tea leaves\n2. Water\n\nSteps:\n1. Fill the\nkettle.\n2. Boil the water.\n"
-    assert [step.text for step in parse_steps(knowledge, "here")] == ["Fill the kettle.", "Boil the water."]
-
-
-@pytest.mark.parametrize(
-    ("numbers", "message"),
-    [
-        ([1, 3, 2], "number 3 follows number 1"),
-        ([2, 3], "number 2 follows number 0"),
-        ([1, 2, 2], "number 2 follows number 2"),
-    ],
-)
-def test_a_plan_that_does_not_count_up_from_1_is_refused(numbers: list[int], message: str) -> None:
-    with pytest.raises(DataError, match=message):
-        parse_steps("\n".join(f"{number}. step" for number in numbers), "here")
 
 
 @pytest.mark.parametrize(("factor", "stated"), [(1e3, True), (1e6, True), (1e6, False), (1.7e9, False)])
