@@ -104,9 +104,12 @@ def sole_writer(folder: Path, wait: bool = False) -> Iterator[None]:
 
     Raises:
         UsageError: another process holds it, without ``wait``.
+        OSError: the lock file cannot be made.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.parent / f".{folder.name}.lock", timeout=-1 if wait else 0)
+    path = folder.parent / f".{folder.name}.lock"
+    path.touch()  # what cannot be made is told at once: FileLock would wait for it
+    lock = FileLock(path, timeout=-1 if wait else 0)
     try:
         lock.acquire()
     except Timeout:

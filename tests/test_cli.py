@@ -24,6 +24,7 @@ SCRIPTS = {
     "inspect_dataset": "inspect",
     "join_frames": "join",
     "export_lerobot": "export",
+    "compare_dst": "compare-dst",
 }
 
 

@@ -133,3 +133,10 @@ def test_a_writer_may_wait_for_the_other(tmp_path: Path) -> None:
         order.append("first")
     thread.join(10)
     assert order == ["first", "second"]
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="no folder in which nobody can make a file")
+@pytest.mark.parametrize("wait", [False, True])
+def test_a_lock_that_cannot_be_made_is_told_at_once(wait: bool) -> None:
+    with pytest.raises(OSError, match=r"/proc/self/\.output\.lock"), sole_writer(Path("/proc/self/output"), wait):
+        pass

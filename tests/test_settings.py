@@ -139,6 +139,7 @@ def test_the_defaults_of_every_command_parse(name: str) -> None:
         "inspect": ["inspect.dataset=outputs/dst_frames"],
         "join": ["join.dataset=outputs/dst_frames", "join.frames=corpus", "join.output_dir=outputs/joined"],
         "export": ["export.dataset=outputs/dst_frames", "export.output_dir=outputs/lerobot"],
+        "compare-dst": ["compare_dst.a=labels", "compare_dst.b=others"],
     }
     extra = needed.get(name, [])
     composed = compose(str(command.settings), command.groups, extra)

@@ -90,9 +90,7 @@ def make_parser(command: Command, program: str) -> ArgumentParser:
     parser.add_argument("-h", "--help", action="store_true", help="show every setting and leave")
     for option, key in command.options.items():
         parser.add_argument(option, dest=key, metavar="VALUE", help=f"the same as {key}=VALUE")
-    words = "GROUP=NAME or GROUP.KEY=VALUE"
-    if command.first is not None:
-        words = f"{command.first.rpartition('.')[2].upper()}, {words}"
+    words = ", ".join([*command.place_names, "GROUP=NAME or GROUP.KEY=VALUE"])
     parser.add_argument("settings", nargs="*", metavar=words)
     return parser
 
@@ -115,9 +113,14 @@ def _output_of_one_process() -> Iterator[None]:
     if first_process():
         yield
         return
-    logging.getLogger().setLevel(logging.ERROR)
-    with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
-        yield
+    log = logging.getLogger()
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+            yield
+    finally:
+        log.setLevel(level)
 
 
 def _run_command(command: Command, argv: Sequence[str], program: str) -> int:
@@ -169,16 +172,18 @@ def given_settings(command: Command, parsed: Namespace) -> list[str]:
     """What the command line sets, each as GROUP.KEY=VALUE or GROUP=NAME.
 
     Raises:
-        UsageError: two arguments without ``=`` stand for one key.
+        UsageError: more arguments without ``=`` than keys that they can stand for.
     """
     options = [f"{key}={vars(parsed)[key]}" for key in command.options.values() if vars(parsed)[key] is not None]
-    if command.first is None:
+    if not command.places:
         return [*options, *parsed.settings]
     found = [one for one in parsed.settings if "=" not in one]
-    if len(found) > 1:
-        name = command.first.rpartition(".")[2].upper()
-        raise UsageError(f"give one {name}, not {', '.join(found)}; settings are written GROUP.KEY=VALUE.")
-    return [*options, *(one if "=" in one else f"{command.first}={one}" for one in parsed.settings)]
+    if len(found) > len(command.places):
+        names = command.place_names
+        wanted = f"one {names[0]}" if len(names) == 1 else " and ".join(names)
+        raise UsageError(f"give {wanted}, not {', '.join(found)}; settings are written GROUP.KEY=VALUE.")
+    places = [f"{key}={one}" for key, one in zip(command.places, found, strict=False)]
+    return [*options, *places, *(one for one in parsed.settings if "=" in one)]
 
 
 def _lock(command: Command, inputs: Mapping[str, Any]) -> AbstractContextManager[None]:

@@ -26,7 +26,7 @@ class Command:
         raw: groups that are handed on as a mapping, because the job completes them before they are parsed.
         writes: the group whose ``output_dir`` the job writes to; one run at a time may do so.
         options: options that stand for a key, ``--clip`` -> ``simulate.clip``.
-        first: the key that an argument without ``=`` stands for, ``outputs/dst_frames`` -> ``inspect.dataset``.
+        places: the keys that arguments without ``=`` stand for, ``outputs/dst_frames`` -> ``inspect.dataset``.
         arguments: adds positional arguments and options; for a command without settings.
         stopped: what a stopped run leaves, and how it is continued.
         distributed: several processes may run it together, started by torchrun or accelerate launch.
@@ -41,10 +41,15 @@ class Command:
     raw: Sequence[str] = ()
     writes: str | None = None
     options: Mapping[str, str] = field(default_factory=dict)
-    first: str | None = None
+    places: Sequence[str] = ()
     arguments: Callable[[ArgumentParser], None] | None = None
     stopped: str = "stopped"
     distributed: bool = False
+
+    @property
+    def place_names(self) -> list[str]:
+        """What help calls the arguments of ``places``."""
+        return [key.rpartition(".")[2].upper() for key in self.places]
 
 
 MODEL, DATA = "prospect_hf.training.arguments:ModelArguments", "prospect_hf.data.arguments:DataArguments"

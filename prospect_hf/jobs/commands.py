@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from prospect_hf.jobs.data_commands import DATASET, ENCODE, EXPORT, INSPECT, JOIN, SAMPLE, SIMULATE
+from prospect_hf.jobs.data_commands import (
+    ANNOTATE,
+    COMPARE_DST,
+    DATASET,
+    ENCODE,
+    EXPORT,
+    INSPECT,
+    JOIN,
+    SAMPLE,
+    SIMULATE,
+)
 from prospect_hf.jobs.model_commands import COMPARE, DEMO, EVALUATE, REPORT, STREAM, TRAIN
 
 COMMANDS = {
@@ -16,6 +26,8 @@ COMMANDS = {
         DEMO,
         SIMULATE,
         SAMPLE,
+        ANNOTATE,
+        COMPARE_DST,
         DATASET,
         INSPECT,
         ENCODE,

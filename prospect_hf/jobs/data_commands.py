@@ -37,6 +37,40 @@ SAMPLE = Command(
     stopped="stopped; the same command continues with the videos that are missing",
 )
 
+ANNOTATE = Command(
+    name="annotate",
+    summary="Make state labels for every video of a corpus: by meaning, by a language model, or by both.",
+    examples=[
+        ("By meaning, for the simulated corpus.", ""),
+        (
+            "ProAssist's corpus, by meaning, in 8 processes; the same command continues a run that was stopped.",
+            "data=proassist data.root=data/proassist labels.processes=8",
+        ),
+        (
+            "What a language model would cost; nothing is asked.",
+            "labels=llm data=proassist data.root=data/proassist labels.dry_run=true llm.usd_per_million_input=0.15"
+            " llm.usd_per_million_output=0.6",
+        ),
+        (
+            "A language model where meaning is not sure, for 20 dollars at most; part 3 of 8.",
+            "labels=hybrid data=proassist data.root=data/proassist labels.shard=3/8 llm.model=gpt-5-mini"
+            " llm.usd_per_million_input=0.25 llm.usd_per_million_output=2 llm.max_usd=20",
+        ),
+        (
+            "The videos that failed, once more.",
+            "labels=llm data=proassist data.root=data/proassist llm.model=gpt-5-mini labels.retry_failed=true",
+        ),
+    ],
+    run="prospect_hf.jobs.annotate:run",
+    settings="annotate",
+    groups={
+        "labels": "prospect_hf.annotate.arguments:LabelsArguments",
+        "data": DATA,
+        "llm": "prospect_hf.llm.arguments:LLMArguments",
+    },
+    stopped="stopped; the same command continues with the videos that are missing",
+)
+
 DATASET = Command(
     name="dataset",
     summary="Build the frame rows of a corpus as a dataset: Parquet files with a card, for load_dataset and the Hub.",
@@ -79,7 +113,7 @@ INSPECT = Command(
     settings="inspect",
     writes="inspect",
     groups={"inspect": "prospect_hf.dataset.inspection.arguments:InspectArguments"},
-    first="inspect.dataset",
+    places=["inspect.dataset"],
 )
 
 ENCODE = Command(
@@ -140,4 +174,25 @@ EXPORT = Command(
     run="prospect_hf.jobs.export:run",
     settings="export",
     groups={"export": "prospect_hf.dataset.arguments:ExportArguments"},
+)
+
+COMPARE_DST = Command(
+    name="compare-dst",
+    summary="Compare two sets of state labels: figures by source, a table of the videos, a page with both timelines.",
+    examples=[
+        (
+            "The labels of two aligners; the second set against the first.",
+            "outputs/labels-words outputs/labels-semantic compare_dst.root=data/proassist",
+        ),
+        (
+            "Labels against those in the dialogs of a corpus.",
+            "data/proassist outputs/labels-semantic compare_dst.output_dir=outputs/compare-semantic",
+        ),
+        ("Two versions in one file, at other keys than dst.", "labels.json#dst_llm labels.json#dst_plan"),
+    ],
+    run="prospect_hf.jobs.compare_dst:run",
+    settings="compare_dst",
+    writes="compare_dst",
+    groups={"compare_dst": "prospect_hf.annotate.comparison.arguments:CompareDstArguments"},
+    places=["compare_dst.a", "compare_dst.b"],
 )

@@ -20,9 +20,9 @@ def settings_help(command: Command, program: str, width: int | None = None) -> s
     assert command.settings is not None
     width = min(width or shutil.get_terminal_size().columns, 120)
     defaults = compose(command.settings, command.groups, [])
-    first = "" if command.first is None else f"{command.first.rpartition('.')[2].upper()} "
+    places = "".join(f"{name} " for name in command.place_names)
     parts = [
-        f"usage: {program} {first}[GROUP=NAME ...] [GROUP.KEY=VALUE ...]",
+        f"usage: {program} {places}[GROUP=NAME ...] [GROUP.KEY=VALUE ...]",
         command.summary,
         examples(command, program),
     ]

@@ -43,13 +43,15 @@ from fuzzing import Target, assert_no_fault, survey
 from mutations import ODD_TEXTS, damaged_json, mutate_bytes
 from PIL import Image
 
+from prospect_hf.align.alignment import Task
+from prospect_hf.align.by_words import WordAligner
 from prospect_hf.checked_json import json_records, load_json
 from prospect_hf.dataset.report import load_report
 from prospect_hf.dataset.row_maker import session_table
 from prospect_hf.errors import DataError
 from prospect_hf.frames.store import FrameStore, write_frames
 from prospect_hf.frames.stored_features import StoredFeatures
-from prospect_hf.labels.align import align
+from prospect_hf.labels.annotation_lines import parse_annotation
 from prospect_hf.sessions import SOURCES, Session
 from prospect_hf.simulator.corpus import MARKER, corpus_is_current
 from prospect_hf.simulator.scene import SceneConfig
@@ -120,7 +122,7 @@ def dialogs() -> Target:
             write_corpus(folder, source, json.dumps(records[1:]).encode(), "generated_dialogs/train/v2.json")
         else:
             write_corpus(folder, source, damaged_json(records, rng, 0.15))
-        how, on_error = rng.choice(["files", "align", "none"]), rng.choice(["raise", "skip"])
+        how, on_error = rng.choice(["files", "words", "none"]), rng.choice(["raise", "skip"])
         take(read_sessions(folder, source, "train", dst=how, on_error=on_error).sessions)  # type: ignore[arg-type]
 
     return target
@@ -309,7 +311,7 @@ def plans_and_segments() -> Target:
             steps = parse_steps(texts[0], "plan")
         except DataError:
             steps = parse_steps(KNOWLEDGE, "plan")
-        align(texts[1], steps, "video")
+        WordAligner()(Task("video", "Make tea", steps, parse_annotation(texts[1])))
 
     return target
 

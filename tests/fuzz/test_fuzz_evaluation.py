@@ -30,7 +30,8 @@ from prospect_hf.evaluation.score import score_session
 from prospect_hf.evaluation.scored_run import ScoredRun
 from prospect_hf.hub.evaluation_entries import write_entries
 from prospect_hf.jobs.report import named_runs
-from prospect_hf.llm.answers import TransientError, answer_in, http_error, load_answer, usage
+from prospect_hf.llm.answers import TransientError, answer_in, http_error, usage
+from prospect_hf.llm.cache import load_answer
 from prospect_hf.streaming.frame_sources import open_source
 from prospect_hf.streaming.subtitles import write_srt
 from prospect_hf.streaming.timeline_page import write_page

@@ -201,6 +201,7 @@ def test_of_several_processes_the_first_prints(
         logging.getLogger("prospect_hf").info("logged")
 
     monkeypatch.setattr(harness, "_run", lambda command, parsed: job())
+    level = logging.getLogger().level
     for rank, wanted in (("0", "printed\n"), ("1", "")):
         monkeypatch.setenv("WORLD_SIZE", "2")
         monkeypatch.setenv("RANK", rank)
@@ -210,6 +211,7 @@ def test_of_several_processes_the_first_prints(
         assert run_command(STREAM, [], "prospect stream") == 2
         who = "error of another process" if rank == "1" else "error"
         assert capsys.readouterr().err == f"{who}: stream runs in one process: start it without torchrun.\n"
+    assert logging.getLogger().level == level
 
 
 def test_the_job_gets_its_settings_as_dataclasses(monkeypatch: pytest.MonkeyPatch) -> None:
