@@ -27,7 +27,8 @@ session: plain data. Frames count from 0; `first_frame` only moves the clock and
 
 options: all may be left out.
   thresholds   [speak, update], each a number or null
-  tracked      what `predicted_states` are called where the pointer rests; default: "predicted"
+  names        {part: words} where a page has other words than NAMES below for a lane ("assistant", "reference", "user"),
+               a table of states ("predicted", "expected"), what the lanes hold ("utterance") or their emptiness ("silence")
   verdicts     {verdict: words} where a page has other words for a verdict than VERDICTS below
   thumbnails   [[frame, data URI], ...] in order of frames
   heads        Float32Array [frames * steps * 3]: the state head's probabilities
@@ -54,6 +55,7 @@ All text is set as text: textContent, fillText. A page includes palette.css and 
 const SessionTimeline = (() => {
 const STATES = ["not started", "in progress", "completed"], SYMBOLS = ["○", "◐", "●"];
 const VERDICTS = { exact: "same words", matched: "matched", wrong: "wrong", redundant: "redundant", missed: "missed" };
+const NAMES = { assistant: "assistant", reference: "reference", user: "user", predicted: "predicted", expected: "reference", utterance: "utterance", silence: "Nobody says anything." };
 const MARKS = { exact: "✓", matched: "≈", wrong: "≠", redundant: "+", missed: "○" };
 const DISAGREE = new Set(["wrong", "redundant", "missed"]);
 const MAX_SCALE = 40; // pixels a frame
@@ -124,8 +126,8 @@ function wordDifferences(ours, theirs) {
 function draw(root, session, options = {}) {
   const { frames: N, fps, steps, said, user } = session, K = steps.length;
   const reference = session.reference || [], speak = session.p_speak, update = session.p_update;
-  const { tracked: trackedName = "predicted", thresholds = [null, null], thumbnails = [], heads = null, cache = [], latency = {}, contexts = [] } = options;
-  const verdictWords = { ...VERDICTS, ...options.verdicts };
+  const { thresholds = [null, null], thumbnails = [], heads = null, cache = [], latency = {}, contexts = [] } = options;
+  const verdictWords = { ...VERDICTS, ...options.verdicts }, names = { ...NAMES, ...options.names };
   const tracked = runs(K, N, session.predicted_states);
   const expected = session.reference_states && runs(K, N, session.reference_states);
   const timeOf = (i) => (session.first_frame + i) / fps;
@@ -150,8 +152,8 @@ function draw(root, session, options = {}) {
     if (key) node.setAttribute("aria-keyshortcuts", key);
     bar.append(node);
   }
-  button("previous", "‹ utterance", "p");
-  button("next", "utterance ›", "n");
+  button("previous", "‹ " + names.utterance, "p");
+  button("next", names.utterance + " ›", "n");
   if (compares) button("disagreement", "disagreement ›", "d");
   button("update", "update ›", "u");
   if (contexts.length) button("context", "context ›", "c");
@@ -417,7 +419,7 @@ function draw(root, session, options = {}) {
       else if (name === "frames") { label(g, middle, name); strip(g, top, h); }
       else if (name === "p(speak)") { label(g, middle, name, narrow ? "" : "● spoke" + (session.reference ? "  ▴ reference" : "")); probability(g, top, h, speak, thresholds[0], colours.speak, said.map((one) => one.frame), reference.map((one) => one.frame)); }
       else if (name === "p(update)") { label(g, middle, name, narrow ? "" : "● changed" + (expected ? "  ▴ reference" : "")); probability(g, top, h, update, thresholds[1], colours.update, moved, referenceMoved); }
-      else { label(g, middle, name); utterances(g, top, h, list, colours[name === "assistant" ? "speak" : name]); }
+      else { label(g, middle, names[name]); utterances(g, top, h, list, colours[name === "assistant" ? "speak" : name]); }
       top += h;
       rule(g, top);
     }
@@ -558,7 +560,7 @@ function draw(root, session, options = {}) {
   const KEYS = {
     ArrowLeft: (shift) => select(selected - (shift ? 10 : 1), true), ArrowRight: (shift) => select(selected + (shift ? 10 : 1), true),
     Home: () => select(0, true), End: () => select(N - 1, true),
-    n: () => jump(spokenAt, false, "utterance"), p: () => jump(spokenAt, true, "utterance"),
+    n: () => jump(spokenAt, false, names.utterance), p: () => jump(spokenAt, true, names.utterance),
     u: () => jump(moved, false, "update"), c: () => jump(contextAt, false, "context event"),
     d: (shift) => jump(disagreements, shift, "disagreement"),
     ArrowUp: () => stepsBox.scrollBy(0, -ROW), ArrowDown: () => stepsBox.scrollBy(0, ROW),
@@ -622,7 +624,7 @@ function draw(root, session, options = {}) {
 
   // ---- words ----
   const speakers = [["user", user], ["reference", reference], ["assistant", said]];
-  function named(who, one) { return who + (one.verdict ? `, ${verdictWords[one.verdict]}` : ""); }
+  function named(who, one) { return names[who] + (one.verdict ? `, ${verdictWords[one.verdict]}` : ""); }
   const atFrame = (i) => speakers.flatMap(([who, list]) => list.filter((one) => one.frame === i).map((one) => [who, one]));
   const decisions = (i) => [["p(speak)", speak, thresholds[0]], ["p(update)", update, thresholds[1]]].filter(([, values]) => values.length)
     .map(([name, values, threshold]) => `${name} ${number(values[i])}${threshold === null ? "" : ` of ${+threshold.toFixed(4)}`}`).join(", ");
@@ -642,8 +644,8 @@ function draw(root, session, options = {}) {
     const lines = [headline(i)], box = stepsBox.getBoundingClientRect(), k = Math.floor((event.clientY - box.top + stepsBox.scrollTop) / ROW);
     if (decisions(i)) lines.push(decisions(i));
     if (event.clientY >= box.top && event.clientY < box.bottom && k < K) {
-      lines.push(`${k + 1}. ${steps[k]}`, trackedName + ": " + STATES[stateAt(tracked[k], i)]);
-      if (expected) lines.push("reference: " + STATES[stateAt(expected[k], i)]);
+      lines.push(`${k + 1}. ${steps[k]}`, names.predicted + ": " + STATES[stateAt(tracked[k], i)]);
+      if (expected) lines.push(names.expected + ": " + STATES[stateAt(expected[k], i)]);
       if (heads) lines.push("head: " + STATES.map((name, s) => `${name} ${number(headAt(i, k)[s])}`).join(", "));
     } else {
       lines.push(...atFrame(i).map(([who, other]) => `${named(who, other)}: ${other.text}`));
@@ -671,7 +673,7 @@ function draw(root, session, options = {}) {
       if (!changes && state === wanted) return;
       const line = element("p");
       line.append(element("b", `step ${k + 1}`), ` ${steps[k]}: `, element("span", `${SYMBOLS[state]} ${STATES[state]}`, "st-state" + state));
-      if (wanted !== state) line.append("; reference: ", element("span", `${SYMBOLS[wanted]} ${STATES[wanted]}`, "st-state" + wanted));
+      if (wanted !== state) line.append(`; ${names.expected}: `, element("span", `${SYMBOLS[wanted]} ${STATES[wanted]}`, "st-state" + wanted));
       lines.push(line);
     });
     if (note) lines.push(element("p", note, "st-note"));
@@ -689,7 +691,7 @@ function draw(root, session, options = {}) {
     const box = element("div", undefined, "st-legend");
     const swatch = (className, text) => { const item = element("span"); item.append(element("i", undefined, className), text); box.append(item); };
     STATES.forEach((name, s) => swatch("st-s" + s, SYMBOLS[s] + " " + name));
-    if (expected) { box.append(element("span", "above: reference, below: predicted")); swatch("st-thin st-alarm", "they differ"); }
+    if (expected) { box.append(element("span", `above: ${names.expected}, below: ${names.predicted}`)); swatch("st-thin st-alarm", "they differ"); }
     if (heads) swatch("st-thin st-s1ink", "at the foot: the state head's choice, where it is another");
     const given = new Set([...said, ...reference].map((one) => one.verdict));
     for (const verdict of Object.keys(VERDICTS).filter((one) => given.has(one))) swatch("st-mark st-mark-" + verdict, verdictWords[verdict]);
@@ -701,7 +703,7 @@ function draw(root, session, options = {}) {
     const box = element("p", undefined, "st-help");
     const keys = (text, ...names) => { for (const name of names) box.append(element("kbd", name), " "); box.append(text); };
     keys("frame, with ", "←", "→"); keys("ten · ", "shift"); keys("first, last · ", "home", "end"); keys("steps · ", "↑", "↓");
-    keys("next, previous utterance · ", "n", "p");
+    keys(`next, previous ${names.utterance} · `, "n", "p");
     if (compares) { keys("next disagreement, with ", "d"); keys("previous · ", "shift"); }
     keys("next update · ", "u");
     if (contexts.length) keys("next context event · ", "c");
@@ -710,7 +712,7 @@ function draw(root, session, options = {}) {
   }
   function utteranceList() { // a row of the list: what the reference and the user say, and what the assistant says
     const box = element("div", undefined, "st-list"), table = element("table"), body = element("tbody"), head = element("tr"), rows = [];
-    for (const name of ["time", session.reference ? "reference and user" : "user", "assistant"]) {
+    for (const name of ["time", session.reference ? `${names.reference} and ${names.user}` : names.user, names.assistant]) {
       const cell = element("th", name);
       cell.scope = "col";
       head.append(cell);
@@ -737,12 +739,12 @@ function draw(root, session, options = {}) {
       }
       body.append(line);
     }
-    if (!rows.length) return element("p", "Nobody says anything.", "st-none");
+    if (!rows.length) return element("p", names.silence, "st-none");
     const thead = element("thead");
     thead.append(head);
     table.append(thead, body);
     box.append(table);
-    for (const [name, value] of [["role", "region"], ["aria-label", "Utterances; arrow keys move, enter goes to the frame"], ["data-scrolls", ""]]) box.setAttribute(name, value);
+    for (const [name, value] of [["role", "region"], ["aria-label", `Every ${names.utterance}; arrow keys move, enter goes to the frame`], ["data-scrolls", ""]]) box.setAttribute(name, value);
     const lines = [...box.querySelectorAll(".st-line")];
     lines[0].tabIndex = 0; // one stop for tab; arrows move inside
     const focus = (node) => { for (const line of lines) line.tabIndex = line === node ? 0 : -1; };

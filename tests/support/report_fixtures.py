@@ -40,7 +40,7 @@ def _run(
         "mode": mode, "model": name.split(", ")[1] if baseline else text or "outputs/tiny",
         "model_revision": None if baseline else "3f2a90c1d4e5b677", "data": text or "outputs/simulated",
         "data_fingerprint": "0123456789abcdef", "split": "test", "sources": SOURCES, "frames": "rendered",
-        "dst": "align", "fps": FPS, "speaking_threshold": None if baseline else 0.41,
+        "dst": "words", "fps": FPS, "speaking_threshold": None if baseline else 0.41,
         "dst_update_threshold": None if baseline else 0.37, "context": None, "tracking": None,
         "decoding": None if baseline else {"max_new_tokens": 48, "repetition_penalty": 1.1},
         "encoder": "all-MiniLM-L6-v2 @ 9f3c", "prospect_hf": "0.1.0", "torch": "2.13.0",
