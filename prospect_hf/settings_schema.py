@@ -10,6 +10,7 @@ import ast
 import functools
 import re
 import textwrap
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -130,13 +131,24 @@ def _constant(tree: ast.Module, default: str | None) -> str | None:
         return default
     name = named[1] or named[2]
     for entry in tree.body:
-        if isinstance(entry, ast.Assign) and any(isinstance(t, ast.Name) and t.id == name for t in entry.targets):
-            value = ast.unparse(entry.value)
-            return f"[{value.strip('()')}]" if named[1] else value
+        if isinstance(entry, ast.Assign):
+            for target, given in _assigned(entry):
+                if isinstance(target, ast.Name) and target.id == name:
+                    value = ast.unparse(given)
+                    return f"[{value.strip('()')}]" if named[1] else value
         if isinstance(entry, ast.ImportFrom) and entry.module and any(alias.name == name for alias in entry.names):
             source = source_file(entry.module).read_text(encoding="utf-8")
             return _constant(ast.parse(source), default)
     return default
+
+
+def _assigned(entry: ast.Assign) -> Iterator[tuple[ast.expr, ast.expr]]:
+    """What an assignment gives to what; ``A, B = 1, 2`` are two pairs."""
+    for target in entry.targets:
+        if isinstance(target, ast.Tuple) and isinstance(entry.value, ast.Tuple):
+            yield from zip(target.elts, entry.value.elts, strict=True)
+        else:
+            yield target, entry.value
 
 
 def described_arguments(docstring: str) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import subprocess
 import sys
 import time
@@ -46,6 +47,11 @@ def test_the_source_declares_what_the_dataclass_has(path: str) -> None:
 def test_a_default_shows_the_constant_and_not_its_name() -> None:
     schema = read_settings("prospect_hf.data.arguments:DataArguments")
     assert schema["sources"].default == "['assembly101', 'ego4d', 'egoexolearn', 'epickitchens', 'holoassist', 'wtag']"
+    for command in COMMANDS.values():
+        for path in command.groups.values():
+            for name, setting in read_settings(path).items():
+                named = re.fullmatch("[A-Z_]{2,}", setting.default or "")
+                assert setting.inherited or not named, f"{path}: the default of {name} shows as {setting.default}"
 
 
 def test_an_entry_of_a_docstring_may_describe_several_names() -> None:
