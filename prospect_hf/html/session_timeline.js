@@ -672,7 +672,8 @@ function draw(root, session, options = {}) {
       const state = stateAt(row, i), wanted = expected ? stateAt(expected[k], i) : state, changes = i && row.some((run) => run[0] === i);
       if (!changes && state === wanted) return;
       const line = element("p");
-      line.append(element("b", `step ${k + 1}`), ` ${steps[k]}: `, element("span", `${SYMBOLS[state]} ${STATES[state]}`, "st-state" + state));
+      const whose = wanted === state ? "" : `${names.predicted}: `; // whose state it is matters where they differ
+      line.append(element("b", `step ${k + 1}`), ` ${steps[k]}: ${whose}`, element("span", `${SYMBOLS[state]} ${STATES[state]}`, "st-state" + state));
       if (wanted !== state) line.append(`; ${names.expected}: `, element("span", `${SYMBOLS[wanted]} ${STATES[wanted]}`, "st-state" + wanted));
       lines.push(line);
     });

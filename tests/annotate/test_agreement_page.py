@@ -64,7 +64,7 @@ def test_videos_worst_and_best_first_with_both_timelines(many: Comparison, tmp_p
         tab.wait_for_function("document.querySelector('.timeline canvas').width > 0")
         # The first frame on which they differ is shown, with both states.
         assert "in progress" not in first.locator(".st-caption").inner_text().split("A: ")[0]
-        assert "A: ◐ in progress" in first.locator(".st-caption").inner_text()
+        assert ": B: ○ not started; A: ◐ in progress" in first.locator(".st-caption").inner_text()
         assert "above: A, below: B" in first.inner_text()
         assert "Turn the wheel more [2 s]" in first.locator(".st-list").inner_text()
         tab.locator("#more").click()

@@ -258,7 +258,7 @@ def test_disagreements_the_list_and_links_in_a_browser(tmp_path: Path) -> None:
             page.keyboard.press(key)
             assert chosen(page) == expected, key
         caption = page.inner_text(".st-caption")
-        assert "◐ in progress; reference: ● completed" in caption and "step 2" not in caption
+        assert "predicted: ◐ in progress; reference: ● completed" in caption and "step 2" not in caption
         for key, expected in (("d", 17), ("d", 17), ("Shift+D", 13), ("Shift+D", 12)):
             page.keyboard.press(key)
             assert chosen(page) == expected, key
