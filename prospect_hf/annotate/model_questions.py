@@ -22,7 +22,6 @@ from prospect_hf.annotate.windows import (
     Row,
     Window,
     has_number,
-    is_shortened,
     rows,
     shown,
     windows,
@@ -102,13 +101,6 @@ def _video_message(task: Task, all_rows: Sequence[Row], window: Window) -> str:
 
 def _prompt(name: str) -> str:
     return (files("prospect_hf.annotate") / "prompts" / name).read_text(encoding="utf-8").rstrip("\n")
-
-
-def shortened(task: Task) -> int:
-    """How many texts of the task (goal, steps, lines, remarks) its questions show only the beginning of."""
-    texts = [task.goal, *(step.text for step in task.steps)]
-    texts += [text for line in task.annotation.lines for text in (line.text, line.remark_text)]
-    return sum(map(is_shortened, texts))
 
 
 def prompt_hash() -> str:

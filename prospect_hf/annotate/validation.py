@@ -114,18 +114,14 @@ class Validated:
         confidences: of each span, 0 to 1; of a joined span the lowest of its parts, since it is right where all are.
         repairs: what was changed, in the order of the rules; a span can be repaired more than once.
         notes: how often each rule of ``NOTES`` found something in the result.
-        coverage: share of the plan's steps that have a span.
         unexplained_s: annotated seconds outside all spans.
-        unexplained: their share of the annotated seconds; 0 where nothing is annotated.
     """
 
     spans: tuple[Span, ...]
     confidences: tuple[float, ...]
     repairs: tuple[Repair, ...]
     notes: Mapping[str, int]
-    coverage: float
     unexplained_s: float
-    unexplained: float
 
 
 # A span and its confidence.
@@ -170,7 +166,6 @@ def validate(
     spans = tuple(span for span, _ in claims)
     coverage = len({span.step for span in spans}) / len(steps)
     unexplained_s, annotated_s = _unexplained(spans, bounds, lines)
-    unexplained = unexplained_s / annotated_s if annotated_s else 0.0
     notes = _notes(spans, len(steps), frame_at(bounds.start_s, FPS))
     if policy.overlaps == "refuse" and notes[OVERLAP]:
         raise DataError(f"{notes[OVERLAP]} of {len(spans)} spans begin while another step is in progress.")
@@ -179,13 +174,13 @@ def validate(
             f"Only {len(steps) - notes[NO_SPAN]} of {len(steps)} steps have a span, which is under min_coverage "
             f"{policy.min_coverage:g}."
         )
-    if unexplained > policy.max_unexplained:
+    if annotated_s and unexplained_s / annotated_s > policy.max_unexplained:
         raise DataError(
             f"{unexplained_s:.1f} of {annotated_s:.1f} annotated seconds belong to no step, which is over "
             f"max_unexplained {policy.max_unexplained:g}."
         )
     confidences = tuple(confidence for _, confidence in claims)
-    return Validated(spans, confidences, tuple(repairs), notes, coverage, unexplained_s, unexplained)
+    return Validated(spans, confidences, tuple(repairs), notes, unexplained_s)
 
 
 def _claim(visit: Visit, steps: Sequence[Step]) -> _Claim:

@@ -67,11 +67,6 @@ def shown(text: str) -> str:
     return json_without_tags(plain if len(plain) <= MOST_TEXT else plain[:MOST_TEXT] + "…")
 
 
-def is_shortened(text: str) -> bool:
-    """Whether a prompt shows only the beginning of ``text``."""
-    return len(plain_line(text)) > MOST_TEXT
-
-
 def has_number(line: AnnotationLine) -> bool:
     """Whether a line can belong to a step: an action that is neither a mistake nor a correction."""
     return line.kind in ("segment", "child") and line.remark is None

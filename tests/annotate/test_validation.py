@@ -91,7 +91,7 @@ def test_sound_labels_are_left_as_they_are() -> None:
     labels = validate([visit(1, 50.0, 60.0, 0.8), visit(0, 20.0, 40.0, 0.9), visit(1, 70.0, None, 0.7)], STEPS, VIDEO)
     assert times(labels) == [(0, 20.0, 40.0), (1, 50.0, 60.0), (1, 70.0, None)]  # in plan order
     assert labels.confidences == (0.9, 0.8, 0.7)
-    assert labels.repairs == () and labels.coverage == 0.5
+    assert labels.repairs == ()
     assert labels.notes == {OVERLAP: 0, OUT_OF_ORDER: 0, ON_NO_FRAME: 0, NO_SPAN: 2}
 
 
@@ -295,7 +295,7 @@ def test_times_in_another_unit_are_refused(start: float, end: float | None) -> N
 
 def test_min_coverage_refuses_a_partial_result() -> None:
     visits = [visit(0, 20.0, 30.0), visit(0, 40.0, 50.0)]
-    assert validate(visits, STEPS, VIDEO, Policy(min_coverage=0.25)).coverage == 0.25
+    assert validate(visits, STEPS, VIDEO, Policy(min_coverage=0.25)).notes[NO_SPAN] == 3
     with pytest.raises(DataError, match=r"Only 1 of 4 steps have a span, which is under min_coverage 0\.3"):
         validate(visits, STEPS, VIDEO, Policy(min_coverage=0.3))
 
@@ -315,9 +315,9 @@ def test_annotated_seconds_outside_all_spans_are_unexplained() -> None:
     ]
     visits = [visit(0, 20.0, 40.0), visit(1, 90.0, None)]
     labels = validate(visits, STEPS, VIDEO, lines=lines)
-    assert (labels.unexplained_s, labels.unexplained) == (16.0, 16 / 41)
-    assert validate(visits, STEPS, VIDEO).unexplained == 0.0
-    assert validate(visits, STEPS, VIDEO, Policy(max_unexplained=0.4), lines).unexplained == 16 / 41
+    assert labels.unexplained_s == 16.0
+    assert validate(visits, STEPS, VIDEO, Policy(max_unexplained=0.0)).unexplained_s == 0.0
+    assert validate(visits, STEPS, VIDEO, Policy(max_unexplained=16 / 41), lines).unexplained_s == 16.0
     with pytest.raises(DataError, match=r"16\.0 of 41\.0 annotated seconds .* over max_unexplained 0\.35"):
         validate(visits, STEPS, VIDEO, Policy(max_unexplained=0.35), lines)
 
@@ -439,9 +439,7 @@ def test_validating_valid_labels_changes_nothing(visits: list[Visit], bounds: Bo
         return
     again = validate(as_visits(once), STEPS, bounds, policy, lines)
     assert again.repairs == ()
-    assert again == Validated(
-        once.spans, once.confidences, (), once.notes, once.coverage, once.unexplained_s, once.unexplained
-    )
+    assert again == Validated(once.spans, once.confidences, (), once.notes, once.unexplained_s)
 
 
 def test_the_default_keeps_what_the_sources_have() -> None:
