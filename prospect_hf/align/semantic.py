@@ -24,12 +24,12 @@ from prospect_hf.align.similarity import (
     Encode,
     Floats,
     best_of_runs,
-    by_words,
     centred,
     cohesion,
     embeddings,
     named_steps,
     unit,
+    word_similarity,
 )
 from prospect_hf.errors import DataError
 from prospect_hf.labels.annotation_lines import AnnotationLine
@@ -187,7 +187,9 @@ def gather(lines: Sequence[AnnotationLine], steps: Sequence[str], encode: Encode
     vectors = embeddings([*texts, *steps], encode)
     ours, theirs = vectors[: len(texts)], vectors[len(texts) :]
     apart = unit(ours - ours.mean(0))
-    return Evidence(starts, ends, ours @ theirs.T, by_words(texts, steps), named_steps(texts, steps), apart @ apart.T)
+    return Evidence(
+        starts, ends, ours @ theirs.T, word_similarity(texts, steps), named_steps(texts, steps), apart @ apart.T
+    )
 
 
 def run_features(evidence: Evidence) -> dict[str, Floats]:

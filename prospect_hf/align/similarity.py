@@ -70,7 +70,7 @@ def best_of_runs(table: Floats, longest: int) -> Floats:
     return np.asarray(np.maximum.accumulate(table[last], axis=1), np.float64)
 
 
-def by_words(texts: Sequence[str], steps: Sequence[str]) -> Floats:
+def word_similarity(texts: Sequence[str], steps: Sequence[str]) -> Floats:
     """Cosine similarity ``[texts, steps]`` of the sets of words, which weigh more the fewer steps have them.
 
     The steps are the documents: weight = log(1 + steps / steps that have the word).

@@ -19,7 +19,7 @@ from prospect_hf.labels.label_files import segment_text
 from prospect_hf.labels.segments import reasons
 from prospect_hf.sessions import FPS, check_name
 from prospect_hf.sources.dialog_files import dialog_records
-from prospect_hf.sources.proassist import VideoRecord, source_folder
+from prospect_hf.sources.proassist import DialogRecord, source_folder
 
 
 class Key(NamedTuple):
@@ -117,7 +117,7 @@ def _video(record: dict[str, Any], folder: Path, key: Key, origin: str) -> Video
         uid = get_text(record, "video_uid", origin)
         check_name(uid, f"{origin}: video_uid")
         key = key._replace(uid=uid)
-        parsed = VideoRecord(record, folder, key.source, origin)
+        parsed = DialogRecord(record, folder, key.source, origin)
         text = segment_text(record, parsed.origin)
         annotation = parse_annotation(text)
         if not annotation.lines:

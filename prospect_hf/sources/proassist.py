@@ -120,7 +120,7 @@ def read_sessions(
     rule = STATED_SPANS if aligner is None else STATE_RULES[source]
     for origin, record in dialog_records(paths, report.refuse):
         try:
-            video = VideoRecord(record, folder, source, origin)
+            video = DialogRecord(record, folder, source, origin)
             spans: tuple[Span, ...] | None = None
             if aligner is not None:
                 spans = _aligned_spans(video, aligner, rule, report)
@@ -147,7 +147,7 @@ def read_sessions(
     return report.closed(str(paths[0] if len(paths) == 1 else paths[0].parent))
 
 
-class VideoRecord:
+class DialogRecord:
     """The fields of a record that its conversations share."""
 
     def __init__(self, record: dict[str, Any], folder: Path, source: str, origin: str) -> None:
@@ -220,7 +220,7 @@ def check_length(seconds: float, stated_end: float | None, origin: str) -> None:
         )
 
 
-def _aligned_spans(video: VideoRecord, aligner: NamedAligner, rule: str, report: SessionsReport) -> tuple[Span, ...]:
+def _aligned_spans(video: DialogRecord, aligner: NamedAligner, rule: str, report: SessionsReport) -> tuple[Span, ...]:
     """The spans of the annotation's lines, as the aligner assigns them; several of one step as the state rule says."""
     annotation = parse_annotation(segment_text(video.record, video.origin))
     alignment = aligner.align(Task(video.origin, video.goal, video.steps, annotation))
@@ -253,7 +253,7 @@ def stated_spans(
 
 
 def _session(
-    video: VideoRecord,
+    video: DialogRecord,
     spans: tuple[Span, ...] | None,
     state_rule: str,
     conversation: dict[str, Any],

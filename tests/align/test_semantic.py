@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from prospect_hf.align.alignment import Alignment, Task
 from prospect_hf.align.by_words import NO_MATCH, UNDOES
 from prospect_hf.align.semantic import FITTED, LONGEST_RUN, SemanticAligner, gather, most_agreed, run_features
-from prospect_hf.align.similarity import by_words, centred, cohesion, content_words
+from prospect_hf.align.similarity import centred, cohesion, content_words, word_similarity
 from prospect_hf.errors import DataError
 from prospect_hf.labels.annotation_lines import Annotation, AnnotationLine, parse_annotation
 from prospect_hf.sessions import Step
@@ -254,9 +254,9 @@ def test_centred_tables_favour_no_text_and_no_step() -> None:
 
 
 def test_a_rare_word_weighs_more_than_one_of_all_steps() -> None:
-    table = by_words(
+    table = word_similarity(
         ["turn the red knob", "turn the blue knob"], ["Turn the red knob", "Turn the blue knob", "Turn it"]
     )
     assert table[0, 0] == pytest.approx(1) == pytest.approx(table[1, 1])
     assert table[0, 1] < 0.7 and table[0, 2] < 0.7
-    assert by_words(["wave"], ["Turn it"]).tolist() == [[0.0]]
+    assert word_similarity(["wave"], ["Turn it"]).tolist() == [[0.0]]

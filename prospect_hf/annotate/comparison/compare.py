@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from prospect_hf.annotate.agreement import Agreement, agreement_figures, compare_spans, pooled
-from prospect_hf.annotate.comparison.label_sets import Key, LabelSet, VideoRecord
+from prospect_hf.annotate.comparison.label_sets import Key, LabelSet, SetRecord
 from prospect_hf.errors import DataError
 from prospect_hf.labels.spans import Span, merge_spans
 from prospect_hf.progress import Progress
@@ -126,7 +126,7 @@ def _badness(video: ComparedVideo) -> tuple[float, float, str, str]:
     return joint or 0.0, -math.inf if error is None else -error, video.source, video.uid
 
 
-def _pairs(a: LabelSet, b: LabelSet) -> Iterator[tuple[VideoRecord | None, VideoRecord | None]]:
+def _pairs(a: LabelSet, b: LabelSet) -> Iterator[tuple[SetRecord | None, SetRecord | None]]:
     """The records of each video in a and in b; None for a set that does not have it."""
     ours, theirs = _by_uid(a), _by_uid(b)
     paired: set[Key] = set()
@@ -138,9 +138,9 @@ def _pairs(a: LabelSet, b: LabelSet) -> Iterator[tuple[VideoRecord | None, Video
     yield from ((None, record) for key, record in b.records.items() if key not in paired)
 
 
-def _by_uid(records: LabelSet) -> dict[str, list[Key]]:
+def _by_uid(labels: LabelSet) -> dict[str, list[Key]]:
     found: dict[str, list[Key]] = defaultdict(list)
-    for key in records.records:
+    for key in labels.records:
         found[key[1]].append(key)
     return found
 
@@ -159,7 +159,7 @@ def _partner(key: Key, ours: Mapping[str, list[Key]], theirs: Mapping[str, list[
 
 
 def _compared(
-    ours: VideoRecord | None, theirs: VideoRecord | None, corpus: LabelSet | None, keys: tuple[str, str], rule: str
+    ours: SetRecord | None, theirs: SetRecord | None, corpus: LabelSet | None, keys: tuple[str, str], rule: str
 ) -> ComparedVideo | LeftVideo:
     """The agreement on a video, or why there is none."""
     either = ours or theirs
@@ -175,14 +175,14 @@ def _compared(
         return LeftVideo(source, ours.uid, UNUSABLE, str(error))
 
 
-def _of_corpus(corpus: LabelSet, source: str, uid: str) -> VideoRecord | None:
+def _of_corpus(corpus: LabelSet, source: str, uid: str) -> SetRecord | None:
     if source:
         return corpus.records.get((source, uid))
     return next((record for (_, known), record in corpus.records.items() if known == uid), None)
 
 
 def _measured(
-    ours: VideoRecord, theirs: VideoRecord, known: VideoRecord | None, keys: tuple[str, str], rule: str
+    ours: SetRecord, theirs: SetRecord, known: SetRecord | None, keys: tuple[str, str], rule: str
 ) -> ComparedVideo:
     """The agreement on one video. Raises ``DataError`` where a label is invalid, or the plans differ."""
     for record in (known, ours, theirs):
@@ -215,7 +215,7 @@ def _measured(
     )
 
 
-def _plan(ours: VideoRecord, theirs: VideoRecord, known: VideoRecord | None) -> tuple[Step, ...]:
+def _plan(ours: SetRecord, theirs: SetRecord, known: SetRecord | None) -> tuple[Step, ...]:
     """The plan by which both records number their steps.
 
     It is that of the corpus, else that of a record; without any, the steps that the labels name. Raises ``DataError``

@@ -41,7 +41,7 @@ Key = tuple[str, str]  # source, "" where nothing tells it; video_uid
 
 
 @dataclass(frozen=True)
-class VideoRecord:
+class SetRecord:
     """What a record says of a video.
 
     Args:
@@ -100,12 +100,12 @@ class LabelSet:
 
     name: str
     key: str
-    records: dict[Key, VideoRecord] = field(default_factory=dict)
+    records: dict[Key, SetRecord] = field(default_factory=dict)
     refused: list[tuple[str, str]] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
     ignored: list[Path] = field(default_factory=list)
 
-    def add(self, record: VideoRecord) -> None:
+    def add(self, record: SetRecord) -> None:
         """Take a record in. Of two of one video, that with labels counts; different labels are a fault."""
         key = (record.source, record.uid)
         known = self.records.get(key)
@@ -211,7 +211,7 @@ def _is_record(value: Any, key: str) -> bool:
     return isinstance(value, dict) and ("video_uid" in value or key in value)
 
 
-def _record(value: dict[str, Any], source: str, where: str, key: str, stem: str | None) -> VideoRecord:
+def _record(value: dict[str, Any], source: str, where: str, key: str, stem: str | None) -> SetRecord:
     """What a record says; ``stem`` is the name of its file where it is alone there, which names a video too."""
     uid = stem if stem is not None and "video_uid" not in value else get_text(value, "video_uid", where)
     check_name(uid, f"{where}: video_uid")
@@ -221,7 +221,7 @@ def _record(value: dict[str, Any], source: str, where: str, key: str, stem: str 
         about = get_dict(value, "parsed_video_anns", where)
         annotation = get_optional_text(about, "all_step_descriptions", where)
         stated.append(get_optional_text(about, "dataset", where).split("-")[0])  # "ego4d-goalstep"
-    found = VideoRecord(
+    found = SetRecord(
         next((name for name in stated if name in SOURCES), source),
         uid,
         where,
