@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import cast
 
+from prospect_hf.align.named import ALIGNERS as LOCAL
 from prospect_hf.align.named import ENCODER
 from prospect_hf.annotate.hybrid import ASK_BELOW
 from prospect_hf.annotate.validation import SOURCE_RULE, Overlaps, Policy
 from prospect_hf.errors import UsageError
 from prospect_hf.workers import shard_of
 
-ALIGNERS = ("semantic", "words", "llm", "hybrid")
+ALIGNERS = (*LOCAL, "llm", "hybrid")
 
 
 @dataclass

@@ -55,7 +55,7 @@ class HybridLabelling(ModelLabelling):
         by_meaning = replace(self.source, model=None, prompt=None)
         for video, found in alignments("semantic", self.encoder, videos, self.processes):
             semantic = None if isinstance(found, DataError) else found
-            unsure = semantic is None or needs_model(semantic, self.ask_below)
+            unsure = needs_model(semantic, self.ask_below)
             self.calls.add(of_all.add(video.task), unsure)
             if unsure:
                 cost.add(video.task)

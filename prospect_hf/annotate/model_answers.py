@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from prospect_hf.align.alignment import Alignment, Task
+from prospect_hf.align.by_words import UNDOES
 from prospect_hf.annotate.visits import Assigned, mean_confidence, plausibility, visits_of
 from prospect_hf.annotate.windows import DEFAULT_LIMITS, Limits, Row, Window, rows, windows
 from prospect_hf.errors import DataError
@@ -29,7 +30,6 @@ TOLD_LINES = 8
 # Why a segment belongs to no step.
 NOT_GIVEN = "the model gave it to no step"
 ONLY_BELOW = "the model gave only lines below it to a step"
-REMARKED = "a mistake or its correction"
 
 
 def answer_schema(steps: Sequence[Step]) -> dict[str, Any]:
@@ -168,5 +168,5 @@ def _abstained(task: Task, all_rows: Sequence[Row], given: Mapping[int, Assigned
     for index, line in enumerate(task.annotation.lines):
         if line.kind == "segment" and index not in given:
             reason = NOT_GIVEN if index not in with_lines_below else ONLY_BELOW
-            reasons[index] = REMARKED if line.remark else reason
+            reasons[index] = UNDOES if line.remark else reason
     return reasons

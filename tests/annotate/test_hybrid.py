@@ -49,7 +49,7 @@ def owners_of(alignment: Alignment) -> dict[int, int]:
 @pytest.mark.parametrize(("confidence", "asked"), [(0.0, True), (0.69, True), (0.7, False), (1.0, False)])
 def test_the_model_is_asked_where_meaning_is_not_sure(confidence: float, asked: bool) -> None:
     assert needs_model(semantic(SIX, confidence), 0.7) is asked
-    assert ASK_BELOW == 0.7 and needs_model(semantic(SIX, confidence)) is asked
+    assert ASK_BELOW == 0.7 and needs_model(semantic(SIX, confidence), ASK_BELOW) is asked
 
 
 def test_the_model_is_asked_where_meaning_finds_nothing() -> None:
@@ -159,8 +159,8 @@ def test_a_hybrid_run_asks_about_the_unsure_videos_alone(tmp_path: Path, monkeyp
 
     asked, calls = [], Calls()
     for number, (task, alignment) in enumerate(zip(videos, by_meaning, strict=True)):
-        calls.add(len(questions(task)), needs_model(alignment))
-        if needs_model(alignment):
+        calls.add(len(questions(task)), needs_model(alignment, ASK_BELOW))
+        if needs_model(alignment, ASK_BELOW):
             asked.append(number)
     with fake_server(reply) as server:
         client = LLMClient(LLMArguments(model="m", base_url=server.url, cache_dir=str(tmp_path)))

@@ -16,7 +16,7 @@ from prospect_hf.annotate.model_answers import (
     DISPUTED,
     NOT_GIVEN,
     ONLY_BELOW,
-    REMARKED,
+    UNDOES,
     AnswerCheck,
     alignment_from,
     answer_schema,
@@ -153,7 +153,7 @@ def test_each_segment_without_a_step_has_a_reason() -> None:
         segment(14.0, None, "Good.", kind="assistant", parent=4),
     ]
     alignment = alignment_from(task_of(lines), [told(3, {0: [(2, 2)], 1: [(4, 4)]})])
-    assert alignment.abstained == {0: ONLY_BELOW, 2: REMARKED, 3: NOT_GIVEN}
+    assert alignment.abstained == {0: ONLY_BELOW, 2: UNDOES, 3: NOT_GIVEN}
 
 
 @pytest.mark.parametrize(
