@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Any
 
 from prospect_hf.align.named import named_aligner
@@ -13,6 +14,9 @@ from prospect_hf.annotate.made import Emit, failed, labelled
 from prospect_hf.annotate.records import Provenance
 from prospect_hf.annotate.validation import Policy
 from prospect_hf.errors import DataError
+
+# Those parts of the provenance that are settings.
+SOURCE_KEYS = ("aligner", "version", "model", "prompt")
 
 
 class Labelling(ABC):
@@ -26,6 +30,11 @@ class Labelling(ABC):
 
     def __init__(self, source: Provenance, policy: Policy, settings: dict[str, Any]) -> None:
         self.source, self.policy, self.settings = source, policy, settings
+
+    def facts(self) -> dict[str, Any]:
+        """All that the labels follow from, beside the records."""
+        named = {key: value for key, value in asdict(self.source).items() if key in SOURCE_KEYS}
+        return named | self.settings | asdict(self.policy)
 
     def begin(self) -> None:
         """Get ready to label. Raises ``UsageError`` where the settings of the server cannot be used."""

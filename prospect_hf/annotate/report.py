@@ -8,9 +8,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from prospect_hf.annotate.label_output import LabelOutput
 from prospect_hf.annotate.made import Made
 from prospect_hf.annotate.records import LabelRecord, Provenance
 from prospect_hf.annotate.seconds import seconds_of
+from prospect_hf.progress import clock
 from prospect_hf.tables import table
 
 # Upper ends of the classes in which confidences are counted.
@@ -159,6 +161,32 @@ def counts_table(title: str, counts: Counter[str]) -> str:
     rest = counts.total() - sum(count for _, count in shown)
     rows = [[title, "count"], *([name, f"{count:,}"] for name, count in shown)]
     return table([*rows, ["others", f"{rest:,}"]] if rest else rows)
+
+
+def run_text(output: LabelOutput, reports: Mapping[str, SourceReport], run: Mapping[str, Any]) -> str:
+    """What is there, what this run did and spent, and how to go on."""
+    done, failed, missing = (
+        sum(vars(one)[key] for one in reports.values()) for key in ("labelled", "failed", "missing")
+    )
+    rate = f" ({run['videos'] / run['seconds']:.1f} a second)" if run["videos"] and run["seconds"] else ""
+    lines = [
+        f"{done:,} videos have labels, {failed:,} have none, {missing:,} were not tried. "
+        f"This run labelled {run['videos']:,} in {clock(run['seconds'])}{rate}."
+    ]
+    if "requests" in run:
+        usd = "" if run["usd"] is None else f", ${run['usd']:.4f}"
+        lines.append(
+            f"It sent {run['requests']:,} requests: {run['input_tokens']:,} tokens in, {run['output_tokens']:,} out"
+            f"{usd}. {run['cached']:,} answers were there already."
+        )
+    if "calls_of_all" in run:
+        lines.append(f"Meaning was sure of the rest: {run['calls']:,} questions instead of {run['calls_of_all']:,}.")
+    if failed:
+        lines.append(f"Why: {output.folder / 'failed'}; labels.retry_failed=true tries those videos again.")
+    lines.append(
+        f"Report: {output.own / 'report.json'}. Read the labels with data.dst=files data.dst_root={output.folder}"
+    )
+    return "\n".join(lines)
 
 
 def _videos(reports: Mapping[str, SourceReport]) -> list[list[str]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from prospect_hf.annotate.corpus import Corpus, Key, Unusable, Video
 from prospect_hf.annotate.label_output import LabelOutput
+from prospect_hf.annotate.labelling import Labelling
 from prospect_hf.annotate.made import Made
 from prospect_hf.annotate.records import Failure
 from prospect_hf.annotate.report import SourceReport, counts_table, reason_counts
@@ -17,7 +18,10 @@ from prospect_hf.annotate.staging import Index, Staging
 from prospect_hf.checked_json import as_dict, load_json
 from prospect_hf.errors import UsageError
 from prospect_hf.files import sole_writer, write_json
+from prospect_hf.llm.ledger import LimitReached
+from prospect_hf.progress import Progress
 from prospect_hf.sessions import SOURCES
+from prospect_hf.terminal import complain, say
 
 
 @dataclass
@@ -88,6 +92,37 @@ def missing_videos(corpus: Corpus, todo: Mapping[Key, str]) -> Iterator[Video]:
     for video in corpus.videos():
         if isinstance(video, Video) and todo.get(video.key) == video.inputs:
             yield video
+
+
+def estimate(way: Labelling, corpus: Corpus, scanned: Scan) -> str:
+    """What labelling the missing videos will cost, in words; nothing is asked."""
+    with Progress(len(scanned.todo), "estimating", "video") as bar:
+
+        def counted() -> Iterator[Video]:
+            for video in missing_videos(corpus, scanned.todo):
+                yield video
+                bar.update()
+
+        return way.prepare(counted(), None)
+
+
+def label_missing(way: Labelling, corpus: Corpus, scanned: Scan, staging: Staging) -> int:
+    """Label and stage the videos that are missing, and count them; a limit that is reached ends this and is told."""
+    there = len(scanned.found) - len(scanned.todo)
+    with Progress(len(scanned.found), "labelling", "video", initial=there) as bar:
+
+        def emit(video: Video, made: Made) -> None:
+            staging.add(video.key, video.inputs, made)
+            del scanned.todo[video.key]
+            bar.update()
+
+        if told := way.prepare(missing_videos(corpus, scanned.todo), emit):
+            say(told)
+        try:
+            way.label(missing_videos(corpus, scanned.todo), emit)
+        except LimitReached as error:
+            complain(f"stopped: {error}")
+        return bar.done - there
 
 
 def write_labels(output: LabelOutput, scanned: Scan, staging: Staging, tsv: bool) -> dict[str, SourceReport]:
