@@ -26,7 +26,7 @@ from prospect_hf.checked_json import (
     parse_json,
 )
 from prospect_hf.errors import DataError, UsageError
-from prospect_hf.labels.label_files import parse_spans
+from prospect_hf.labels.label_files import NOT_STATED, made_by, parse_spans
 from prospect_hf.labels.spans import Span
 from prospect_hf.sessions import SOURCES, Step, check_name, check_time
 from prospect_hf.sources.knowledge import parse_steps
@@ -52,7 +52,7 @@ class SetRecord:
         annotation: the text of the annotation lines, or "".
         start_s, end_s: the seconds that the record covers, as it says; ``end_s`` None where it does not.
         entries: the list of labels as it stands; None where there are none.
-        made_by: aligner and version, or "".
+        made_by: aligner, version and language model, or "not stated".
         fault: why its labels cannot be used, or "".
     """
 
@@ -65,7 +65,7 @@ class SetRecord:
     start_s: float = 0.0
     end_s: float | None = None
     entries: list[Any] | None = None
-    made_by: str = ""
+    made_by: str = NOT_STATED
     fault: str = ""
 
     @property
@@ -117,7 +117,7 @@ class LabelSet:
 
     def makers(self) -> Counter[str]:
         """How many records each aligner has made, where they say so."""
-        return Counter(record.made_by for record in self.records.values() if record.made_by)
+        return Counter(record.made_by for record in self.records.values() if record.made_by != NOT_STATED)
 
 
 def read_label_set(given: str) -> LabelSet:
@@ -230,7 +230,7 @@ def _record(value: dict[str, Any], source: str, where: str, key: str, stem: str 
     )
     try:
         start, end = _covered(about, where)
-        found = replace(found, start_s=start, end_s=end, plan=_plan(value, where), made_by=_made_by(value, where))
+        found = replace(found, start_s=start, end_s=end, plan=_plan(value, where), made_by=made_by(value))
     except DataError as error:
         found = replace(found, fault=str(error))
     if not key:
@@ -273,14 +273,6 @@ def _plan(value: dict[str, Any], where: str) -> tuple[str, ...]:
     if not knowledge:
         return ()
     return tuple(step.text for step in parse_steps(knowledge, f"{where}: 'inferred_knowledge'"))
-
-
-def _made_by(value: dict[str, Any], where: str) -> str:
-    if not isinstance(value.get("provenance"), dict):
-        return ""
-    made = value["provenance"]
-    aligner, version = (get_optional_text(made, name, where) for name in ("aligner", "version"))
-    return version if version.startswith(aligner) else f"{aligner} {version}".strip()
 
 
 def _entry(value: Any) -> Any:
