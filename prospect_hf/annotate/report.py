@@ -171,7 +171,7 @@ def run_text(output: LabelOutput, reports: Mapping[str, SourceReport], run: Mapp
     rate = f" ({run['videos'] / run['seconds']:.1f} a second)" if run["videos"] and run["seconds"] else ""
     lines = [
         f"{done:,} videos have labels, {failed:,} have none, {missing:,} were not tried. "
-        f"This run labelled {run['videos']:,} in {clock(run['seconds'])}{rate}."
+        f"This run tried {run['videos']:,} in {clock(run['seconds'])}{rate}."
     ]
     if "requests" in run:
         usd = "" if run["usd"] is None else f", ${run['usd']:.4f}"

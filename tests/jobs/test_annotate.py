@@ -132,7 +132,7 @@ def test_a_second_run_labels_nothing_and_tells_the_same(
         tables.append(told[told.index("source ") : told.index(" This run")])
     assert tables[0] == tables[1]
     assert "0 of 28 videos are to be labelled; 24 are done (2 of them without labels)" in told
-    assert "This run labelled 0 in 0:00." in told
+    assert "This run tried 0 in 0:00." in told
 
 
 def test_a_record_that_has_changed_is_labelled_again(
