@@ -377,3 +377,11 @@ def test_a_client_needs_a_model_and_a_place_to_keep_answers(client: Make, tmp_pa
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match=r"llm.cache_dir="):
         client(FakeServer("http://127.0.0.1:1/v1"), cache_dir=str(tmp_path / "file" / "cache"))
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="no folder that nobody can write to")
+def test_a_folder_that_takes_no_answers_is_told_before_anything_is_paid(client: Make) -> None:
+    with fake_server([GOOD]) as server:
+        with pytest.raises(UsageError, match=r"llm.cache_dir=/proc/self cannot be written"):
+            client(server, cache_dir="/proc/self").ask(MESSAGES, SCHEMA, "word")
+        assert not server.requests
