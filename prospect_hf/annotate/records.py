@@ -134,7 +134,7 @@ class LabelRecord:
         steps = tuple(Step(f"S{number}", text) for number, text in enumerate(texts, start=1))
         spans = parse_spans(facts, steps, where)
         confidences = tuple(
-            get_number({"confidences": value}, "confidences", where) for value in get_list(facts, "confidences", where)
+            _share({"confidences": value}, "confidences", where) for value in get_list(facts, "confidences", where)
         )
         if len(confidences) != len(spans):
             raise DataError(f"{where}: {len(confidences)} confidences for {len(spans)} spans.")
@@ -146,7 +146,7 @@ class LabelRecord:
             texts,
             spans,
             confidences,
-            get_number(facts, "confidence", where),
+            _share(facts, "confidence", where),
             _provenance(facts, where),
             tuple(_repair(value, steps, f"{where}: repairs") for value in _list(facts, "repairs", where)),
             *_interval(facts, "video_s", where),
@@ -227,6 +227,14 @@ def _list(facts: dict[str, Any], key: str, where: str) -> list[Any]:
     value = get(facts, key, where)
     if not isinstance(value, list):
         raise DataError(f"{where}: '{key}' must be a list.")
+    return value
+
+
+def _share(facts: dict[str, Any], key: str, where: str) -> float:
+    """A number from 0 to 1."""
+    value = get_number(facts, key, where)
+    if value > 1:
+        raise DataError(f"{where}: '{key}' is {value:g}; expected 0 to 1.")
     return value
 
 

@@ -136,5 +136,7 @@ def _head(line: bytes, where: str) -> tuple[Key, str, bool]:
     failed = "failure" in facts
     made = get_dict(facts, "failure" if failed else "record", where)
     # Damage shows now, when the video can still be labelled again.
-    (Failure if failed else LabelRecord).from_facts(made, where)
+    one = (Failure if failed else LabelRecord).from_facts(made, where)
+    if key != [one.source, one.split, one.video_uid]:
+        raise DataError(f"{where}: the content of a line is of another video than its key.")
     return Key(*key), get_text(facts, "inputs", where), failed

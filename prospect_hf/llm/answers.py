@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from itertools import islice
@@ -55,6 +56,10 @@ class QuestionError(UsageError):
     """One question has no answer for a reason that may be its own: others may still be answered."""
 
 
+class NoCompletionError(DataError):
+    """The reply is none of a model: the server, or what stands before it, answered something else."""
+
+
 class CutOffError(DataError):
     """The answer was cut off by its limit of tokens: with the same limit, it would be cut off again."""
 
@@ -92,10 +97,17 @@ def _has_type(value: Any, kind: str) -> bool:
     return isinstance(value, KINDS[kind]) and (kind == "boolean" or not isinstance(value, bool))
 
 
-def parsed(text: str) -> Any:
-    """The JSON value of ``text``; None where it is invalid, or cannot be written as strict JSON in UTF-8."""
+# Keys and values of a JSON object -> the object.
+Pairs = Callable[[list[tuple[str, Any]]], dict[str, Any]]
+
+
+def parsed(text: str, pairs: Pairs | None = None) -> Any:
+    """The JSON value of ``text``; None where it is invalid, or cannot be written as strict JSON in UTF-8.
+
+    ``pairs`` makes an object of its keys and values.
+    """
     try:
-        value = json.loads(text.removeprefix("\ufeff"))
+        value = json.loads(text.removeprefix("\ufeff"), object_pairs_hook=pairs)
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()  # rejects infinity, NaN and lone surrogates
     except (ValueError, RecursionError):
         return None
@@ -120,6 +132,7 @@ def answer_in(body: str, schema: Mapping[str, Any], secret: str | None) -> dict[
 
     Raises:
         CutOffError: the answer is not complete, because it reached its limit of tokens.
+        NoCompletionError: the reply is no chat completion.
         DataError: the reply has no answer that fits the schema; the message is a clause that gives the reason.
     """
     match parsed(body):
@@ -136,7 +149,7 @@ def answer_in(body: str, schema: Mapping[str, Any], secret: str | None) -> dict[
             return _fitting(content, schema, secret)
         case {"choices": [{"message": {"content": None}, "finish_reason": reason}, *_]}:
             raise DataError(f"the answer has no text (finish_reason {quoted(str(reason), secret)})")
-    raise DataError(f"the reply is not a chat completion: {quoted(body, secret)}")
+    raise NoCompletionError(f"the reply is not a chat completion: {quoted(body, secret)}")
 
 
 def _fitting(content: str, schema: Mapping[str, Any], secret: str | None) -> dict[str, Any]:
@@ -145,11 +158,19 @@ def _fitting(content: str, schema: Mapping[str, Any], secret: str | None) -> dic
     Models write their thoughts, code fences and explanations around it. Two different answers are none: the second may
     be a quotation.
     """
-    whole = parsed(content)
-    objects = [whole] if whole is not None else list(_objects(re.split(r"</think(?:ing)?>", content)[-1]))
+    twice: list[str] = []
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        twice.extend(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
+        return dict(pairs)
+
+    whole = parsed(content, once)
+    objects = [whole] if whole is not None else list(_objects(re.split(r"</think(?:ing)?>", content)[-1], once))
     found = [value for value in objects if mismatch(value, schema, "the answer") is None]
     if secret and secret in json.dumps(objects, ensure_ascii=False):
         raise DataError("it contains the API key")
+    if twice:  # a reader of JSON takes the last of two values, which may be the wrong one
+        raise DataError(f"it has the key {quoted(twice[0], secret)} twice")
     if not found:
         fault = mismatch(objects[0] if len(objects) == 1 else None, schema, "the answer")
         raise DataError(f"{fault}: {quoted(content, secret)}")
@@ -158,8 +179,8 @@ def _fitting(content: str, schema: Mapping[str, Any], secret: str | None) -> dic
     return dict(found[0])
 
 
-def _objects(text: str) -> Iterator[Any]:
-    """The JSON objects in a text, without those inside of others."""
+def _objects(text: str, pairs: Pairs) -> Iterator[Any]:
+    """The JSON objects in a text, without those inside of others; ``pairs`` as in :func:`parsed`."""
     decoder, end = json.JSONDecoder(), 0
     for start in islice(re.finditer(r'\{\s*"', text), MOST_OBJECTS):
         if start.start() < end:
@@ -168,7 +189,7 @@ def _objects(text: str) -> Iterator[Any]:
             end = decoder.raw_decode(text, start.start())[1]
         except (ValueError, RecursionError):
             continue
-        value = parsed(text[start.start() : end])
+        value = parsed(text[start.start() : end], pairs)
         if value is not None:
             yield value
 
@@ -200,7 +221,7 @@ def _seconds(retry_after: str) -> float | None:
         return float(retry_after)
     try:
         until = parsedate_to_datetime(retry_after)
-    except ValueError:
+    except (ValueError, OverflowError):  # the latter for a zone that is absurdly far away
         return None
     if until.tzinfo is None:  # "-0000": a time in UTC
         until = until.replace(tzinfo=timezone.utc)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,15 +21,17 @@ class AnswerCache:
     """One file for each request that was answered, named by a hash of the server's address and the request.
 
     Raises:
-        UsageError: the folder cannot be made.
+        UsageError: the folder cannot be made, or takes no files.
     """
 
     def __init__(self, folder: str, address: str) -> None:
         self.folder, self.address = Path(folder), address
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            # Told now: an answer that cannot be kept would be paid and lost.
+            tempfile.TemporaryFile(dir=self.folder).close()
         except OSError as error:
-            raise UsageError(f"llm.cache_dir={folder} cannot be created ({error.strerror}).") from error
+            raise UsageError(f"llm.cache_dir={folder} cannot be written ({error.strerror}).") from error
 
     def key(self, request: Mapping[str, Any]) -> str:
         """64 hex digits that name a request to this server."""

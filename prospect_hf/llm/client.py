@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from prospect_hf.errors import DataError, UsageError
-from prospect_hf.llm.answers import MAX_WAIT_S, QuestionError, TransientError, usage
+from prospect_hf.llm.answers import MAX_WAIT_S, NoCompletionError, QuestionError, TransientError, usage
 from prospect_hf.llm.arguments import LLMArguments
 from prospect_hf.llm.cache import AnswerCache, looked_up
 from prospect_hf.llm.ledger import Ledger
@@ -98,10 +98,10 @@ class LLMClient:
 
         Questions are taken as they are needed, so an endless supply of them takes no more memory. A question without a
         usable answer is yielded too, with its error and the rejected answers. What makes all questions fail, such as a
-        wrong key, a limit that is reached or a server that fails three questions in a row, is raised, after the
-        answers that were on their way have been yielded. All answers are cached: a second run pays only for what is
-        missing. A cached answer that no longer passes its question's check is asked for anew, and the model is told
-        the fault; the new answer takes its place.
+        wrong key, a limit that is reached, or a server that fails or gives replies that are no model's for three
+        questions in a row, is raised, after the answers that were on their way have been yielded. All answers are
+        cached: a second run pays only for what is missing. A cached answer that no longer passes its question's check
+        is asked for anew, and the model is told the fault; the new answer takes its place.
 
         Example:
             >>> questions = [Question(messages(video), SCHEMA, "steps", title=video.uid, check=fault) for video in ...]
@@ -140,10 +140,10 @@ class LLMClient:
                         answered = future.result()
                         if answered.answer is not None:
                             failed_in_a_row = 0
-                        elif isinstance(answered.error, QuestionError):
+                        elif isinstance(answered.error, QuestionError | NoCompletionError):
                             failed_in_a_row += 1
                             if failed_in_a_row == GIVE_UP_AFTER:
-                                fatal = fatal or answered.error
+                                fatal = fatal or _of_all(answered.error)
                                 stop.set()
                         yield answered
             finally:
@@ -224,8 +224,12 @@ class LLMClient:
                 said, asked = said_in(body, self._server.secret), len(question.messages)
                 following = next_request(request, asked, fault, said, self.arguments, self._server.limit_key)
                 if last or following is None:
-                    raise DataError(refused(question, request, fault, attempts, self._server.limit_key)) from None
+                    kind = NoCompletionError if isinstance(fault, NoCompletionError) else DataError
+                    raise kind(refused(question, request, fault, attempts, self._server.limit_key)) from None
                 request = following
+                if isinstance(fault, NoCompletionError):  # some servers say so that they are busy
+                    stop.wait(random.uniform(wait_s / 2, wait_s))
+                    wait_s = min(2 * wait_s, MAX_WAIT_S)
         raise AssertionError("the last attempt returns or raises")
 
     @contextmanager
@@ -270,3 +274,10 @@ class LLMClient:
             self._ledger.settle(most, used)
             self._pacer.settle(expected, sum(most), sum(used))
             tries.add(used, self._ledger.usd(used))
+
+
+def _of_all(error: QuestionError | NoCompletionError) -> UsageError:
+    """The error of a run whose questions fail one after another as this one did."""
+    if isinstance(error, QuestionError):
+        return error
+    return UsageError(f"{str(error).rstrip('.')}: check llm.base_url; {GIVE_UP_AFTER} questions in a row failed so.")

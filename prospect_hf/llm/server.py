@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,11 +24,12 @@ class Server:
         arguments: the settings.
 
     Raises:
-        UsageError: the model, the key or the openai package is missing, or the address is invalid.
+        UsageError: the model, the key or the openai package is missing, the address is invalid, or a setting holds the
+            key.
     """
 
     def __init__(self, arguments: LLMArguments) -> None:
-        if arguments.model is None:
+        if arguments.model is None or not arguments.model.strip():
             raise UsageError("Set llm.model=NAME, the language model to use.")
         try:
             import openai
@@ -52,6 +54,7 @@ class Server:
             )
         # Local servers often take a short dummy key such as "EMPTY", which is no secret and may occur in answers.
         self.secret = key if len(key) >= 8 else None
+        self._check_settings()
         try:
             # A proxy cannot reach servers on the local machine.
             http_client = openai.DefaultHttpxClient(trust_env=not is_loopback(host))
@@ -69,6 +72,21 @@ class Server:
             max_retries=0,
             http_client=http_client,
         )
+
+    def _check_settings(self) -> None:
+        """Raise ``UsageError`` where a setting holds the key: settings are shown, and stand in what is written."""
+        settings = self._arguments
+        texts = {
+            "base_url": self.address,
+            "model": str(settings.model),
+            "cache_dir": settings.cache_dir,
+            "extra_body": json.dumps(settings.extra_body, ensure_ascii=False),
+        }
+        for name, text in texts.items():
+            if self.secret and self.secret in text:
+                raise UsageError(
+                    f"llm.{name} holds the key of {settings.api_key_env}: leave it out; the key is read from there."
+                )
 
     def complete(self, request: dict[str, Any]) -> str:
         """The body of the server's reply to a chat completion. Errors as in :meth:`errors`."""

@@ -214,6 +214,12 @@ def test_what_holds_no_labels(tmp_path: Path) -> None:
             read_label_set(str(tmp_path / name))
 
 
+def test_a_key_must_have_a_name(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("[]")
+    with pytest.raises(UsageError, match=r"a\.json#: give the key of the labels after #"):
+        read_label_set(f"{tmp_path / 'a.json'}#")
+
+
 def test_the_rule_joins_visits(tmp_path: Path) -> None:
     visits = [*DST, {**DST[0], "start_ts": 30.0, "end_ts": 31.0}]
     whole = [{**DST[0], "end_ts": 31.0}, DST[1]]

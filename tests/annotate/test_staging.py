@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,10 @@ def test_what_is_added_is_what_is_read(tmp_path: Path) -> None:
     assert list(content(path).items()) == added
     assert [one.failed for one in staged_lines(path)[0].values()] == [isinstance(one, Failure) for _, one in added]
     # The last line of a video counts.
+    other = replace(made(0), video_uid=added[2][0].uid)
     with Staging(path) as staging:
-        staging.add(added[2][0], "other inputs", made(0))
-    assert content(path)[added[2][0]] == made(0)
+        staging.add(added[2][0], "other inputs", other)
+    assert content(path)[added[2][0]] == other
     assert staged_lines(path)[0][added[2][0]].inputs == "other inputs"
     assert staged_lines(tmp_path / "none")[0] == {} and not (tmp_path / "none").exists()
 
@@ -80,6 +82,26 @@ def test_a_damaged_line_is_told_and_passed_over(tmp_path: Path, line: bytes, cap
     assert "1 lines are damaged; their videos are labelled again" in caplog.text
     stage(path, range(1, 2))
     assert content(path) == dict(added)
+
+
+@pytest.mark.parametrize(
+    ("was", "now"),
+    [
+        ('"confidence": 0.5', '"confidence": 7'),
+        ('"confidences": [0.25]', '"confidences": [-0.25]'),
+        ('"video_uid": "vidéo', '"video_uid": "video'),
+        ('"split": "train"', '"split": "test"'),
+        ('"source": "wtag"', '"source": "ego4d"'),
+    ],
+)
+def test_damage_that_leaves_json_is_damage_too(tmp_path: Path, was: str, now: str) -> None:
+    path = tmp_path / "staged.jsonl"
+    added = stage(path, range(3))
+    lines = path.read_text(encoding="utf-8").split("\n")
+    assert was in lines[1]
+    lines[1] = lines[1].replace(was, now)
+    path.write_text("\n".join(lines), encoding="utf-8")
+    assert list(content(path).items()) == [added[0], added[2]]
 
 
 def test_random_damage_never_gives_another_record(tmp_path: Path) -> None:

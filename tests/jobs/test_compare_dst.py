@@ -73,6 +73,17 @@ def test_a_row_for_each_video_and_the_exit_code_1(sets: Path, capsys: Any) -> No
     assert "1 only in A" in capsys.readouterr().out
 
 
+def test_names_of_videos_move_no_cursor(sets: Path, capsys: Any) -> None:
+    names = ["\x1b[31mred", "two\tcells\r\nand lines", "\u202eturned"]
+    for folder, shown in (("a", names), ("b", names[:2])):
+        (sets / f"{folder}.json").write_text(json.dumps([later(make_record(name), 0) for name in shown]))
+    assert compare(sets, str(sets / "a.json"), str(sets / "b.json")) == 1
+    table = (sets / "out/agreement.csv").read_text(encoding="utf-8")
+    for text in (table, capsys.readouterr().out):
+        assert not any(character in text for character in ("\x1b", "\t", "\u202e")) and "\\u202eturned" in text
+    assert "\\x1b[31mred" in table and "two cells and lines" in table and len(table.splitlines()) == 4
+
+
 def test_what_cannot_be_compared_is_one_sentence_and_the_exit_code_is_2(sets: Path, capsys: Any) -> None:
     a, b = str(sets / "a"), str(sets / "b")
     (sets / "c").symlink_to(sets / "a")

@@ -150,6 +150,8 @@ MALFORMED = {
     "another key": (Reply({"words": "tall"}), "must have the keys word and no others"),
     "another type": (Reply({"word": 3}), "the answer.word is not of type string"),
     "half a character": (Reply('{"word": "\\ud83d"}'), "the answer is not of type object"),
+    "a key twice": (Reply('{"word": "tall", "word": "small"}'), "it has the key 'word' twice"),
+    "a key twice in prose": (Reply('Here: {"word": "tall", "word": "tall"}'), "it has the key 'word' twice"),
     "deep": (Reply("[" * 100_000), "the answer is not of type object"),
     "refused": (Reply(refusal="I will not."), "the model refused .'I will not.'"),
     "filtered": (Reply("", finish_reason="content_filter"), "content filter"),
@@ -296,7 +298,8 @@ def test_the_server_says_how_long_to_wait(client: Make, monkeypatch: pytest.Monk
 def test_the_wait_may_be_a_date(client: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(llm, "FIRST_WAIT_S", 0.01)
     past, far = "Wed, 21 Oct 2015 07:28:00 GMT", "Fri, 21 Oct 2095 07:28:00 GMT"
-    for header in (past, past.replace("GMT", "-0000"), "soon", "-1", "", "9" * 400, "1e9"):
+    zone = past.replace("GMT", "+9999999999999999")
+    for header in (past, past.replace("GMT", "-0000"), "soon", "-1", "", "9" * 400, "1e9", zone):
         with fake_server([Reply(body="{}", status=429, headers={"Retry-After": header}), GOOD]) as server:
             assert client(server, model=header or "m").ask(MESSAGES, SCHEMA, "word") == {"word": "tall"}
     with fake_server([Reply(body="{}", status=503, headers={"Retry-After": far})]) as server:
@@ -368,8 +371,17 @@ def test_settings_are_checked(settings: dict[str, Any], told: str) -> None:
 
 
 def test_a_client_needs_a_model_and_a_place_to_keep_answers(client: Make, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"llm.model=NAME"):
-        client(FakeServer("http://127.0.0.1:1/v1"), model=None)
+    for model in (None, "", " "):
+        with pytest.raises(UsageError, match=r"llm.model=NAME"):
+            client(FakeServer("http://127.0.0.1:1/v1"), model=model)
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match=r"llm.cache_dir="):
         client(FakeServer("http://127.0.0.1:1/v1"), cache_dir=str(tmp_path / "file" / "cache"))
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="no folder that nobody can write to")
+def test_a_folder_that_takes_no_answers_is_told_before_anything_is_paid(client: Make) -> None:
+    with fake_server([GOOD]) as server:
+        with pytest.raises(UsageError, match=r"llm.cache_dir=/proc/self cannot be written"):
+            client(server, cache_dir="/proc/self").ask(MESSAGES, SCHEMA, "word")
+        assert not server.requests

@@ -131,6 +131,26 @@ def test_batches(
 
 
 @pytest.mark.parametrize(
+    "settings",
+    [
+        {"base_url": f"http://127.0.0.1:1/{KEY}/v1"},
+        {"model": KEY},
+        {"cache_dir": f"{KEY}/cache"},
+        {"extra_body": {"headers": [{"Authorization": f"Bearer {KEY}"}]}},
+        {"extra_body": {KEY: 1}},
+    ],
+)
+def test_no_setting_holds_the_key(
+    client: Callable[..., LLMClient], key: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    (name,) = settings
+    logging.getLogger().debug("something is logged")
+    with pytest.raises(UsageError, match=rf"llm\.{name} holds the key of OPENAI_API_KEY") as raised:
+        client(FakeServer("http://127.0.0.1:1/v1"), **settings)
+    assert KEY not in str(raised.value) and not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize(
     "text", [KEY, f"a {KEY}{KEY} b", ESCAPED, ESCAPED.replace("\\", "\\" * 4), json.dumps({"a": ESCAPED})]
 )
 def test_no_writing_of_the_key_is_left(text: str) -> None:

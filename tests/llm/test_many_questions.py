@@ -68,6 +68,17 @@ def test_a_server_that_fails_again_and_again_is_given_up(client: Make) -> None:
         assert len(server.requests) < 8
 
 
+@pytest.mark.parametrize("body", ["", "<html>Log in</html>", "[1]", '{"error": {"message": "overloaded"}}'])
+def test_a_server_that_gives_no_models_replies_is_given_up(client: Make, body: str) -> None:
+    with fake_server([Reply(body=body)]) as server:
+        questions = [Question(MESSAGES, SCHEMA, "word", seed) for seed in range(50)]
+        answered = []
+        with pytest.raises(UsageError, match=r"not a chat completion: .*: check llm\.base_url"):
+            for one in client(server, max_retries=0, concurrency=1).answers(questions):
+                answered.append(one)
+        assert len(server.requests) < 8 and all(one.error and one.raw == (body,) for one in answered)
+
+
 def test_the_first_error_stops_the_rest(client: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(llm, "FIRST_WAIT_S", 1000.0)
 

@@ -128,12 +128,14 @@ def read_label_set(given: str) -> LabelSet:
     with a record a line. An entry of the labels is an object, or a list of id, start and end.
 
     Raises:
-        UsageError: there is no such file or folder, or the folder holds no label file.
+        UsageError: there is no such file or folder, the folder holds no label file, or no key follows "#".
         DataError: a file is no JSON, or no record has labels.
     """
     name, key = given, DST
     if not Path(given).exists() and "#" in given:
         name, _, key = given.rpartition("#")
+        if not key:
+            raise UsageError(f"{given}: give the key of the labels after #, or leave # out.")
     found = _read(Path(name), given, key)
     if all(record.entries is None for record in found.records.values()):
         reasons = [record.fault for record in found.records.values()] + [reason for _, reason in found.refused]

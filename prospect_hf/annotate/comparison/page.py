@@ -132,9 +132,9 @@ def write_csv(path: Path, found: Comparison) -> None:
         for video in found.videos:
             counts = [int(video.agreement.counts[name]) for name in ("steps", "steps_a", "steps_b", "steps_both")]
             values = ["" if video.figures[name] is None else video.figures[name] for name in figures]
-            rows.writerow([video.source, video.uid, "compared", *counts, *values, ""])
+            rows.writerow([video.source, visible(video.uid), "compared", *counts, *values, ""])
         for one in found.left:
-            rows.writerow([one.source, one.uid, one.kind, *[""] * (4 + len(figures)), visible(one.reason)])
+            rows.writerow([one.source, visible(one.uid), one.kind, *[""] * (4 + len(figures)), visible(one.reason)])
 
 
 def write_page(path: Path, found: Comparison, worst: int, best: int, named: Collection[str]) -> None:
