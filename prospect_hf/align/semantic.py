@@ -37,7 +37,7 @@ from prospect_hf.labels.spans import Span
 
 NAME = "semantic"
 # Changes whenever the same parameters could give other labels.
-REVISION = 1
+REVISION = 2
 # Paths drawn from the model. A probability of one half is known to 0.03 with 300.
 DRAWS = 300
 # The longest run in segments, and the most run scores of one video; a longer stay at a step is several runs.
