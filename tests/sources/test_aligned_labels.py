@@ -25,7 +25,7 @@ def aligned_as(monkeypatch: pytest.MonkeyPatch, *visits: tuple[int, float, float
     monkeypatch.setattr(proassist, "named_aligner", lambda name, encoder: fixed)
 
 
-@pytest.mark.parametrize(("dst", "aligner"), [("semantic", "semantic 2, "), ("words", "words 1")])
+@pytest.mark.parametrize(("dst", "aligner"), [("semantic", "semantic 2, "), ("words", "words 2")])
 def test_an_annotation_is_aligned_with_the_plan(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dst: Any, aligner: str
 ) -> None:
