@@ -26,7 +26,7 @@ from prospect_hf.sessions import Step
 
 NAME = "words"
 # Changes whenever the same annotation could get other labels.
-REVISION = 1
+REVISION = 2
 # A segment is assigned to a step only where their similarity is at least this.
 MIN_SIMILARITY = 0.2
 # Added to the similarity where segment and step open with the same word, usually the verb.

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -33,11 +34,12 @@ from prospect_hf.align.similarity import (
 )
 from prospect_hf.errors import DataError
 from prospect_hf.labels.annotation_lines import AnnotationLine
+from prospect_hf.labels.segments import reasons
 from prospect_hf.labels.spans import Span
 
 NAME = "semantic"
 # Changes whenever the same parameters could give other labels.
-REVISION = 1
+REVISION = 2
 # Paths drawn from the model. A probability of one half is known to 0.03 with 300.
 DRAWS = 300
 # The longest run in segments, and the most run scores of one video; a longer stay at a step is several runs.
@@ -158,7 +160,9 @@ class SemanticAligner:
         kept = [index for index in segments if index not in abstained]
         if not kept:
             why = "no segment with a start and an end" if not segments else f"only segments that are {UNDOES}"
-            raise DataError(f"{task.origin}: the annotation has {why}, so no step has a time.")
+            counted = reasons(Counter(line.reason for line in task.annotation.left_out))
+            left_out = f" (left out: {counted})" if counted else ""
+            raise DataError(f"{task.origin}: the annotation has {why}{left_out}, so no step has a time.")
         evidence = gather([lines[index] for index in kept], [step.text for step in task.steps], self._encode)
         path, shares, confidence = self.assign(evidence)
         abstained |= {index: NO_MATCH for index, step in zip(kept, path, strict=True) if step == OFF_PLAN}

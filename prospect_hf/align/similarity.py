@@ -94,18 +94,20 @@ def word_similarity(texts: Sequence[str], steps: Sequence[str]) -> Floats:
 def named_steps(texts: Sequence[str], steps: Sequence[str]) -> Floats:
     """``[texts, steps]``: 1 where a text names a step, else 0; a text names one step at most.
 
-    It names the step all of whose words it has; of two such steps the one that has all words of the other, and more.
-    A shorter text, of two words at least, names the only step that has all its words.
+    It names the step that has the same words. If there is none, then the only step that has all of its words, which are
+    two at least; if there is none of these either, the step all of whose words it has, and of several the one that has
+    all words of the others, and more.
     """
     plan = [set(content_words(step)) for step in steps]
     table = np.zeros((len(texts), len(steps)))
     for row, text in enumerate(texts):
         own = set(content_words(text))
-        inside = [column for column, step in enumerate(plan) if step and step <= own]
-        if inside:
-            meant = [one for one in inside if all(plan[other] < plan[one] for other in inside if other != one)]
-        else:
-            meant = [column for column, step in enumerate(plan) if len(own) >= 2 and own <= step]
+        meant = [column for column, step in enumerate(plan) if step and step == own]
+        if not meant and len(own) >= 2:
+            meant = [column for column, step in enumerate(plan) if own < step]
+        if not meant:
+            inside = [column for column, step in enumerate(plan) if step and step < own]
+            meant = [one for one in inside if all(plan[other] <= plan[one] for other in inside)]
         if len(meant) == 1:
             table[row, meant[0]] = 1.0
     return table

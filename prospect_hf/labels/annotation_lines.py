@@ -4,7 +4,7 @@ Each line that is not blank is a line of the annotation, or it is left out with 
 
 - A line with a time is a *segment*; below a dash or another bullet it is a *child* of the segment above. Blanks before
   a line mean nothing. A segment has a start and an end; a child may have a point in time.
-- What a line says may be speech (``assistant: "..."``), and may end with a remark (``(mistake: ...)``).
+- What a line says may be speech (``assistant: "..."``), and may have a remark (``(mistake: ...)``).
 - A line without a time and without a bullet, directly below a line with a time, continues its text. So does one with a
   time in the middle of it, where a bracket or a quotation mark above is still open.
 - ``start`` and ``Done`` are no actions. A summary goes on to the next line that opens with a time.
@@ -39,7 +39,15 @@ from prospect_hf.words import continued
 _SUMMARY = re.compile(r"[*#_ ]*summary[*_ ]*(?::|-|$)", re.IGNORECASE)
 _SPEECH = re.compile(r"(?P<who>assistant|user) ?: ?(?P<words>.*)", re.IGNORECASE)
 _REMARK = re.compile(r"[(\[{] ?(?P<what>mistake|error|correction)s?\b(?: of\b)?[ :;,-]*", re.IGNORECASE)
-_QUOTED = re.compile('["\u201c\u201e\u00ab](?P<words>.*?)["\u201c\u201d\u00bb]?')
+# A remark without brackets: at the start, or after a comma, a dash or the like, and with a colon.
+_BARE_REMARK = re.compile(r"(?:^|(?P<before>.*?)[ ]?[,;.|-] ?)(?P<what>mistake|error|correction)s? ?: ?", re.IGNORECASE)
+# Pairs of quotation marks. Where an utterance is cut off, the first ones stand alone; an apostrophe always does.
+_QUOTED = (
+    re.compile('["\u201c\u201e\u00ab\u00bb](?P<words>[^"\u201c\u201d\u00ab\u00bb]*)'),
+    re.compile('["\u201c\u201e\u00ab\u00bb](?P<words>.*)["\u201c\u201d\u00ab\u00bb]'),
+    re.compile("['\u2018\u201a](?P<words>.*)['\u2018\u2019]"),
+    re.compile("[\u300c\u300e](?P<words>.*)[\u300d\u300f]"),
+)
 # Below a top-level line that is left out for one of these, a child has no segment.
 _NO_SEGMENT = (NEGATIVE, NOT_AFTER_START, NO_VALID_TIME, NO_TEXT, START_OR_DONE, OTHER_FORM)
 
@@ -195,8 +203,11 @@ def _is_open(said: str) -> bool:
 
 def _unquoted(text: str) -> str:
     """The text without the quotation marks around it."""
-    quoted = _QUOTED.fullmatch(text.strip())
-    return (quoted["words"] if quoted else text).strip()
+    text = text.strip()
+    for form in _QUOTED:
+        if quoted := form.fullmatch(text):
+            return quoted["words"].strip()
+    return text
 
 
 def _without_remarks(text: str) -> tuple[str, Remark | None, str]:
@@ -207,9 +218,19 @@ def _without_remarks(text: str) -> tuple[str, Remark | None, str]:
         end = _closing(text, found.start())
         inner = text[found.end() : end].strip()
         words.append(_unquoted(inner) if inner.count('"') <= 2 else inner)
-        kind = kind or ("correction" if found["what"].lower() == "correction" else "mistake")
+        kind = kind or _kind(found)
         text = f"{text[: found.start()].rstrip()} {text[end + 1 :].lstrip()}".strip()
+    if bare := _BARE_REMARK.match(text):
+        kind = kind or _kind(bare)
+        rest = text[bare.end() :]
+        if bare["before"]:  # "turn it, error: it slips"; but "error: turn it" says what was done
+            words.append(rest)
+        text = bare["before"] or rest
     return text, kind, "; ".join(word for word in words if word)
+
+
+def _kind(remark: re.Match[str]) -> Remark:
+    return "correction" if remark["what"].lower() == "correction" else "mistake"
 
 
 def _closing(text: str, opening: int) -> int:

@@ -52,7 +52,7 @@ _RANGE = re.compile(
     rf"{_FIRST}{_TO}(?P<end>{_TIME})(?P<unit2>{_UNIT})?{_END} ?{_CLOSE}*[ :;,|.-]*(?P<text>.*)", re.IGNORECASE
 )
 _POINT = re.compile(rf"{_FIRST}{_END}(?(open) ?{_CLOSE}+)[ :;,|.-]*(?P<text>.*)", re.IGNORECASE)
-_BULLET = re.compile(rf"[*•·◦‣▪]+|[-+]+(?= |{_OPEN})")  # "-3s" is a negative time
+_BULLET = re.compile(rf"(?:(?:[*•·◦‣▪]+|[-+]+(?= |{_OPEN})) ?)+")  # "-3s" is a negative time
 _NUMBER = r"[+-]?[.,]?\d+(?:[.,]\d+)?"
 _BEARS_TIME = re.compile(
     "|".join(
@@ -100,7 +100,7 @@ def plain(line: str) -> str:
 
 
 def without_bullet(line: str) -> str:
-    """A plain line without the dash or other bullet that it opens with; the same line where it opens with none."""
+    """A plain line without the dashes or other bullets that it opens with; the same line where it opens with none."""
     bullet = _BULLET.match(line)
     return line[bullet.end() :].lstrip() if bullet else line
 

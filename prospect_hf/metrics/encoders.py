@@ -67,7 +67,7 @@ class SentenceEncoder:
 
         Raises:
             DataError: a text is empty.
-            UsageError: sentence-transformers is not installed.
+            UsageError: sentence-transformers is not installed, or the model's vectors are no numbers.
         """
         wanted = sorted(set(texts))
         if any(not text.strip() for text in wanted):
@@ -89,7 +89,14 @@ class SentenceEncoder:
             convert_to_numpy=True,
             show_progress_bar=progress and len(texts) > 1000,
         )
-        return np.asarray(vectors, np.float32)
+        found = np.asarray(vectors, np.float32)
+        wrong = np.flatnonzero(~(np.abs(np.linalg.norm(found, axis=1) - 1) < 0.01))  # NaN is not near 1
+        if len(wrong):
+            raise UsageError(
+                f"{self.folder} gives no embedding of length 1 for {texts[wrong[0]][:80]!r}; its weights are damaged: "
+                "download it again, or choose another sentence encoder."
+            )
+        return found
 
     @functools.cached_property
     def _model(self) -> SentenceTransformer:

@@ -16,6 +16,8 @@ _FORMS = (
     re.compile(r"(?P<number>\d{1,4})\)\s*(?P<text>.*)"),
     re.compile(r"step\s+(?P<number>\d{1,4})\s*[.:)-]\s*(?P<text>.*)", re.IGNORECASE),
 )
+# Byte order mark, zero-width space, word joiner: they can stand before a number, and nobody sees them.
+_INVISIBLE = dict.fromkeys(map(ord, "\ufeff\u200b\u2060"))
 
 
 @dataclass
@@ -44,9 +46,10 @@ def parse_steps(knowledge: str, where: str) -> tuple[Step, ...]:
         raise DataError(f"{where} has no numbered step; expected lines such as '1. Fill the kettle.'.")
     for above, item in enumerate(items):
         if item.number != above + 1:
+            found = f"number {item.number} follows number {above} in the plan"
             raise DataError(
-                f"{where}: number {item.number} follows number {items[above - 1].number if above else 0} in the plan; "
-                "its steps must count up from 1."
+                f"{where}: {found if above else f'the plan begins with number {item.number}'}; its steps must count up "
+                "from 1."
             )
         if not item.text:
             raise DataError(f"{where}: step {item.number} has a number but no text.")
@@ -56,10 +59,11 @@ def parse_steps(knowledge: str, where: str) -> tuple[Step, ...]:
 def _last_list(knowledge: str, form: re.Pattern[str]) -> list[_Item]:
     """The items of the last list whose lines are numbered in this form."""
     items: list[_Item] = []
+    before: list[_Item] = []  # the list before this one
     apart: list[str] = []  # text after a blank line: of the step above it if another step follows
     sublist: int | None = None  # indent of a numbered list below a step
     blank = False
-    for line in knowledge.expandtabs().splitlines():
+    for line in knowledge.translate(_INVISIBLE).expandtabs().splitlines():
         text = line.strip()
         if not text:
             blank = True
@@ -69,8 +73,8 @@ def _last_list(knowledge: str, form: re.Pattern[str]) -> list[_Item]:
         if found and items and not blank and int(found["number"]) == 1 and indent > items[-1].indent:
             sublist = indent
         if found and (sublist is None or indent < sublist):
-            if int(found["number"]) == 1:
-                items = []
+            if int(found["number"]) == 1 and not (items and items[-1].number == 0):
+                before, items = items, []
             elif items:
                 for more in apart:
                     items[-1].text = continued(items[-1].text, more)
@@ -81,4 +85,5 @@ def _last_list(knowledge: str, form: re.Pattern[str]) -> list[_Item]:
         elif items:
             items[-1].text = continued(items[-1].text, text)
         blank = False
-    return items
+    # Lists of one item each are one list whose lines all have the number 1.
+    return before + items if len(before) == len(items) == 1 else items

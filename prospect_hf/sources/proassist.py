@@ -221,7 +221,10 @@ def check_length(seconds: float, stated_end: float | None, origin: str) -> None:
 
 
 def _aligned_spans(video: DialogRecord, aligner: NamedAligner, rule: str, report: SessionsReport) -> tuple[Span, ...]:
-    """The spans of the annotation's lines, as the aligner assigns them; several of one step as the state rule says."""
+    """The spans of the annotation's lines, as the aligner assigns them; several of one step as the state rule says.
+
+    As in the sources' own annotations, spans with less than a frame between them are one.
+    """
     annotation = parse_annotation(segment_text(video.record, video.origin))
     alignment = aligner.align(Task(video.origin, video.goal, video.steps, annotation))
     segments = sum(line.kind == "segment" for line in annotation.lines)
@@ -229,7 +232,7 @@ def _aligned_spans(video: DialogRecord, aligner: NamedAligner, rule: str, report
     report.abstained.update(alignment.abstained.values())
     report.left_out_lines.update(line.reason for line in annotation.left_out)
     report.left_out_lines += Counter({BELOW_SEGMENT: len(annotation.lines) - segments})
-    spans, repairs = merge_spans([visit.span for visit in alignment.visits], rule)
+    spans, repairs = merge_spans([visit.span for visit in alignment.visits], rule, pause=1 / FPS)
     report.repairs += repairs
     report.labelled_by[aligner.version] += 1
     _count_steps(spans, video.steps, report)

@@ -60,10 +60,19 @@ def test_which_step_a_text_names(text: str, step: int | None) -> None:
     assert named_steps([text], PLAN)[0].nonzero()[0].tolist() == ([] if step is None else [step])
 
 
-def test_the_longer_of_two_steps_is_meant_and_a_step_that_stands_twice_never() -> None:
-    assert named_steps(["stir soup slowly", "stir soup"], ["stir soup", "stir soup slowly"]).argmax(1).tolist() == [
-        1,
-        0,
-    ]
-    assert not named_steps(["clean knife"], ["clean knife", "use knife", "clean the knife"]).any()
-    assert not named_steps(["any"], ["of the", "..."]).any()
+@pytest.mark.parametrize(
+    ("text", "plan", "step"),
+    [
+        ("stir soup", ["stir soup", "stir soup slowly"], 0),  # the very words
+        ("serve", ["Serve.", "Serve the salad on a plate."], 0),
+        ("stir soup slowly again", ["stir soup", "stir soup slowly"], 1),  # the longer of two
+        ("serve salad", ["Serve.", "Serve the salad on a plate."], 1),  # what it says is all in one
+        ("serve salad", ["Serve.", "Serve salad on plates.", "Serve salad in bowls."], None),
+        ("clean knife", ["clean knife", "use knife", "clean the knife"], None),  # a step that stands twice
+        ("clean knife well", ["clean knife", "clean the knife"], None),
+        ("any", ["of the", "clean knife"], None),  # a step without a word
+        ("the", ["of the", "clean knife"], None),
+    ],
+)
+def test_which_of_several_steps_a_text_names(text: str, plan: list[str], step: int | None) -> None:
+    assert named_steps([text], plan)[0].nonzero()[0].tolist() == ([] if step is None else [step])

@@ -118,6 +118,13 @@ def test_what_cannot_be_aligned_is_an_error_with_its_reason(descriptions: str, r
         align(descriptions)
 
 
+def test_a_failure_says_what_the_lines_were() -> None:
+    with pytest.raises(
+        DataError, match=r"a start and an end \(left out: no time: 2, a time in another form: 1\), so no"
+    ):
+        align("boil water\n\npour milk\n\nfrom 3s on: slice cake")
+
+
 def test_segments_off_the_plan() -> None:
     aligner = SemanticAligner(WordEncoder())
     foreign = "[10s-12s] answer phone\n[12s-14s] wave hand\n[14s-16s] look outside\n"

@@ -66,7 +66,7 @@ def test_the_report_and_the_card_name_the_aligner(root: Path, tmp_path: Path, mo
     assert report["splits"]["train"]["wtag"]["labelled_by"] == {version: 2}
     assert (manifest.settings["aligner"], manifest.settings["dst_encoder"]) == (version, "mine @ 0123456789ab")
     card = (tmp_path / "built/README.md").read_text()
-    assert "by meaning, words, order" in card and "| semantic 1, " in card and "mine @ 0123456789ab | 4 |" in card
+    assert "by meaning, words, order" in card and "| semantic 2, " in card and "mine @ 0123456789ab | 4 |" in card
     rows = load_dst_frames("wtag", root, cache_dir=tmp_path / "cache", dst="semantic", dst_encoder="mine")
     assert read_report(rows)["splits"]["train"]["wtag"]["labelled_by"] == {version: 2}
     assert sum(rows["train"]["dst_update"]) > 0

@@ -55,7 +55,7 @@ def test_times_are_read_as_people_write_them(line: str, start: float, end: float
     assert annotation.lines == (AnnotationLine(1, start, end, "fill kettle"),) and not annotation.left_out
 
 
-@pytest.mark.parametrize("bullet", ["- ", " - ", "    - ", "\t* ", "• ", "– ", "+ ", "- 1. "])
+@pytest.mark.parametrize("bullet", ["- ", " - ", "    - ", "\t* ", "• ", "– ", "+ ", "- - ", "* -  ", "- 1. "])
 @pytest.mark.parametrize(("time", "start", "end"), [(line[: -len("fill kettle")], a, b) for line, a, b in TAKEN])
 def test_a_line_below_a_bullet_has_the_same_times(bullet: str, time: str, start: float, end: float) -> None:
     if not time.startswith("1. "):
@@ -119,6 +119,14 @@ SPEECH: list[tuple[str, LineKind, str]] = [
     ('user: "open', "user", "open"),
     ('user: "I made an (error: none)"', "user", "I made an (error: none)"),
     ("user: done", "user", "done"),
+    ("user: ‘Is it?’", "user", "Is it?"),
+    ("user: 'it’s on'", "user", "it’s on"),
+    ("user: 'tis on", "user", "'tis on"),
+    ("user: ‚Ja‘", "user", "Ja"),
+    ("user: „Ja“", "user", "Ja"),
+    ("user: »Ja«", "user", "Ja"),
+    ("user: 「はい」", "user", "はい"),
+    ('assistant: "Yes" (nods)', "assistant", '"Yes" (nods)'),
 ]
 
 
@@ -138,6 +146,11 @@ REMARKS = [
     ("(mistake: early) turn it", "mistake", "early"),
     ('turn it (correction of "that") (mistake: late)', "correction", "that; late"),
     ("turn it", None, ""),
+    ("ERROR: turn it", "mistake", ""),
+    ("Mistake: turn it (error: late)", "mistake", "late"),
+    ("turn it - Error: it slips", "mistake", "it slips"),
+    ("turn it, correction : too far", "correction", "too far"),
+    ("turn it; errors: too far", "mistake", "too far"),
 ]
 
 
@@ -148,9 +161,12 @@ def test_a_remark_is_no_part_of_the_text(said: str, remark: str | None, words: s
     assert (line.text, line.remark, line.remark_text) == ("turn it", remark, words)
 
 
-def test_a_mistake_that_is_no_remark_stays_in_the_text() -> None:
-    (line,) = parse_annotation("[1s-2s] look for errors (mistaken part)").lines
-    assert (line.text, line.remark) == ("look for errors (mistaken part)", None)
+@pytest.mark.parametrize(
+    "said", ["look for errors (mistaken part)", "fix the error: turn it", "tap error", "mistake - error"]
+)
+def test_a_mistake_that_is_no_remark_stays_in_the_text(said: str) -> None:
+    (line,) = parse_annotation(f"[1s-2s] {said}").lines
+    assert (line.text, line.remark) == (said, None)
 
 
 def test_a_child_belongs_to_the_segment_above() -> None:

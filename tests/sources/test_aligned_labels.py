@@ -25,7 +25,7 @@ def aligned_as(monkeypatch: pytest.MonkeyPatch, *visits: tuple[int, float, float
     monkeypatch.setattr(proassist, "named_aligner", lambda name, encoder: fixed)
 
 
-@pytest.mark.parametrize(("dst", "aligner"), [("semantic", "semantic 1, "), ("words", "words 1")])
+@pytest.mark.parametrize(("dst", "aligner"), [("semantic", "semantic 2, "), ("words", "words 2")])
 def test_an_annotation_is_aligned_with_the_plan(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dst: Any, aligner: str
 ) -> None:
@@ -71,6 +71,16 @@ def test_several_visits_of_a_step_follow_the_rule_of_the_source(
     for session in report.sessions:
         of_first = [event for event in session.events or () if event.step == 0]
         assert sorted((event.time, event.transition) for event in of_first) == events
+
+
+def test_visits_with_less_than_a_frame_between_them_are_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in the sources' own annotations, and in the labels of `annotate`: no frame shows the step completed."""
+    write_corpus(tmp_path, [make_record()])
+    aligned_as(monkeypatch, (0, 3.0, 6.0), (1, 6.0, 6.5), (0, 6.5, 9.0), (1, 10.0, 12.0))
+    report = read_sessions(tmp_path, "wtag", "train", dst="semantic")
+    events = sorted((event.step, event.time, event.transition) for event in report.sessions[0].events or ())
+    assert [one for one in events if one[0] == 0] == [(0, 3.0, "start"), (0, 9.0, "complete")]
+    assert len(events) == 6 and report.repairs == {JOINED: 1, REOPENED: 1}
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,7 @@ FORMS = [
     "1. Fill the\r\nkettle.\r\n\r\n2. Boil it.\r\n",
     "1. Fill\n\nthe kettle.\n\n2. Boil\n\n   it.",
     "1. Fill the kettle.\n2. Boil it.\n\nNotes\nTea is hot.",
+    "\ufeff1. Fill the kettle.\n\u200b2. Boil it.",
 ]
 
 
@@ -75,8 +76,11 @@ def test_a_list_below_a_step_is_text_of_that_step() -> None:
     ("numbers", "message"),
     [
         ([1, 3, 2], "number 3 follows number 1"),
-        ([2, 3], "number 2 follows number 0"),
+        ([2, 3], "the plan begins with number 2"),
+        ([0, 1, 2], "the plan begins with number 0"),  # none of them is dropped
         ([1, 2, 2], "number 2 follows number 2"),
+        ([1, 1], "number 1 follows number 1"),
+        ([1, 1, 1, 1], "number 1 follows number 1"),  # lists of one item each are one list
     ],
 )
 def test_a_plan_that_does_not_count_up_from_1_is_refused(numbers: list[int], message: str) -> None:
