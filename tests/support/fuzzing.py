@@ -5,6 +5,7 @@ The inputs are numbered, and a number always gives the same input. ``FUZZ_INPUTS
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import random
@@ -63,6 +64,7 @@ def survey(name: str, target: Target, inputs: int, folder: Path, limit_s: float 
         first = int(os.environ["FUZZ_INPUT"])
         end = first + 1
     found = Survey()
+    gc.collect()
     while first < end:
         read, write = os.pipe()
         child = os.fork()
@@ -105,7 +107,10 @@ def _watch(child: int, read: int, number: int, found: Survey, limit_s: float) ->
 
 
 def _work(name: str, target: Target, numbers: range, folder: Path, write: int) -> None:
-    torch.set_num_threads(1)  # threads do not survive a fork: a pass that waits for them would never end
+    # Threads do not survive a fork. A pass that waits for them would never end, nor would the end of a video decoder
+    # that another test left behind: what was there before the fork is not collected here.
+    torch.set_num_threads(1)
+    gc.freeze()
     if "FUZZ_INPUT" not in os.environ:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 1)
