@@ -115,9 +115,9 @@ def _ask(client: BatchClient, count: int, folder: Path) -> None:
 def replies() -> Target:
     with tempfile.TemporaryDirectory() as place:
         _client(Path(place), random.Random(0), 0.0)
-    batch_module.PATIENCE = 4
 
     def target(rng: random.Random, folder: Path) -> None:
+        batch_module.PATIENCE = 4  # in the process of the trials alone
         _ask(_client(folder, rng, 0.3), 3, folder / "b")
 
     return target
