@@ -160,6 +160,8 @@ class WordAligner:
                 visits.append(Visit(span, places, MOST_CONFIDENCE * alike, NAME))
         visits.sort(key=lambda visit: (visit.span.start, visit.span.step))
         seconds = [_end(task, place) - lines[place].start for place in order]
+        if not any(seconds):  # where no segment lasts, each counts the same
+            seconds = [1.0] * len(order)
         taken = sum(length for length, owner in zip(seconds, assigned, strict=True) if owner is not None)
         return Alignment(tuple(visits), abstained, MOST_CONFIDENCE * taken / sum(seconds))
 

@@ -260,9 +260,10 @@ def most_agreed(paths: NDArray[np.int64], starts: Floats, ends: Floats, steps: i
     for column, lasts in enumerate(seconds):
         _, same = np.unique(joint[:, column], return_inverse=True)
         agreed += lasts * np.bincount(same, weights=counts)[same]
+    if not seconds.size:  # all segments are of one moment: no state lasts, so whole paths are compared
+        agreed, seconds = counts.astype(np.float64), np.ones(1)
     best = int(agreed.argmax())
-    total = float(seconds.sum()) * counts.sum()
-    return distinct[best], float(agreed[best] / total)
+    return distinct[best], float(agreed[best] / (seconds.sum() * counts.sum()))
 
 
 def _visits(path: StepPath, shares: Floats, kept: Sequence[int], evidence: Evidence) -> tuple[Visit, ...]:
