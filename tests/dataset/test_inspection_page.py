@@ -70,6 +70,9 @@ def test_the_page_shows_what_was_found(long: Inspection, tmp_path: Path) -> None
             assert tab.inner_text("#verdict") == f"2 of {len(PROMISES)} promises are broken"
             rows = [row.split("\t") for row in tab.inner_text("#brokenBox tbody").splitlines()]
             assert [row[0].strip() for row in rows] == ["speaking", "sample"]
+            # A screen reader says which source and which figure a number belongs to.
+            assert tab.locator("#sources thead th[scope=col]").count() == tab.locator("#sources thead th").count() > 1
+            assert tab.locator("#sources tbody th[scope=row]").count() == tab.locator("#sources tbody tr").count()
             assert "session long, frame 30" in rows[0][1]
             assert tab.locator("#kept tr").count() == len(PROMISES) - 2
             assert "1,000" not in tab.inner_text("#lengths") and "inspect.tokenizer" in tab.inner_text("#lengths")
