@@ -14,7 +14,7 @@ train: venv  ## create the environment, train and evaluate the small model, prin
 	$(PYTHON) scripts/train.py
 
 train-full: venv  ## the same for longer, on harder simulated scenes
-	$(PYTHON) scripts/train.py data=simulated_full training=full
+	$(PYTHON) scripts/train.py data=simulated_full training=tiny_full
 
 # The context limit is smaller than every session, so that the context strategies differ.
 evaluate: venv  ## the full report on the model of `make train`: offline, five context strategies, baselines

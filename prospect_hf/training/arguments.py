@@ -11,8 +11,8 @@ from transformers.integrations import get_available_reporting_integrations
 from configuration_dst_smolvlm import TOKENS_PER_FRAME
 from prospect_hf.errors import UsageError
 from prospect_hf.hub.published import is_secret
+from prospect_hf.training.loss_arguments import LossArguments
 
-LOSSES = ("speaking", "dst_update", "dst_state", "response")
 # The smallest value of each count; transformers would refuse them late, in the words of another library, or never.
 LEAST = {
     "look_steps": 0,
@@ -26,8 +26,8 @@ LEAST = {
 
 
 @dataclass
-class DSTTrainingArguments(TrainingArguments):
-    """All of ``transformers.TrainingArguments``, the weights of the four losses and the settings of the first stage.
+class DSTTrainingArguments(LossArguments, TrainingArguments):
+    """All of ``transformers.TrainingArguments``, those of the losses, and the settings of the first stage.
 
     Other defaults than there: ``remove_unused_columns`` and ``logging_nan_inf_filter`` are off (a loss that is not
     finite must be seen), and so is ``disable_tqdm`` whatever the level of logging. Memory is pinned for CUDA alone.
@@ -37,16 +37,6 @@ class DSTTrainingArguments(TrainingArguments):
             of this class, and those of transformers that differ from their defaults, without secrets.
     """
 
-    speaking_loss_weight: float = field(default=1.0, metadata={"help": "Weight of the speaking decision's focal loss."})
-    dst_update_loss_weight: float = field(default=1.0, metadata={"help": "Weight of the DST update's focal loss."})
-    dst_state_loss_weight: float = field(default=1.0, metadata={"help": "Weight of the states' cross-entropy."})
-    response_loss_weight: float = field(
-        default=1.0, metadata={"help": "Weight of the text's cross-entropy: responses and state texts, end token too."}
-    )
-    focal_gamma: float = field(default=2.0, metadata={"help": "Focal loss exponent; 0 is cross-entropy."})
-    focal_alpha: list[float] | None = field(
-        default=None, metadata={"help": "Weights of the two classes (silent, speak) in the focal losses; none: 1, 1."}
-    )
     resume_from_checkpoint: bool | str | None = field(
         default=None,
         metadata={"help": "true: resume from the last checkpoint in output_dir; or its folder."},
@@ -93,9 +83,7 @@ class DSTTrainingArguments(TrainingArguments):
             self.dataloader_pin_memory = False
         if self.remove_unused_columns:
             raise ValueError("training.remove_unused_columns must be false: the labels of the heads would be removed.")
-        for name, weight in self.loss_weights.items():
-            if not weight >= 0:
-                raise ValueError(f"training.{name}_loss_weight must be 0 or more, not {weight}.")
+        self.check_losses()
         # transformers takes any other number below 1 for -1 and trains for all epochs.
         if self.max_steps < 1 and self.max_steps != -1:
             raise UsageError(
@@ -121,10 +109,6 @@ class DSTTrainingArguments(TrainingArguments):
             raise UsageError("training.use_liger_kernel has no effect on this model: leave it out.")
         if self.muon_learning_rate is not None and not self.muon_learning_rate > 0:
             raise ValueError(f"training.muon_learning_rate must be positive, not {self.muon_learning_rate}.")
-        if not self.focal_gamma >= 0:
-            raise ValueError(f"training.focal_gamma must be 0 or more, not {self.focal_gamma}.")
-        if self.focal_alpha is not None and len(self.focal_alpha) != 2:
-            raise ValueError(f"training.focal_alpha takes two weights (silent, speak), not {self.focal_alpha}.")
 
     def for_first_stage(self) -> DSTTrainingArguments:
         """The arguments of the first stage: ``look_steps`` steps of ``look_batch_size``, no evaluation, no checkpoint.
@@ -158,16 +142,6 @@ class DSTTrainingArguments(TrainingArguments):
             raise UsageError(f"The training settings cannot be used for {purpose}: {error}") from error
         replaced.given = self.given | changes
         return replaced
-
-    @property
-    def loss_weights(self) -> dict[str, float]:
-        """Weight by loss name."""
-        return {
-            "speaking": self.speaking_loss_weight,
-            "dst_update": self.dst_update_loss_weight,
-            "dst_state": self.dst_state_loss_weight,
-            "response": self.response_loss_weight,
-        }
 
 
 def _is_librarys_default(setting: Field[Any], value: Any) -> bool:

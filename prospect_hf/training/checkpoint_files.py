@@ -19,6 +19,7 @@ from typing import Any
 from prospect_hf.checked_json import as_dict, get_dict, load_json
 from prospect_hf.errors import DataError, UsageError
 from prospect_hf.files import write_json
+from prospect_hf.hub.published import public
 
 # The list of files, and the record of the run that wrote them (``prospect_hf.training.resume.run_record``).
 LIST = "checkpoint.json"
@@ -123,3 +124,8 @@ def _stamp(path: Path, flush: bool = False) -> list[Any]:
 
 def _hash(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def publish_state(path: Path, output: Path) -> None:
+    """Write the trainer's state at ``path`` again, without the place of ``output`` on this machine."""
+    write_json(path, public(json.loads(path.read_text(encoding="utf-8")), output))

@@ -23,9 +23,10 @@ from prospect_hf.data.reader import FrameReader
 from prospect_hf.data.session_store import SessionStore
 from prospect_hf.hub.weights import new_model_files
 from prospect_hf.training.arguments import DSTTrainingArguments
+from prospect_hf.training.checkpoint_files import publish_state
 from prospect_hf.training.resume import Interrupted
 from prospect_hf.training.splits import Splits
-from prospect_hf.training.trainer import DSTTrainer, publish_state
+from prospect_hf.training.trainer import DSTTrainer
 
 logger = logging.getLogger(__name__)
 

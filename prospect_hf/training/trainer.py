@@ -7,8 +7,6 @@ numbers of a rare label.
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,26 +17,22 @@ import torch
 import transformers
 from torch import nn
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerControl
 from transformers.trainer import DEFAULT_PROGRESS_CALLBACK, TRAINER_STATE_NAME, TRAINING_ARGS_NAME
-from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from prospect_hf.data.clip_stream import ClipStream
 from prospect_hf.data.clips import ClipDataset
-from prospect_hf.data.glimpses import GlimpseDataset
-from prospect_hf.files import write_json
-from prospect_hf.hub.published import public
-from prospect_hf.metrics.decisions import binary_metrics
-from prospect_hf.metrics.states import state_metrics
 from prospect_hf.sessions import IGNORE
-from prospect_hf.training.arguments import LOSSES, DSTTrainingArguments
-from prospect_hf.training.checkpoint_files import remove, remove_old, write_list
+from prospect_hf.training.arguments import DSTTrainingArguments
+from prospect_hf.training.callbacks import BestCheckpoint, NewEpoch
+from prospect_hf.training.checkpoint_files import publish_state, remove, remove_old, write_list
+from prospect_hf.training.clip_metrics import HEAD_LABELS, clip_decisions, head_metrics, label_counts
+from prospect_hf.training.loss_arguments import LOSSES
 from prospect_hf.training.losses import focal_loss, masked_cross_entropy
 from prospect_hf.training.optimizer import muon_optimizer
 from prospect_hf.training.progress import StageProgress
-
-HEAD_LABELS = ("speaking_labels", "dst_update_labels", "dst_state_labels")
+from prospect_hf.training.samplers import ByLength
 
 
 class DSTTrainer(Trainer):
@@ -67,8 +61,8 @@ class DSTTrainer(Trainer):
         self._loss_totals = torch.zeros(len(LOSSES), device=self.args.device)
         self._steps_in_totals = 0
         if not isinstance(self.train_dataset, ClipStream):  # a stream counts its epochs itself
-            self.add_callback(_NewEpoch(self.train_dataset))
-        self.add_callback(_BestCheckpoint())
+            self.add_callback(NewEpoch(self.train_dataset))
+        self.add_callback(BestCheckpoint())
         self.remove_callback(PrinterCallback if self.args.disable_tqdm else DEFAULT_PROGRESS_CALLBACK)
         self.progress = StageProgress(stage)
         self.add_callback(self.progress)
@@ -87,7 +81,7 @@ class DSTTrainer(Trainer):
         # The library would decode every frame to find the lengths, which are known here.
         # A step's clips are of similar length, whatever the share of processes and accumulation in it.
         window = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        return _ByLength(window, clips.clips.lengths, self.args.seed)
+        return ByLength(window, clips.clips.lengths, self.args.seed)
 
     def _get_eval_sampler(self, eval_dataset: ClipDataset) -> Sampler[int]:
         return SequentialSampler(eval_dataset)
@@ -238,21 +232,6 @@ class DSTTrainer(Trainer):
         )
 
 
-class _ByLength(LengthGroupedSampler):
-    """Batches of clips of similar length, in an order that depends on seed and epoch alone.
-
-    The library's sampler draws from the global generator, whose state differs in a resumed run.
-    """
-
-    def __init__(self, window: int, lengths: list[int], seed: int) -> None:
-        super().__init__(window, lengths=lengths, generator=torch.Generator())
-        self.seed = seed
-        self.set_epoch(0)
-
-    def set_epoch(self, epoch: int) -> None:
-        self.generator.manual_seed(self.seed + epoch)
-
-
 @contextmanager
 def _no_library_bars() -> Iterator[None]:
     """Without transformers' own bars, such as the one for writing a single file of weights."""
@@ -263,85 +242,3 @@ def _no_library_bars() -> Iterator[None]:
     finally:
         if shown:
             transformers.logging.enable_progress_bar()
-
-
-class _NewEpoch(TrainerCallback):
-    """Calls ``set_epoch`` of the training clips at the start of each epoch, in every process."""
-
-    def __init__(self, clips: ClipDataset | GlimpseDataset) -> None:
-        self.clips = clips
-
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self.clips.set_epoch(int(state.epoch or 0))
-
-
-class _BestCheckpoint(TrainerCallback):
-    """Finds the best checkpoint again when a run goes on: its state on disk names it without its path."""
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        best = Path(str(args.output_dir)) / f"checkpoint-{state.best_global_step}"
-        if state.best_global_step and best.is_dir():
-            state.best_model_checkpoint = str(best)
-
-
-def publish_state(path: Path, output: Path) -> None:
-    """Write the trainer's state at ``path`` again, without the place of ``output`` on this machine."""
-    write_json(path, public(json.loads(path.read_text(encoding="utf-8")), output))
-
-
-def label_counts(batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Labels of each loss in a batch, ``[4]`` in the order of ``LOSSES``; text labels are counted where predicted."""
-    labels = [*(batch[name] for name in HEAD_LABELS), batch["labels"][:, 1:]]
-    return torch.stack([(label != IGNORE).sum() for label in labels]).float()
-
-
-def clip_decisions(
-    outputs: Any, inputs: dict[str, torch.Tensor], sums: torch.Tensor, counts: torch.Tensor
-) -> list[dict[str, np.ndarray]]:
-    """One record per clip: probabilities, states and labels; the first also has the batch's loss sums and counts."""
-    speak = outputs.speaking_logits.float().softmax(-1)[..., 1].cpu().numpy()
-    update = outputs.dst_update_logits.float().softmax(-1)[..., 1].cpu().numpy()
-    states = outputs.dst_state_logits.argmax(-1).cpu().numpy()
-    labels = {name: inputs[name].cpu().numpy() for name in HEAD_LABELS}
-    frames = (inputs["frame_positions"] >= 0).sum(1).tolist()
-    steps = (inputs["step_positions"][..., 1] >= 0).sum(1).tolist()
-    records = []
-    for row, (n_frames, n_steps) in enumerate(zip(frames, steps, strict=True)):
-        first = row == 0
-        records.append(
-            {
-                "speaking": speak[row, :n_frames],
-                "dst_update": update[row, :n_frames],
-                "states": states[row, :n_frames, :n_steps],
-                "speaking_labels": labels["speaking_labels"][row, :n_frames],
-                "dst_update_labels": labels["dst_update_labels"][row, :n_frames],
-                "dst_state_labels": labels["dst_state_labels"][row, :n_frames, :n_steps],
-                "loss_sums": sums.cpu().numpy() * first,
-                "loss_counts": counts.cpu().numpy() * first,
-            }
-        )
-    return records
-
-
-def head_metrics(rows: list[dict[str, np.ndarray]], weights: dict[str, float]) -> dict[str, float]:
-    """Metrics over all clips: decisions at threshold 0.5 and at the best one, states, losses, perplexity.
-
-    An undefined metric (the split has no label for it) is left out: experiment trackers accept only numbers, and
-    ``metric_for_best_model`` then reports it as missing.
-    """
-    means = np.sum([row["loss_sums"] for row in rows], 0) / np.maximum(np.sum([r["loss_counts"] for r in rows], 0), 1)
-    losses = {name: float(mean) for name, mean in zip(LOSSES, means, strict=True)}
-    metrics: dict[str, float | None] = {f"{name}_loss": loss for name, loss in losses.items()}
-    metrics["loss"] = sum(weights[name] * loss for name, loss in losses.items())
-    metrics["perplexity"] = math.exp(min(losses["response"], 700.0))
-    for head in ("speaking", "dst_update"):
-        scores = np.concatenate([row[head] for row in rows])
-        labels = np.concatenate([row[f"{head}_labels"] for row in rows])
-        metrics |= binary_metrics(scores, labels, name=head)
-    predicted, reference = [row["states"] for row in rows], [row["dst_state_labels"] for row in rows]
-    metrics |= state_metrics(predicted, reference)
-    return {name: value for name, value in metrics.items() if value is not None}

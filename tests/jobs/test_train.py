@@ -377,7 +377,7 @@ def test_a_stream_that_does_not_fit_is_found_before_training(
 @pytest.mark.parametrize(
     "choice",
     [
-        ["data=simulated_full", "training=full"],
+        ["data=simulated_full", "training=tiny_full"],
         ["model=smolvlm2_256m", "data=proassist", "data.root=x", "training.bf16=false"],
         ["model=smolvlm2_500m", "training.bf16=false"],
         ["model=smolvlm2_2b", "training.bf16=false"],

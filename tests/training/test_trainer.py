@@ -32,9 +32,12 @@ from prospect_hf.errors import UsageError
 from prospect_hf.sessions import IGNORE
 from prospect_hf.settings import parse
 from prospect_hf.training import trainer as trainer_module
-from prospect_hf.training.arguments import LOSSES, DSTTrainingArguments
+from prospect_hf.training.arguments import DSTTrainingArguments
+from prospect_hf.training.callbacks import BestCheckpoint
 from prospect_hf.training.checkpoint_files import checkpoints, fault_in_files, fault_in_list
-from prospect_hf.training.trainer import DSTTrainer, _BestCheckpoint, head_metrics, label_counts
+from prospect_hf.training.clip_metrics import head_metrics, label_counts
+from prospect_hf.training.loss_arguments import LOSSES
+from prospect_hf.training.trainer import DSTTrainer
 
 # Labels fall as unevenly as they do: a silent session, one without state labels, a single frame, a busy one.
 SESSIONS = [
@@ -498,5 +501,5 @@ def test_a_run_that_goes_on_finds_its_best_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "checkpoint-2").mkdir()
     for best, found in ((None, None), (3, None), (2, str(tmp_path / "checkpoint-2"))):
         state = SimpleNamespace(best_global_step=best, best_model_checkpoint=None)
-        _BestCheckpoint().on_train_begin(args, state, SimpleNamespace())
+        BestCheckpoint().on_train_begin(args, state, SimpleNamespace())
         assert state.best_model_checkpoint == found
