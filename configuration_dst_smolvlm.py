@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -14,11 +15,29 @@ from transformers import SmolVLMConfig
 
 TOKENS_PER_FRAME = (1, 4, 9, 16, "full")
 MOST_FPS = 1000
+DECISION_SOURCES = ("heads", "lm")
 # Sizes of both parts of the model, and of each alone; no model comes near the largest.
 SIZES = ("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers")
 TEXT_SIZES = ("vocab_size", "max_position_embeddings", "num_key_value_heads", "head_dim")
 VISION_SIZES = ("image_size", "patch_size", "num_channels")
 LARGEST_SIZE = 10**9
+
+# Modules that a stock SmolVLM2 lacks.
+DECISION_HEADS = ("speaking_decision_head", "dst_update_head")
+HEADS = (
+    *DECISION_HEADS,
+    "dst_frame_proj",
+    "dst_step_norm",
+    "dst_step_proj",
+    "dst_state_norm",
+    "dst_state_head",
+)
+CONNECTOR = "model.connector"
+# By full name: q_proj and its like exist in the vision tower too.
+LORA_TARGETS = r"model\.text_model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
+ADAPTER_MODES = ("lora", "qlora", "heads")
+ADAPTER_DTYPES = ("bfloat16", "float32")
+NF4 = {"type": "nf4", "double": True}
 
 AUTO_MAP = {
     "AutoConfig": "configuration_dst_smolvlm.DSTSmolVLMConfig",
@@ -46,7 +65,22 @@ class DSTSmolVLMConfig(SmolVLMConfig):
         num_dst_states: classes of the state head; 3: not started, in progress, completed.
         speaking_threshold: the assistant speaks on a frame where p(speak) is at least this.
         dst_update_threshold: the state table is updated on a frame where p(update) is at least this.
+        speaking_temperature: a model in eval mode divides its speaking logits by this; fitted after training, so that
+            p(speak) is the share of frames with that p(speak) on which the assistant speaks.
+        dst_update_temperature: the same for the DST-update logits.
         fps: frames a second of the streams that the model was trained on.
+        decision_source: where the two decisions of a frame are read: ``heads`` (a linear layer each), or ``lm`` (the LM
+            head's logits of the next token, after the frame's last one).
+        decision_tokens: for ``lm``: the next tokens that mean "nothing happens" (``<image>``), "speak" (the first
+            token of ``Assistant:``) and "the state changed" (the first token of ``State:``).
+        state_feedback: the tracked state changes of a frame follow it in the stream as a text.
+        adapter: of a folder that holds adapters and no base weights, what they are: ``mode`` (lora, qlora or heads);
+            ``base_model`` (Hub id, or path from this folder), ``base_sha256`` of its weights and the ``dtype`` it is
+            loaded in; ``rank``, ``alpha``, ``dropout`` and ``targets`` (a regular expression of full names) of the LoRA
+            layers, None without them; ``modules`` that are trained beside them; ``quantization`` of the base (None, or
+            ``type``, ``double`` and ``compute_dtype``). None: the folder holds a whole model.
+        blind: the vision tower and the connector came with random weights, so that a frozen one has learned nothing.
+        merged: of a whole model that adapters were merged into, which adapters, and into which weights.
         **kwargs: SmolVLM's own: ``text_config``, ``vision_config``, ``scale_factor``, ``image_token_id``, ...
 
     Raises:
@@ -59,7 +93,15 @@ class DSTSmolVLMConfig(SmolVLMConfig):
     num_dst_states: int = 3
     speaking_threshold: float = 0.5
     dst_update_threshold: float = 0.5
+    speaking_temperature: float = 1.0
+    dst_update_temperature: float = 1.0
     fps: float = 2.0
+    decision_source: str = "heads"
+    decision_tokens: list[int] | None = None
+    state_feedback: bool = True
+    adapter: dict[str, Any] | None = None
+    merged: str | None = None
+    blind: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
         kwargs.setdefault("auto_map", dict(AUTO_MAP))
@@ -77,13 +119,43 @@ class DSTSmolVLMConfig(SmolVLMConfig):
         for name, value in thresholds.items():
             if type(value) not in (int, float) or not 0.0 <= value <= 1.0:
                 raise ValueError(f"{name} must lie in [0, 1], not {value}.")
+        temperatures = {
+            "speaking_temperature": self.speaking_temperature,
+            "dst_update_temperature": self.dst_update_temperature,
+        }
+        for name, value in temperatures.items():
+            if type(value) not in (int, float) or not 0 < value < math.inf:
+                raise ValueError(f"{name} must be a positive number, not {value}.")
         if type(self.fps) not in (int, float) or not 0 < self.fps <= MOST_FPS:
             raise ValueError(f"fps must be positive and at most {MOST_FPS}, not {self.fps}.")
+        self._check_decisions()
         if self.stream_tokens > self.grid_side**2:
             raise ValueError(
                 f"tokens_per_frame={self.tokens_per_frame} is more than the {self.grid_side} x {self.grid_side} "
                 "vision tokens that image_size, patch_size and scale_factor leave."
             )
+        if self.adapter is not None:
+            check_adapter(self.adapter, heads_of(self.decision_source))
+
+    def _check_decisions(self) -> None:
+        if self.decision_source not in DECISION_SOURCES:
+            raise ValueError(
+                f"decision_source must be one of {', '.join(DECISION_SOURCES)}, not {self.decision_source!r}."
+            )
+        tokens, vocabulary = self.decision_tokens, self.text_config.vocab_size
+        if self.decision_source == "lm" and not (
+            isinstance(tokens, list)
+            and len(set(tokens)) == len(tokens) == 3
+            and all(type(token) is int and 0 <= token < vocabulary for token in tokens)
+        ):
+            raise ValueError(
+                "decision_source=lm needs decision_tokens: three different token ids below "
+                f"text_config.vocab_size={vocabulary}, not {tokens!r}."
+            )
+        if self.decision_source == "heads" and tokens is not None:
+            raise ValueError(f"decision_tokens={tokens!r} belongs to decision_source=lm.")
+        if type(self.state_feedback) is not bool:
+            raise ValueError(f"state_feedback must be true or false, not {self.state_feedback!r}.")
 
     def _check_sizes(self) -> None:
         """Refuse sizes that no model has: 0 or negative heads pass the checks of shapes and fail in the first pass."""
@@ -121,6 +193,40 @@ class DSTSmolVLMConfig(SmolVLMConfig):
         for own in ("model_type", "auto_map", "custom_pipelines", "architectures", "transformers_version"):
             values.pop(own, None)
         return cls(**{**values, **overrides})
+
+
+def heads_of(decision_source: str) -> tuple[str, ...]:
+    """The modules of the heads that a model has: without those of the decisions that its LM head answers."""
+    return HEADS if decision_source == "heads" else tuple(name for name in HEADS if name not in DECISION_HEADS)
+
+
+def check_adapter(adapter: dict[str, Any], heads: tuple[str, ...]) -> None:
+    """Raise ``ValueError`` for a description of adapters that this package does not write, by the key's name."""
+    lora = adapter.get("mode") in ("lora", "qlora")
+    # None in mode qlora: the same adapters, opened on the base's own weights.
+    quantization = adapter.get("quantization")
+    quantizations = [{**NF4, "compute_dtype": dtype} for dtype in ADAPTER_DTYPES]
+    rank: Any = adapter.get("rank")
+    alpha: Any = adapter.get("alpha")
+    dropout: Any = adapter.get("dropout")
+    modules = adapter.get("modules")
+    right = {
+        "mode": adapter.get("mode") in ADAPTER_MODES,
+        "base_model": type(adapter.get("base_model")) is str and adapter["base_model"] != "",
+        "base_sha256": re.fullmatch("[0-9a-f]{64}", str(adapter.get("base_sha256"))) is not None,
+        "dtype": adapter.get("dtype") in ADAPTER_DTYPES,
+        "rank": type(rank) is int and 1 <= rank <= LARGEST_SIZE if lora else rank is None,
+        "alpha": type(alpha) in (int, float) and 0 < alpha < math.inf if lora else alpha is None,
+        "dropout": type(dropout) in (int, float) and 0 <= dropout < 1 if lora else dropout is None,
+        "targets": adapter.get("targets") == (LORA_TARGETS if lora else None),
+        "modules": modules in ([*heads], [*heads, CONNECTOR]),
+        "quantization": quantization is None or (adapter.get("mode") == "qlora" and quantization in quantizations),
+    }
+    wrong = [key for key, holds in right.items() if not holds] or sorted(adapter.keys() - right.keys())
+    if wrong:
+        raise ValueError(
+            f"adapter.{wrong[0]} in config.json is not what this package writes: {adapter.get(wrong[0])!r}."
+        )
 
 
 DSTSmolVLMConfig.register_for_auto_class()

@@ -1,13 +1,13 @@
 """DST-SmolVLM2: SmolVLM2 with a speaking, a DST-update and a DST-state head, read at every frame of a stream.
 
 The language model reads one causal stream: the plan, then frames and utterances in turn. Two linear heads answer at
-each frame's last token (speak now? did the state change?), a third answers there for every step of the plan, and the
-LM head writes the texts. Remote code of the Hub: it imports torch and transformers and nothing of the training package.
+each frame's last token (speak now? did the state change?), or with ``decision_source=lm`` the LM head does. A third
+answers there for every step of the plan, and the LM head writes the texts. Remote code of the Hub: it imports torch and
+transformers and nothing of the training package.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,17 +15,20 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import PreTrainedConfig, SmolVLMForConditionalGeneration
+from transformers import SmolVLMForConditionalGeneration
 from transformers.cache_utils import Cache, DynamicCache
-from transformers.dynamic_module_utils import get_class_from_dynamic_module
 from transformers.utils import ModelOutput
 
 try:
-    from .configuration_dst_smolvlm import DSTSmolVLMConfig
+    from .adapters_dst_smolvlm import AdapterFolders
+    from .configuration_dst_smolvlm import HEADS, DSTSmolVLMConfig
     from .decoding_dst_smolvlm import Decoding
+    from .text_loss_dst_smolvlm import summed_cross_entropy
 except ImportError:  # imported as a top-level module of the installed package
-    from configuration_dst_smolvlm import DSTSmolVLMConfig
+    from adapters_dst_smolvlm import AdapterFolders
+    from configuration_dst_smolvlm import HEADS, DSTSmolVLMConfig
     from decoding_dst_smolvlm import Decoding
+    from text_loss_dst_smolvlm import summed_cross_entropy
 
 IGNORE_INDEX = -100
 # Bounds the activations of one pass through the vision tower: 16 frames of 1,024 patches.
@@ -38,9 +41,10 @@ class DSTSmolVLMOutput(ModelOutput):
 
     Args:
         loss: mean cross-entropy of the text, with ``labels`` (the heads' losses are computed by the trainer).
-        logits: LM logits: ``[batch, kept, vocab]``, or ``[labelled, vocab]`` (row-major) with ``labels``.
-        speaking_logits: ``[batch, frames, 2]``: stay silent, speak.
-        dst_update_logits: ``[batch, frames, 2]``: state unchanged, state changed.
+        logits: LM logits ``[batch, kept, vocab]``; None with ``labels``, for the loss needs no logits of all places at
+            once (``text_loss_dst_smolvlm``).
+        speaking_logits: ``[batch, frames, 2]``: stay silent, speak; in eval mode divided by their temperature.
+        dst_update_logits: ``[batch, frames, 2]``: state unchanged, state changed; likewise.
         dst_state_logits: ``[batch, frames, steps, 3]``: not started, in progress, completed, after the frame.
         step_hidden_states: ``[batch, steps, hidden]``: the plan's steps as the state head reads them; give them to
             later passes, whose plan is already in the cache.
@@ -62,40 +66,26 @@ class DSTSmolVLMOutput(ModelOutput):
     sequences: list[int] | None = None
 
 
-class DSTSmolVLMForConditionalGeneration(SmolVLMForConditionalGeneration):
+class DSTSmolVLMForConditionalGeneration(AdapterFolders, SmolVLMForConditionalGeneration):
     """SmolVLM2 with the three DST heads; a stock SmolVLM2 checkpoint loads into it, with newly initialised heads."""
 
     config_class = DSTSmolVLMConfig
+    # Heads that were trained in float32 on a bfloat16 body are read as they were saved.
+    _keep_in_fp32_modules_strict = HEADS
 
     def __init__(self, config: DSTSmolVLMConfig) -> None:
         config.check()
         super().__init__(config)
         hidden = config.text_config.hidden_size
-        self.speaking_decision_head = nn.Linear(hidden, 2)
-        self.dst_update_head = nn.Linear(hidden, 2)
+        if config.decision_source == "heads":
+            self.speaking_decision_head = nn.Linear(hidden, 2)
+            self.dst_update_head = nn.Linear(hidden, 2)
         self.dst_frame_proj = nn.Linear(hidden, hidden)
         self.dst_step_norm = nn.LayerNorm(hidden)
         self.dst_step_proj = nn.Linear(hidden, hidden)
         self.dst_state_norm = nn.LayerNorm(hidden)
         self.dst_state_head = nn.Linear(hidden, config.num_dst_states)
         self.post_init()
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
-        """As the base class's; a second local folder runs its own code, and not the first one's.
-
-        ``AutoModel`` keeps one model class for each configuration class. Two folders of one name, such as
-        ``checkpoint-100`` of two runs, share the latter where their configuration files are equal, so the class of the
-        first one is asked to load the second one as well, whatever code lies in it.
-        """
-        config, folder = kwargs.get("config"), pretrained_model_name_or_path
-        remote = cls.__module__.startswith("transformers_modules.") and kwargs.get("trust_remote_code")
-        # AutoModel gives the configuration; who calls this class by name has chosen it.
-        if remote and isinstance(config, PreTrainedConfig) and os.path.isdir(folder):
-            own = get_class_from_dynamic_module(config.auto_map["AutoModel"], folder)
-            if own is not cls:
-                return own.from_pretrained(folder, *model_args, **kwargs)
-        return super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
 
     # -- frames -------------------------------------------------------------------------------------------------
 
@@ -121,8 +111,10 @@ class DSTSmolVLMForConditionalGeneration(SmolVLMForConditionalGeneration):
                 f"not {list(pixel_values.shape)}; prepare frames with the model's processor."
             )
         frames_per_pass = max(1, PATCHES_PER_VISION_PASS // (vision.image_size // vision.patch_size) ** 2)
+        # A connector that is trained is in float32, over a vision tower that may be in bfloat16.
+        connector, dtype = self.model.connector, self.model.connector.modality_projection.proj.weight.dtype
         passes = [
-            self._pool(self.model.connector(self.model.vision_model(chunk).last_hidden_state))
+            self._pool(connector(self.model.vision_model(chunk).last_hidden_state.to(dtype)))
             for chunk in pixel_values.to(self.dtype).split(frames_per_pass)
         ]
         return torch.cat(passes)
@@ -191,16 +183,25 @@ class DSTSmolVLMForConditionalGeneration(SmolVLMForConditionalGeneration):
             speaking ``[batch, frames, 2]``, DST update ``[batch, frames, 2]``, states ``[batch, frames, steps, 3]``.
         """
         # The heads may be kept in float32 over a bfloat16 body.
-        frame_hidden = frame_hidden.to(self.speaking_decision_head.weight.dtype)
+        frame_hidden = frame_hidden.to(self.dst_frame_proj.weight.dtype)
         step_hidden = self.dst_step_norm(step_hidden.to(self.dst_step_norm.weight.dtype))
         step_key = self.dst_step_proj(step_hidden)[:, None]
         query = self.dst_frame_proj(frame_hidden)[:, :, None]
         meeting = F.gelu(self.dst_state_norm(query * torch.sigmoid(step_key) + step_key))
-        return (
-            self.speaking_decision_head(frame_hidden),
-            self.dst_update_head(frame_hidden),
-            self.dst_state_head(meeting),
-        )
+        return (*self._read_decisions(frame_hidden), self.dst_state_head(meeting))
+
+    def _read_decisions(self, frame_hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Speaking and DST update, ``[batch, frames, 2]`` each, from ``frame_hidden`` ``[batch, frames, hidden]``.
+
+        With ``decision_source=lm``, of the LM head's logits for the next token only the three that decide are
+        computed. Both decisions are weighed against the next frame coming at once; p(speak) does not depend on the
+        state text that may come first.
+        """
+        if self.config.decision_source == "heads":
+            return self.speaking_decision_head(frame_hidden), self.dst_update_head(frame_hidden)
+        deciding = self.lm_head.weight[self.config.decision_tokens]
+        nothing, speak, update = F.linear(frame_hidden, deciding.to(frame_hidden.dtype)).unbind(-1)
+        return torch.stack([nothing, speak], dim=-1), torch.stack([nothing, update], dim=-1)
 
     def read_plan(self, hidden: torch.Tensor, step_positions: torch.Tensor) -> torch.Tensor:
         """Represent each step by the mean hidden state of its line, minus the mean over the plan's steps.
@@ -255,8 +256,8 @@ class DSTSmolVLMForConditionalGeneration(SmolVLMForConditionalGeneration):
             step_positions: ``[batch, steps, 2]``, the index in this pass of the first and of the last token of each
                 step's line in the plan; -1 is padding.
                 Or ``step_hidden_states`` ``[batch, steps, hidden]`` from the pass that read the plan.
-            labels: ``[batch, seq]``, the token ids that the place before them has to predict, -100 elsewhere. LM logits
-                are computed only for these.
+            labels: ``[batch, seq]``, the token ids that the place before them has to predict, -100 elsewhere. They give
+                ``loss`` and no logits.
             use_cache: return the cache.
             logits_to_keep: without labels, the places that get LM logits: a number of last places (0: all), places
                 ``[kept]`` of every row, or ``[batch, kept]`` of each row.
@@ -293,6 +294,9 @@ class DSTSmolVLMForConditionalGeneration(SmolVLMForConditionalGeneration):
                     "frame_positions need step_positions, or step_hidden_states of the pass with the plan."
                 )
             speaking, update, states = self.read_heads(_gather(hidden, frame_positions), step_hidden_states)
+            if not self.training:
+                speaking = speaking / self.config.speaking_temperature
+                update = update / self.config.dst_update_temperature
             no_frame = (frame_positions < 0).unsqueeze(-1)
             output.speaking_logits = speaking.masked_fill(no_frame, 0.0)
             output.dst_update_logits = update.masked_fill(no_frame, 0.0)
@@ -304,10 +308,9 @@ class DSTSmolVLMForConditionalGeneration(SmolVLMForConditionalGeneration):
         if labels is not None:
             targets = labels[:, 1:]
             labelled = targets != IGNORE_INDEX
-            output.logits = self.lm_head(hidden[:, :-1][labelled])
+            rows = hidden[:, :-1][labelled]
             # Without labels the sum is 0, but backward still reaches every weight, those of the LM head included.
-            total = F.cross_entropy(output.logits.float(), targets[labelled], reduction="sum")
-            output.loss = total / max(output.logits.shape[0], 1)
+            output.loss = summed_cross_entropy(self.lm_head, rows, targets[labelled]) / max(len(rows), 1)
         else:
             if isinstance(logits_to_keep, torch.Tensor) and logits_to_keep.dim() == 2:
                 kept_hidden = _gather(hidden, logits_to_keep)

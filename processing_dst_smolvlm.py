@@ -51,11 +51,13 @@ class FrameItem:
         changes: step index -> state after the frame, for the steps that changed.
         user_text: what the user said, "" if nothing.
         response: what the assistant says, "" if nothing.
+        wrong: the state text says something else than happened; it is read, but not to be learned.
     """
 
     changes: Mapping[int, int] = field(default_factory=dict)
     user_text: str = ""
     response: str = ""
+    wrong: bool = False
 
 
 @dataclass
@@ -87,13 +89,20 @@ class DSTSmolVLMProcessor(ProcessorMixin):
         image_processor: SmolVLM's; frames are resized to its ``max_image_size`` squares, never split into tiles.
         tokenizer: SmolVLM2's, or any with its special tokens.
         tokens_per_frame: stream tokens that one frame takes (a number; ``config.stream_tokens``).
+        state_feedback: the state changes of a frame follow it as a state text (``config.state_feedback``).
     """
 
     def __init__(
-        self, image_processor: Any, tokenizer: Any, chat_template: str | None = None, tokens_per_frame: int = 1
+        self,
+        image_processor: Any,
+        tokenizer: Any,
+        chat_template: str | None = None,
+        tokens_per_frame: int = 1,
+        state_feedback: bool = True,
     ):
         super().__init__(image_processor, tokenizer, chat_template=chat_template)
         self.tokens_per_frame = tokens_per_frame
+        self.state_feedback = state_feedback
         self._known: dict[str, list[int]] = {}
         self.bos_id = self._special("<|im_start|>")
         self.image_id = self._special("<image>")
@@ -172,6 +181,14 @@ class DSTSmolVLMProcessor(ProcessorMixin):
         stream.add(self._ids(f" {one_line(text)}"), supervised)
         self.close(stream, supervised)
 
+    @property
+    def decision_tokens(self) -> list[int]:
+        """The tokens that can follow a frame, for decisions that are read from the LM head.
+
+        ``<image>`` (nothing happens, the next frame comes) and the first token of ``Assistant:`` and of ``State:``.
+        """
+        return [self.image_id, self._roles["Assistant"][0], self._roles["State"][0]]
+
     def turn_lengths(self, role: str, texts: Sequence[str]) -> list[int]:
         """The number of tokens that ``add_turn`` adds for each text, counted for many texts at a time."""
         lines = {text: f" {one_line(text)}" for text in texts}
@@ -193,12 +210,16 @@ class DSTSmolVLMProcessor(ProcessorMixin):
 
     def add_consequences(self, stream: Stream, item: FrameItem) -> None:
         """Add the turns after a frame: the state text, then the user's or the assistant's turn."""
-        if item.changes:
-            self.add_turn(stream, "State", state_text(item.changes), supervised=True)
+        self.add_state(stream, item.changes, supervised=not item.wrong)
         if item.user_text:
             self.add_turn(stream, "User", item.user_text)
         if item.response:
             self.add_turn(stream, "Assistant", item.response, supervised=True)
+
+    def add_state(self, stream: Stream, changes: Mapping[int, int], supervised: bool = False) -> None:
+        """Add the state text of ``changes``: nothing where there are none, or without ``state_feedback``."""
+        if changes and self.state_feedback:
+            self.add_turn(stream, "State", state_text(changes), supervised)
 
     def build(
         self, goal: str, steps: Sequence[str], states: Sequence[int] | None, items: Iterable[FrameItem]

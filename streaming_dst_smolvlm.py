@@ -83,6 +83,11 @@ class StreamBatch:
                 f"The processor lays out {processor.tokens_per_frame} tokens a frame, the model reads "
                 f"{model.config.stream_tokens}; load both from one folder."
             )
+        if processor.state_feedback != model.config.state_feedback:
+            raise StreamError(
+                f"The processor has state_feedback={processor.state_feedback}, the model was trained with "
+                f"{model.config.state_feedback}; load both from one folder."
+            )
         text_config = model.config.text_config
         if text_config._attn_implementation not in ("sdpa", "eager"):
             raise StreamError(
@@ -95,6 +100,11 @@ class StreamBatch:
         self.decoding = Decoding() if decoding is None else decoding
         self.tracking = Tracking() if tracking is None else tracking
         check_settings(context=self.context, decoding=self.decoding, tracking=self.tracking, on_text=on_text)
+        if self.tracking.source == "text" and not processor.state_feedback:
+            raise StreamError(
+                "tracking source text reads the state texts, and this model was trained without them "
+                "(state_feedback=false): use tracking source head."
+            )
         self.max_tokens = self.context.limit(text_config.max_position_embeddings)
         self.cache = StreamCache(len(tasks), text_config.num_hidden_layers)
         self.turns = Turns(

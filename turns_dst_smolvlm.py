@@ -66,7 +66,7 @@ class Turns:
         """Upper bounds in tokens, for a plan of ``steps``: of a frame with its state text, and of an utterance."""
         state, said = Stream(), Stream()
         longest = max(range(len(STATE_NAMES)), key=lambda number: len(STATE_NAMES[number]))
-        self.processor.add_turn(state, "State", state_text(dict.fromkeys(range(steps), longest)))
+        self.processor.add_state(state, dict.fromkeys(range(steps), longest))
         self.processor.open(said, "Assistant")
         self.processor.close(said)
         written = len(said.input_ids) + self.decoding.max_new_tokens
@@ -133,15 +133,14 @@ class Turns:
             row.phase = ""
 
     def _move(self, row: StreamRow, proposals: Mapping[int, int], update: bool) -> str:
-        """Offer proposals to the table; queue and return the state text of the changes."""
+        """Offer proposals to the table; queue the state text of the changes, and return it."""
         moves = row.table.propose(proposals, update)
         row.facts.transitions = moves
-        text = state_text({move.step: move.after for move in moves})
-        if moves:
-            turn = Stream()
-            self.processor.add_turn(turn, "State", text)
-            row.pending.extend(turn.input_ids)
-        return text
+        changes = {move.step: move.after for move in moves}
+        turn = Stream()
+        self.processor.add_state(turn, changes)
+        row.pending.extend(turn.input_ids)
+        return state_text(changes)
 
     def _respond(self, row: StreamRow) -> None:
         """After the state text: the user's words, or the assistant's response."""

@@ -27,6 +27,7 @@ from safetensors.torch import load_file, save_file
 from streaming_dst_smolvlm import DSTStream
 
 REMOTE = (
+    "adapters",
     "cache",
     "configuration",
     "container",
@@ -39,6 +40,7 @@ REMOTE = (
     "processing",
     "room",
     "streaming",
+    "text_loss",
     "tracking",
     "turns",
     "video",
