@@ -1,7 +1,7 @@
 """Whether an aligner's confidence means something: the accuracy of what it is more and less sure of.
 
-A pair is a confidence and the accuracy that it promises: of a whole record, the share of its frames on which all steps
-are right; of a visit, the share of its lines that belong to its step.
+A pair (``prospect_hf.metrics.calibration``) is a confidence and the accuracy that it promises: of a whole record, the
+share of its frames on which all steps are right; of a visit, the share of its lines that belong to its step.
 """
 
 from __future__ import annotations
@@ -10,21 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from prospect_hf.align.alignment import Visit
 from prospect_hf.errors import DataError
-
-Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Bin:
-    """Pairs of similar confidence: their number, their mean confidence and their mean accuracy."""
-
-    count: int
-    confidence: float
-    accuracy: float
+from prospect_hf.metrics.calibration import Floats, calibration_error, reliability, rising_pairs
 
 
 @dataclass(frozen=True)
@@ -55,41 +45,12 @@ def visit_accuracies(visits: Sequence[Visit], owners: Mapping[int, int]) -> list
     return [sum(owners.get(line) == visit.span.step for line in visit.lines) / len(visit.lines) for visit in visits]
 
 
-def reliability(confidences: ArrayLike, accuracies: ArrayLike, bins: int = 10) -> tuple[Bin, ...]:
-    """The bins of rising confidence, with about as many pairs each; pairs of one confidence are in one bin.
-
-    Args:
-        confidences, accuracies: ``[pairs]``, each 0 to 1.
-        bins: how many at most.
-
-    Raises:
-        DataError: there is no pair, the shapes differ, or a value is not 0 to 1.
-    """
-    confidence, accuracy = _pairs(confidences, accuracies)
-    ideal = np.linspace(0, len(confidence), bins + 1)[1:].round().astype(int)
-    # A cut falls behind the last pair of its confidence.
-    ends = np.unique(np.searchsorted(confidence, confidence[np.maximum(ideal, 1) - 1], side="right")).tolist()
-    return tuple(
-        Bin(end - start, float(confidence[start:end].mean()), float(accuracy[start:end].mean()))
-        for start, end in zip([0, *ends], ends, strict=False)
-    )
-
-
-def calibration_error(bins: Sequence[Bin]) -> float:
-    """Expected calibration error: the mean over pairs of their bin's distance between confidence and accuracy.
-
-    Naeini, Cooper and Hauskrecht, 2015; with bins of equal mass.
-    """
-    total = sum(one.count for one in bins)
-    return sum(one.count * abs(one.confidence - one.accuracy) for one in bins) / total
-
-
 def rank_correlation(confidences: ArrayLike, accuracies: ArrayLike) -> float | None:
     """Spearman's rank correlation, equal values sharing their mean rank; None where one side is constant.
 
-    Errors as in :func:`reliability`.
+    Errors as in ``prospect_hf.metrics.calibration.reliability``.
     """
-    ranks = [_ranks(values) for values in _pairs(confidences, accuracies)]
+    ranks = [_ranks(values) for values in rising_pairs(confidences, accuracies)]
     one, other = (values - values.mean() for values in ranks)
     norm = np.sqrt((one**2).sum() * (other**2).sum())
     return float((one * other).sum() / norm) if norm else None
@@ -98,9 +59,9 @@ def rank_correlation(confidences: ArrayLike, accuracies: ArrayLike) -> float | N
 def kept_curve(confidences: ArrayLike, accuracies: ArrayLike, thresholds: Sequence[float]) -> tuple[Kept, ...]:
     """What each threshold sends to a language model, and how accurate the rest is; thresholds that leave none are out.
 
-    Errors as in :func:`reliability`.
+    Errors as in ``prospect_hf.metrics.calibration.reliability``.
     """
-    confidence, accuracy = _pairs(confidences, accuracies)
+    confidence, accuracy = rising_pairs(confidences, accuracies)
     curve = []
     for threshold in thresholds:
         sent = int(np.searchsorted(confidence, threshold))
@@ -115,7 +76,7 @@ def reliability_table(
 ) -> str:
     """The bins, the calibration error and the rank correlation, and the curve over ``thresholds``, as Markdown.
 
-    Errors as in :func:`reliability`.
+    Errors as in ``prospect_hf.metrics.calibration.reliability``.
     """
     found = reliability(confidences, accuracies, bins)
     correlation = rank_correlation(confidences, accuracies)
@@ -133,20 +94,6 @@ def reliability_table(
         sent = "" if one.sent_accuracy is None else f"{one.sent_accuracy:.3f}"
         lines.append(f"| {one.threshold:g} | {one.sent:.0%} | {sent} | {one.accuracy:.3f} |")
     return "\n".join(lines)
-
-
-def _pairs(confidences: ArrayLike, accuracies: ArrayLike) -> tuple[Floats, Floats]:
-    """The pairs as arrays by rising confidence; equal confidences by accuracy, so that no order matters."""
-    confidence, accuracy = np.asarray(confidences, np.float64), np.asarray(accuracies, np.float64)
-    if confidence.ndim != 1 or confidence.shape != accuracy.shape or not len(confidence):
-        raise DataError(
-            f"Confidences {confidence.shape} and accuracies {accuracy.shape} must be as many, at least one of each."
-        )
-    for name, values in (("confidence", confidence), ("accuracy", accuracy)):
-        if not ((values >= 0) & (values <= 1)).all():  # NaN is neither
-            raise DataError(f"A value of {name} is not 0 to 1.")
-    order = np.lexsort((accuracy, confidence))
-    return confidence[order], accuracy[order]
 
 
 def _ranks(values: Floats) -> Floats:

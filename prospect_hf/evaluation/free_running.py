@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any, cast
 from zlib import crc32
 
 import numpy as np
 import torch
+from torch.utils.data import Subset
 
 from context_dst_smolvlm import Context
 from decoding_dst_smolvlm import Decoding
@@ -21,6 +23,8 @@ from prospect_hf.data.features import FRAMES_PER_PASS, FrameFeatures
 from prospect_hf.data.reader import FrameReader
 from prospect_hf.data.session_rows import SessionRows
 from prospect_hf.evaluation.predictions import Prediction, prediction_of
+from prospect_hf.machine import process_number, processes
+from prospect_hf.processes import of_each, share
 from prospect_hf.progress import Progress
 from prospect_hf.sessions import IGNORE, NOT_STARTED
 from streaming_dst_smolvlm import StreamBatch, StreamEvent, StreamInput, Task
@@ -36,6 +40,7 @@ def follow(
     context: Context | str = "summarize_with_dst",
     decoding: Decoding | None = None,
     progress: bool = True,
+    thresholds: tuple[float, float] | None = None,
 ) -> list[Prediction]:
     """The model's predictions on ``sessions``, in their order; the model is in eval mode meanwhile.
 
@@ -48,18 +53,38 @@ def follow(
         context: strategy for sessions longer than the context (``context_dst_smolvlm.Context``).
         decoding: decoding of texts; unset: greedy, at most 40 tokens.
         progress: show a progress bar.
+        thresholds: of the speaking and of the DST-update decision; unset: those of the model's configuration.
     """
+    speaking, update = thresholds or (None, None)
     was_training = model.training
     model.eval()
     predictions: dict[int, Prediction] = {}
     with Progress(len(sessions), "following sessions", "session", show=progress) as bar:
         for chosen in chunks(sessions, batch_size):
             some = [sessions[index] for index in chosen]
-            for index, prediction in follow_batch(model, processor, frames, some, context, None, decoding):
+            for index, prediction in follow_batch(
+                model, processor, frames, some, context, None, decoding, speaking, update
+            ):
                 predictions[chosen[index]] = prediction
                 bar.update()
     model.train(was_training)
     return [predictions[index] for index in range(len(sessions))]
+
+
+def follow_in_shares(
+    model: DSTSmolVLMForConditionalGeneration,
+    processor: DSTSmolVLMProcessor,
+    frames: FrameReader | FrameFeatures,
+    sessions: Sequence[SessionRows],
+    context: Context | str = "summarize_with_dst",
+    progress: bool = True,
+) -> list[Prediction]:
+    """As :func:`follow`: each of several processes follows a share of the sessions, and all get all predictions."""
+    own = share([len(session) for session in sessions], process_number(), processes())
+    own_sessions = cast(Sequence[SessionRows], Subset(cast(Any, sessions), own))  # each is read when it is followed
+    followed = follow(model, processor, frames, own_sessions, context=context, progress=progress)
+    predictions = [pair for part in of_each(list(zip(own, followed, strict=True))) for pair in part]
+    return [prediction for _, prediction in sorted(predictions, key=lambda pair: pair[0])]
 
 
 def chunks(sessions: Sequence[SessionRows], batch_size: int) -> list[list[int]]:

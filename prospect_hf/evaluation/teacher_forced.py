@@ -58,9 +58,13 @@ def teacher_forced(
     parts: dict[int, list[tuple[int, dict[str, Any]]]] = defaultdict(list)
     for chosen in batches(clips.clips.lengths):
         batch = collate([clips[index] for index in chosen])
-        inputs = {name: value.to(model.device) for name, value in batch.items() if not name.endswith("_labels")}
-        output = model(**inputs, use_cache=False)
-        for index, part in zip(chosen, read_clips(output, batch, [clips.clips[i] for i in chosen]), strict=True):
+        inputs = {name: value.to(model.device) for name, value in batch.items() if not name.endswith("labels")}
+        places = text_places(batch["labels"]).to(model.device)
+        output = model(**inputs, use_cache=False, logits_to_keep=places)
+        output.logits = output.logits[places >= 0]  # row-major, without the padding
+        for index, part in zip(
+            chosen, read_clips(output, batch, [clips.clips[i] for i in chosen], processor.state_feedback), strict=True
+        ):
             number = owner[index]
             parts[number].append((clips.clips[index].begin, part))
             waiting[number] -= 1
@@ -80,13 +84,24 @@ def batches(lengths: Sequence[int]) -> Iterator[list[int]]:
         yield chosen
 
 
-def read_clips(output: Any, batch: dict[str, torch.Tensor], clips: Sequence[Clip]) -> Iterator[dict[str, Any]]:
-    """The predictions for each clip of a batch, as arrays."""
+def text_places(labels: torch.Tensor) -> torch.Tensor:
+    """``[batch, most]``: the places of each row of ``labels`` ``[batch, seq]`` that predict a label; -1 is padding."""
+    places = [row.nonzero().flatten() for row in labels[:, 1:] != IGNORE]
+    return torch.nn.utils.rnn.pad_sequence(places, batch_first=True, padding_value=-1)
+
+
+def read_clips(
+    output: Any, batch: dict[str, torch.Tensor], clips: Sequence[Clip], state_feedback: bool
+) -> Iterator[dict[str, Any]]:
+    """The predictions for each clip of a batch, as arrays; ``output.logits`` are ``[labelled, vocab]``.
+
+    ``state_feedback`` is the processor's.
+    """
     speak = output.speaking_logits.float().softmax(-1)[..., 1].cpu().numpy()
     update = output.dst_update_logits.float().softmax(-1)[..., 1].cpu().numpy()
     states = output.dst_state_logits.argmax(-1).cpu().numpy()
     targets = batch["labels"][:, 1:]
-    row, place = np.nonzero((targets != IGNORE).numpy())  # row-major, as the model's logits
+    row, place = np.nonzero((targets != IGNORE).numpy())  # row-major, as the logits
     wanted = targets[torch.from_numpy(row), torch.from_numpy(place)].to(output.logits.device)
     nll = torch.nn.functional.cross_entropy(output.logits.float(), wanted, reduction="none").double().cpu().numpy()
     right = (output.logits.argmax(-1) == wanted).cpu().numpy()
@@ -97,17 +112,17 @@ def read_clips(output: Any, batch: dict[str, torch.Tensor], clips: Sequence[Clip
             "p_speak": speak[index, :frames],
             "p_update": update[index, :frames],
             "states": states[index, :frames, :steps],
-            "forced": _texts(clip, place[of_clip], nll[of_clip], right[of_clip]),
+            "forced": _texts(clip, place[of_clip], nll[of_clip], right[of_clip], state_feedback),
         }
 
 
-def _texts(clip: Clip, place: np.ndarray, nll: np.ndarray, right: np.ndarray) -> ForcedTexts:
+def _texts(clip: Clip, place: np.ndarray, nll: np.ndarray, right: np.ndarray, state_feedback: bool) -> ForcedTexts:
     """Group the clip's labelled tokens by text: a text is a run of labels without a gap."""
     texts = [
         (frame, is_state)
         for frame, item in sorted(clip.session.items.items())
         if clip.begin <= frame < clip.end
-        for is_state, there in ((True, bool(item.changes)), (False, bool(item.response)))
+        for is_state, there in ((True, state_feedback and bool(item.changes)), (False, bool(item.response)))
         if there
     ]
     starts = np.flatnonzero(np.diff(place, prepend=-2) != 1)

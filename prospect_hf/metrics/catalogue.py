@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 TOLERANCES_S = (0, 1, 2, 5)
+# The tolerance that thresholds are chosen at and that a task score uses, in seconds.
+CHOICE_TOLERANCE_S = 1
 # The aspects that a judge marks from 1 to 5.
 MARKS = ("correctness", "promptness", "efficiency", "overall")
 WITHIN = "Texts within 1 s, silence where missed"
@@ -41,6 +43,7 @@ def _decision(key: str, label: str) -> dict[str, Figure]:
         f"{key}_average_precision": Figure(f"{label}, average precision", group),
         f"{key}_best_f1": Figure(f"{label}, F1 at the best threshold", group),
         f"{key}_best_threshold": Figure(f"{label}, best threshold", group, higher_is_better=None),
+        f"{key}_calibration_error": Figure(f"{label}, expected calibration error", group, higher_is_better=False),
     }
 
 

@@ -97,8 +97,14 @@ def best_threshold(scores: ArrayLike, labels: ArrayLike) -> tuple[float, float |
     positives = int(truth.sum())
     if not positives:
         return 0.5, None
-    hit, found, thresholds = running_counts(score, truth)
-    f1 = 2 * hit / (found + positives)
+    return best_running(*running_counts(score, truth), positives)
+
+
+def best_running(
+    hit: NDArray[np.int64], found: NDArray[np.int64], thresholds: NDArray[np.float64], wanted: int
+) -> tuple[float, float]:
+    """As :func:`best_threshold`, from :func:`running_counts` and the number of "yes" labels."""
+    f1 = 2 * hit / (found + wanted)
     best = int(np.argmax(f1))
     threshold = float(thresholds[best])
     if best + 1 < len(thresholds):
@@ -116,14 +122,21 @@ def precision_recall_curve(scores: ArrayLike, labels: ArrayLike, points: int = 2
     Returns:
         ``precision``, ``recall`` and ``threshold``, lists of equal length.
     """
-    hit, found, thresholds = running_counts(*labelled_scores(scores, labels))
+    score, truth = labelled_scores(scores, labels)
+    return running_curve(*running_counts(score, truth), int(truth.sum()), points)
+
+
+def running_curve(
+    hit: NDArray[np.int64], found: NDArray[np.int64], thresholds: NDArray[np.float64], positives: int, points: int
+) -> dict[str, list[float]]:
+    """As :func:`precision_recall_curve`, from :func:`running_counts` and the number of "yes" labels."""
     if not len(hit) or not hit[-1]:
         return {"precision": [], "recall": [], "threshold": []}
     wanted = np.linspace(max(hit[0], 1), hit[-1], points)  # the curve starts at the first hit
     kept = np.unique(np.searchsorted(hit, wanted).clip(max=len(hit) - 1))
     return {
         "precision": np.round(hit[kept] / found[kept], 4).tolist(),
-        "recall": np.round(hit[kept] / hit[-1], 4).tolist(),
+        "recall": np.round(hit[kept] / positives, 4).tolist(),
         "threshold": np.round(thresholds[kept], 4).tolist(),
     }
 

@@ -5,7 +5,7 @@ Cells with label -100 are ignored.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -66,6 +66,11 @@ def state_figures(sums: Sums, name: str = "") -> Figures:
         f"{name}step_accuracy": ratio(hits.sum(0), cells.sum((0, 1))),
         f"{name}state_macro_f1": ratio(np.nansum(f1, axis=0), np.sum(~np.isnan(f1), axis=0)),
     }
+
+
+def state_confusion(sums: Mapping[str, float], name: str = "") -> list[list[int]]:
+    """``[reference][predicted]``: the number of (frame, step) cells with these states, from :func:`state_counts`."""
+    return [[int(sums[f"{name}state_{r}{p}"]) for p in STATES] for r in STATES]
 
 
 def state_metrics(predicted: Sequence[ArrayLike], reference: Sequence[ArrayLike]) -> dict[str, float | None]:

@@ -1,68 +1,21 @@
-"""Whether confidence means something: bins, calibration error, rank correlation, and what a threshold sends on."""
+"""Whether confidence means something: rank correlation, and what a threshold sends on."""
 
 from __future__ import annotations
 
 import math
-from itertools import pairwise
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from prospect_hf.align.alignment import Visit
 from prospect_hf.annotate.reliability import (
-    Bin,
-    calibration_error,
     kept_curve,
     rank_correlation,
-    reliability,
     reliability_table,
     visit_accuracies,
 )
 from prospect_hf.errors import DataError
 from prospect_hf.labels.spans import Span
-
-shares = st.integers(0, 20).map(lambda twentieth: twentieth / 20)
-pairs = st.lists(st.tuples(shares, shares), min_size=1, max_size=30)
-
-
-def test_bins_have_equal_mass_and_rise() -> None:
-    confidences, accuracies = [0.9, 0.1, 0.2, 0.8], [1.0, 0.0, 0.5, 0.5]
-    found = reliability(confidences, accuracies, 2)
-    assert [(one.count, one.accuracy) for one in found] == [(2, 0.25), (2, 0.75)]
-    assert [one.confidence for one in found] == pytest.approx([0.15, 0.85])
-    assert calibration_error(found) == pytest.approx(0.1)
-
-
-def test_what_is_as_accurate_as_it_is_sure_has_no_calibration_error() -> None:
-    values = [number / 100 for number in range(101)]
-    assert calibration_error(reliability(values, values)) == pytest.approx(0, abs=1e-12)
-    # Half of the visits at .5 right, all at 1: calibrated, though no single pair is.
-    assert calibration_error(reliability([0.5, 0.5, 1.0, 1.0], [0.0, 1.0, 1.0, 1.0], 2)) == 0
-
-
-def test_the_calibration_error_counts_pairs_not_bins() -> None:
-    assert calibration_error([Bin(3, 0.5, 0.7), Bin(1, 0.9, 0.1)]) == pytest.approx((3 * 0.2 + 0.8) / 4)
-
-
-def test_equal_confidences_share_a_bin() -> None:
-    assert [one.count for one in reliability([0.5, 0.5, 0.5, 0.9], [0, 1, 1, 1], 2)] == [3, 1]
-    assert reliability([0.5] * 6, [0, 1, 0, 1, 1, 1], 3) == (Bin(6, 0.5, 4 / 6),)
-
-
-@given(pairs, st.integers(1, 8), st.randoms())
-def test_bins_hold_every_pair_once_whatever_their_order(
-    found: list[tuple[float, float]], bins: int, chance: object
-) -> None:
-    confidences, accuracies = zip(*found, strict=True)
-    made = reliability(confidences, accuracies, bins)
-    assert len(made) <= bins and sum(one.count for one in made) == len(found)
-    assert sum(one.count * one.confidence for one in made) == pytest.approx(sum(confidences))
-    assert sum(one.count * one.accuracy for one in made) == pytest.approx(sum(accuracies))
-    assert all(below.confidence < above.confidence for below, above in pairwise(made))
-    chance.shuffle(found)  # type: ignore[attr-defined]
-    assert reliability(*zip(*found, strict=True), bins) == made
-    assert 0 <= calibration_error(made) <= 1
+from prospect_hf.metrics.calibration import reliability
 
 
 def test_rank_correlation_sees_order_alone() -> None:

@@ -206,7 +206,7 @@ def test_right_tokens_are_counted_text_by_text(seed: int) -> None:
         dst_state_logits=torch.zeros(1, 14, 3, 3),
         logits=torch.nn.functional.one_hot(answers, 340).float(),
     )
-    (found,) = read_clips(output, batch, clips.clips)
+    (found,) = read_clips(output, batch, clips.clips, state_feedback=True)
     texts: list[list[bool]] = []
     told = iter(hits.tolist())
     for before, label in pairwise(labels):

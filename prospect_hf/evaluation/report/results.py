@@ -24,6 +24,7 @@ from prospect_hf.evaluation.score import figures
 from prospect_hf.evaluation.scored_run import ScoredRun, ScoredSession
 from prospect_hf.files import write_json
 from prospect_hf.metrics.bootstrap import draw_weights, drawn_sums, interval, recording_sums
+from prospect_hf.metrics.calibration import calibration_error, decision_reliability
 from prospect_hf.metrics.catalogue import FIGURES
 from prospect_hf.metrics.counts import Counts, plain, ratio, total
 from prospect_hf.metrics.decisions import (
@@ -32,7 +33,7 @@ from prospect_hf.metrics.decisions import (
     labelled_scores,
     precision_recall_curve,
 )
-from prospect_hf.metrics.states import STATES
+from prospect_hf.metrics.states import state_confusion
 from prospect_hf.metrics.texts import distinct
 
 # Average precision is resampled on at most this many thresholds, at quantiles of the positives' scores.
@@ -96,7 +97,7 @@ def run_result(
             "speaking": precision_recall_curve(*_pooled(run, "speaking")),
             "dst_update": precision_recall_curve(*_pooled(run, "dst_update")),
         },
-        "confusion": _confusions(total(run.counts)),
+        "confusion": confusions(total(run.counts)),
         "delays_s": delays(run),
     }
 
@@ -110,6 +111,8 @@ def scope_scores(part: ScoredRun, draws: int) -> Shown:
         values[f"{name}_best_threshold"], values[f"{name}_best_f1"] = best_threshold(scores, labels)
         if values[f"{name}_best_f1"] is None:
             values[f"{name}_best_threshold"] = None  # without a positive label no threshold is the best
+        bins = decision_reliability(scores, labels)
+        values[f"{name}_calibration_error"] = calibration_error(bins) if bins else None
     if part.sessions[0].tracked:
         said = [one.text for scored in part.sessions for one in scored.said]
         values |= {"distinct_1": distinct(said, 1), "distinct_2": distinct(said, 2)}
@@ -188,9 +191,10 @@ def _pooled(part: ScoredRun, name: str) -> tuple[NDArray[np.float64], NDArray[np
     return np.concatenate([np.asarray(p) for p, _ in pairs]), np.concatenate([np.asarray(y) for _, y in pairs])
 
 
-def _confusions(sums: Counts) -> dict[str, list[list[int]]]:
+def confusions(sums: Counts) -> dict[str, list[list[int]]]:
+    """The confusion of states of ``head`` and ``table``, where they were counted (``metrics.states``)."""
     return {
-        name: [[int(sums[f"{prefix}state_{r}{p}"]) for p in STATES] for r in STATES]
+        name: state_confusion(sums, prefix)
         for name, prefix in (("head", ""), ("table", "table_"))
         if f"{prefix}state_00" in sums
     }
