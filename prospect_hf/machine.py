@@ -43,9 +43,9 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def processes() -> int:
-    """How many processes ``torchrun`` started for this run; 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+def processes(local: bool = False) -> int:
+    """How many processes ``torchrun`` started for this run, or ``local``: on this machine; 1 without it."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE" if local else "WORLD_SIZE", "1"))
 
 
 def process_number(local: bool = False) -> int:
