@@ -29,9 +29,10 @@ from prospect_hf.data.encode import encoded_frames
 from prospect_hf.data.reader import FrameReader
 from prospect_hf.tables import table
 from prospect_hf.training.arguments import DSTTrainingArguments, ModelArguments
-from prospect_hf.training.build import build_model, build_processor, freeze_vision
+from prospect_hf.training.build import build_processor, freeze_vision
 from prospect_hf.training.splits import load_splits
 from prospect_hf.training.stages import pack_clips
+from prospect_hf.training.tiny import tiny_model
 
 RECORDINGS = {"train": 60, "val": 6, "test": 6}
 BATCH = 8
@@ -101,7 +102,7 @@ def main() -> int:
         splits = load_splits(data)
         shape = ModelArguments()
         processor = build_processor(shape, splits.train)
-        model = build_model(shape, processor)
+        model = tiny_model(processor, shape)
         freeze_vision(model)
         reader = FrameReader(Path(str(data.root)), data.frames, processor, keep=False)
         clips = pack_clips(splits, processor, reader, data, DSTTrainingArguments(output_dir=str(root / "run")))

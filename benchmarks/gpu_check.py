@@ -1,6 +1,6 @@
-"""Does the model stream, cut its cache and train on this device as it should, and how fast is it?
+"""Does the model stream, cut its cache and train on this device as it should? ``gpu.py`` measures how fast it is.
 
-    PYTHONPATH=. python benchmarks/gpu_check.py                            # on a GPU: all checks, then the table
+    PYTHONPATH=. python benchmarks/gpu_check.py                            # on a GPU
     PYTHONPATH=. python benchmarks/gpu_check.py --device cpu --tiny-only   # without one, in under a minute
 
 Needs torch, transformers and the model's own files, nothing to download: a tiny model and one of SmolVLM2-256M's shape
@@ -34,12 +34,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import transformers
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import DynamicCache, LlamaConfig, PreTrainedTokenizerFast
-from transformers.models.smolvlm.configuration_smolvlm import SmolVLMVisionConfig
-from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
+from shapes import GOAL, SMOLVLM2_256M, STEPS, TINY, Shape, model_of, pictures_of, processor_of
+from transformers import DynamicCache
 
-from configuration_dst_smolvlm import DSTSmolVLMConfig
 from context_dst_smolvlm import Context
 from decoding_dst_smolvlm import Decoding
 from events_dst_smolvlm import StreamEvent, StreamRow
@@ -47,37 +44,10 @@ from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration as Model
 from processing_dst_smolvlm import DSTSmolVLMProcessor, FrameItem
 from streaming_dst_smolvlm import DSTStream, StreamBatch, Task
 
-SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>", "<end_of_utterance>"]
-GOAL = "Assemble the toy truck"
-STEPS = ["Attach the wheels.", "Attach the cabin.", "Fasten the roof.", "Put the load on.", "Check the doors."]
 HEADS = ("speaking_decision_head", "dst_update_head", "dst_state_head", "dst_frame_proj", "dst_step_proj", "lm_head")
 NEVER = 2.0  # a threshold that no probability reaches
 FRAMES = 40
 TEXT = Decoding(max_new_tokens=6)
-
-
-@dataclass(frozen=True)
-class Shape:
-    """Sizes of a model."""
-
-    name: str
-    image: int
-    patch: int
-    shuffle: int
-    vision_hidden: int
-    vision_layers: int
-    vision_heads: int
-    hidden: int
-    layers: int
-    heads: int
-    kv_heads: int
-    intermediate: int
-    vocab: int
-    tokens_per_frame: int
-
-
-TINY = Shape("tiny", 24, 4, 1, 32, 2, 2, 64, 3, 4, 2, 128, 300, 4)
-MID = Shape("256M", 512, 16, 4, 768, 12, 12, 576, 30, 9, 3, 1536, 49280, 1)
 
 
 @dataclass(frozen=True)
@@ -112,79 +82,16 @@ class Report:
 # -- models -------------------------------------------------------------------------------------------------------
 
 
-def processor_of(shape: Shape) -> DSTSmolVLMProcessor:
-    """A byte-level tokenizer without merges, filled up to the vocabulary's size, and frames of the shape's size."""
-    tokens = [*SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet())]
-    tokens += [f"<unused{number}>" for number in range(shape.vocab - len(tokens))]
-    tokenizer = Tokenizer(models.BPE(vocab={token: number for number, token in enumerate(tokens)}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        unk_token=SPECIAL[0],
-        bos_token=SPECIAL[1],
-        pad_token=SPECIAL[2],
-        eos_token=SPECIAL[4],
-        extra_special_tokens=[SPECIAL[3]],
-        clean_up_tokenization_spaces=False,
-    )
-    pictures = SmolVLMImageProcessorPil(
-        size={"longest_edge": shape.image},
-        max_image_size={"longest_edge": shape.image},
-        do_image_splitting=False,
-        image_mean=[0.5, 0.5, 0.5],
-        image_std=[0.5, 0.5, 0.5],
-    )
-    return DSTSmolVLMProcessor(pictures, fast, tokens_per_frame=shape.tokens_per_frame)
-
-
-def model_of(shape: Shape, processor: DSTSmolVLMProcessor, device: str) -> Model:
-    """Random float32 weights, in eval mode; thresholds at the medians of what the model answers."""
-    config = DSTSmolVLMConfig(
-        text_config=LlamaConfig(
-            vocab_size=shape.vocab,
-            hidden_size=shape.hidden,
-            intermediate_size=shape.intermediate,
-            num_hidden_layers=shape.layers,
-            num_attention_heads=shape.heads,
-            num_key_value_heads=shape.kv_heads,
-            max_position_embeddings=8192,
-            rope_parameters={"rope_type": "default", "rope_theta": 100_000.0},
-            bos_token_id=processor.bos_id,
-            eos_token_id=processor.end_id,
-            pad_token_id=processor.tokenizer.pad_token_id,
-        ).to_dict(),
-        vision_config=SmolVLMVisionConfig(
-            hidden_size=shape.vision_hidden,
-            intermediate_size=4 * shape.vision_hidden,
-            num_hidden_layers=shape.vision_layers,
-            num_attention_heads=shape.vision_heads,
-            image_size=shape.image,
-            patch_size=shape.patch,
-        ).to_dict(),
-        scale_factor=shape.shuffle,
-        image_token_id=processor.image_id,
-        tokens_per_frame=shape.tokens_per_frame,
-        attn_implementation="sdpa",
-    )
-    torch.manual_seed(0)
-    model = Model(config).to(device).eval()
+def deciding_model(shape: Shape, processor: DSTSmolVLMProcessor, device: str) -> Model:
+    """Random float32 weights; thresholds at the medians of what the model answers."""
+    model = model_of(shape, device)
     with torch.no_grad():
-        for weight in model.parameters():
-            if weight.dim() == 2:
-                weight.normal_(std=weight.shape[1] ** -0.5)
         model.dst_state_head.weight -= model.dst_state_head.weight.mean(1, keepdim=True)
     stream = DSTStream(model, processor, STEPS, GOAL, speaking_threshold=NEVER, dst_update_threshold=NEVER)
     events = list(stream.run(pictures_of(shape, 20, seed=9)))
     model.config.speaking_threshold = statistics.median(event.p_speak for event in events)
     model.config.dst_update_threshold = statistics.median(event.p_update for event in events)
     return model
-
-
-def pictures_of(shape: Shape, count: int, seed: int) -> list[np.ndarray]:
-    """Pictures of noise, uint8 ``[size, size, 3]``."""
-    rng = np.random.default_rng(seed)
-    return [rng.integers(0, 256, (shape.image, shape.image, 3), dtype=np.uint8) for _ in range(count)]
 
 
 class RecordedBatch(StreamBatch):
@@ -248,8 +155,8 @@ def check_streaming(report: Report, name: str, shape: Shape, model: Model, proce
         events.append(event)
     spoken, moved = sum(event.text is not None for event in events), sum(bool(event.transitions) for event in events)
     ids = torch.tensor([batch.ids], device=model.device)
-    shown = torch.stack(batch.shown).unflatten(0, (FRAMES, shape.tokens_per_frame))
-    places = (ids[0] == processor.image_id).nonzero().flatten()[shape.tokens_per_frame - 1 :: shape.tokens_per_frame]
+    shown = torch.stack(batch.shown).unflatten(0, (FRAMES, shape.frame_tokens))
+    places = (ids[0] == processor.image_id).nonzero().flatten()[shape.frame_tokens - 1 :: shape.frame_tokens]
     prompt = batch.rows[0].task.prompt(processor, batch.rows[0].first_states)
     whole = model(
         input_ids=ids,
@@ -391,40 +298,11 @@ def check_training(report: Report, name: str, shape: Shape, model: Model, proces
     report.line(good and everywhere, f"{name}, training step", f"loss {loss.item():.2f}, gradients: {told}")
 
 
-# -- the table ----------------------------------------------------------------------------------------------------
-
-
-@torch.inference_mode()
-def timings(shape: Shape, model: Model, processor: Any, tokens: int) -> tuple[float, float]:
-    """Median milliseconds of a silent frame after ``tokens`` cached tokens: from features, and from a picture."""
-    silent = {"speaking_threshold": NEVER, "dst_update_threshold": NEVER}
-    stream = DSTStream(model, processor, STEPS, GOAL, context=Context(max_tokens=4096), **silent)
-    pictures = pictures_of(shape, 2, seed=4)
-    features = model.encode_frames(processor.pixel_values(pictures).to(model.device))
-    stream.step(features[0])
-    # The frames between are fed in one pass with the next one, as if they had been pending.
-    row, between = stream.batch.rows[0], tokens - stream.cache_length - shape.tokens_per_frame
-    row.pending.extend([processor.image_id] * between)
-    row.features.extend(features[0][0] for _ in range(between))
-    stream.step(features[1])
-    assert stream.cache_length == tokens
-    medians = []
-    for frame in (features[1], pictures[1]):
-        times = []
-        for _ in range(25):
-            started = time.perf_counter()
-            stream.step(frame)  # the decisions are read on the host, so the device is done
-            times.append(time.perf_counter() - started)
-            stream.batch.cache.truncate(0, tokens)
-        medians.append(statistics.median(times[5:]) * 1000)
-    return medians[0], medians[1]
-
-
 def main() -> int:
-    """Run the checks and print the table."""
+    """Run the checks."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--device", default="cuda", help="where the model runs (cuda)")
-    parser.add_argument("--tiny-only", action="store_true", help="leave out the 256M shape and the table")
+    parser.add_argument("--tiny-only", action="store_true", help="leave out the 256M shape")
     args = parser.parse_args()
     if not re.fullmatch(r"cpu|cuda(:\d+)?", args.device):
         print(f"error: --device must be cpu, cuda or cuda:N, not {args.device!r}.", file=sys.stderr)
@@ -438,10 +316,10 @@ def main() -> int:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     device = torch.cuda.get_device_name() if cuda else args.device
     print(f"torch {torch.__version__}, transformers {transformers.__version__}, {device}")
-    report, rows, began = Report(), [], time.perf_counter()
-    for shape in (TINY,) if args.tiny_only else (TINY, MID):
+    report, began = Report(), time.perf_counter()
+    for shape in (TINY,) if args.tiny_only else (TINY, SMOLVLM2_256M):
         processor = processor_of(shape)
-        model = model_of(shape, processor, args.device)
+        model = deciding_model(shape, processor, args.device)
         for dtype, most in TOLERANCES.items():
             model = model.to(dtype)
             name = f"{shape.name}, {str(dtype).removeprefix('torch.')}"
@@ -451,18 +329,11 @@ def main() -> int:
             check_batch(report, name, shape, model, processor, most)
             if shape is TINY:
                 check_drop_middle(report, name, shape, model, processor, most)
-            for tokens in (500, 1000, 2000) if shape is MID else ():
-                of_features, of_picture = timings(shape, model, processor, tokens)
-                rows.append((name, tokens, of_features, of_picture))
             streaming_gib = torch.cuda.max_memory_allocated() / 2**30 if cuda else 0.0
             check_training(report, name, shape, model, processor)
             if cuda:
                 training_gib = torch.cuda.max_memory_allocated() / 2**30
                 print(f"     {name}, peak memory: {streaming_gib:.2f} GiB streaming, {training_gib:.2f} GiB training")
-    if rows:
-        print("\n| model | cached tokens | ms a frame from features | ms a frame from a picture |\n|---|---|---|---|")
-        for name, tokens, of_features, of_picture in rows:
-            print(f"| {name} | {tokens} | {of_features:.1f} | {of_picture:.1f} |")
     print(f"{report.failed} checks failed, {time.perf_counter() - began:.0f} s")
     return 1 if report.failed else 0
 

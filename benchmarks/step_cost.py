@@ -31,21 +31,22 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 import transformers
-from step_cost_sides import SHAPES, Shape, build_batch, our_step, stock_step
+from step_cost_sides import WORKS, Work, our_step, stock_step
 
 from prospect_hf.sessions import IGNORE
 from prospect_hf.training.result_tables import table
 
 
-def time_row(name: str, shape: Shape, all_labelled: bool, repeats: int, folder: str) -> tuple[list[str], bool]:
+def time_row(name: str, work: Work, all_labelled: bool, repeats: int, folder: str) -> tuple[list[str], bool]:
     """The row of the time table, and whether both sides had the same text loss."""
-    batch = build_batch(shape, all_labelled)
-    ours, model = our_step(shape, batch, folder)
-    stock, stock_forward = stock_step(shape, batch, model)
+    batch = work.batch(all_labelled)
+    ours, model = our_step(work, batch, folder)
+    stock, stock_forward = stock_step(work, batch, model)
     with torch.no_grad():
         text = {name: batch[name] for name in ("input_ids", "attention_mask", "labels", "pixel_values")}
         same = math.isclose(float(model(**text).loss), float(stock_forward()), rel_tol=1e-4)
@@ -61,7 +62,7 @@ def time_row(name: str, shape: Shape, all_labelled: bool, repeats: int, folder: 
     return [
         name,
         f"{model.num_parameters() / 1e6:.1f} M",
-        f"{shape.batch} x {shape.positions}",
+        f"{work.rows} x {work.positions}",
         f"{batch['frame_positions'].numel()}",
         labelled_share(batch),
         f"{our_median * 1000:.0f} ms",
@@ -85,10 +86,10 @@ def status_bytes(key: str) -> int:
 
 def measure(side: str, positions: int, all_labelled: bool) -> dict[str, float]:
     """Peak memory that one step of one side adds in this process (bytes), and the time of a second step (seconds)."""
-    shape = Shape(**{**vars(SHAPES["memory"]), "positions": positions})
-    batch = build_batch(shape, all_labelled)
+    work = replace(WORKS["memory"], positions=positions)
+    batch = work.batch(all_labelled)
     with tempfile.TemporaryDirectory() as folder:
-        step = our_step(shape, batch, folder)[0] if side == "ours" else stock_step(shape, batch, None)[0]
+        step = our_step(work, batch, folder)[0] if side == "ours" else stock_step(work, batch, None)[0]
         Path("/proc/self/clear_refs").write_text("5")  # resets the peak
         before = status_bytes("VmRSS")
         step()
@@ -114,12 +115,12 @@ def memory_row(positions: int, all_labelled: bool, repeats: int) -> list[str]:
             results.append(json.loads(done.stdout.splitlines()[-1]))
     for side, results in runs.items():
         medians[side] = {key: statistics.median(result[key] for result in results) for key in ("bytes", "seconds")}
-    shape = Shape(**{**vars(SHAPES["memory"]), "positions": positions})
+    work = replace(WORKS["memory"], positions=positions)
     ours, stock = medians["ours"], medians["stock"]
     return [
-        f"{shape.vocabulary}",
+        f"{work.shape.vocab}",
         f"{positions}",
-        labelled_share(build_batch(shape, all_labelled)),
+        labelled_share(work.batch(all_labelled)),
         f"{ours['bytes'] / 2**20:.0f} MiB",
         f"{stock['bytes'] / 2**20:.0f} MiB",
         f"{ours['bytes'] / stock['bytes']:.2f} x",
@@ -156,7 +157,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with tempfile.TemporaryDirectory() as folder:
             for name in names:
                 for all_labelled in (False, True):
-                    row, same = time_row(name, SHAPES[name], all_labelled, args.repeats, folder)
+                    row, same = time_row(name, WORKS[name], all_labelled, args.repeats, folder)
                     rows.append(row)
                     all_same &= same
         print(f"Step time (forward + backward), median of {args.repeats}, {torch.get_num_threads()} threads")
