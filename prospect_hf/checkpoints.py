@@ -9,18 +9,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from huggingface_hub import snapshot_download
 from safetensors import safe_open
 from transformers import AutoConfig, PreTrainedConfig
 
+from adapters_dst_smolvlm import SUBFOLDER, WEIGHTS, add_adapters, check_trained_parts, find_base
 from configuration_dst_smolvlm import SIZES, DSTSmolVLMConfig
 from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
 from processing_dst_smolvlm import DSTSmolVLMProcessor
 from prospect_hf.checked_json import as_dict, get_dict, load_json
+from prospect_hf.content_hash import weights_hash
 from prospect_hf.errors import DataError, UsageError
 
+# Of a repository on the Hub, what a base model consists of.
+BASE_FILES = ["config.json", "generation_config.json", "model*.safetensors", "model*.safetensors.index.json"]
 # What weights may be stored as, in the words of safetensors.
 FLOATS = ("F64", "F32", "F16", "BF16")
 
@@ -29,8 +35,17 @@ FLOATS = ("F64", "F32", "F16", "BF16")
 AutoConfig.register("dst_smolvlm", DSTSmolVLMConfig, exist_ok=True)
 
 
-def load_trained(folder: Path) -> tuple[DSTSmolVLMForConditionalGeneration, DSTSmolVLMProcessor]:
+def load_trained(
+    folder: Path, base_model: str | None = None, quantized: bool = True
+) -> tuple[DSTSmolVLMForConditionalGeneration, DSTSmolVLMProcessor]:
     """Load model and processor; the model is in eval mode, and on the accelerator where there is one.
+
+    A folder of adapters opens on its base model, the weights of which must be those that it was trained on.
+
+    Args:
+        folder: of the trained model.
+        base_model: folder or Hub id of the base model of a folder of adapters, if it is not where the folder says.
+        quantized: load a base that was quantised in training in the same way; False: as its file is.
 
     Raises:
         UsageError: the folder contains no DST-SmolVLM2, it cannot be loaded, or its weights are not complete and
@@ -42,12 +57,29 @@ def load_trained(folder: Path) -> tuple[DSTSmolVLMForConditionalGeneration, DSTS
         config = read_config(folder)
     if not isinstance(config, DSTSmolVLMConfig):
         raise UsageError(f"{folder} contains a {config.model_type} model; give the folder of a DST-SmolVLM2.")
-    check_safetensors(folder)
-    check_shapes(config, folder)
+    options: dict[str, Any] = {}
+    named = ""
+    if config.adapter is None:
+        if base_model is not None:
+            raise UsageError(f"{folder} holds a whole model and has no base model: leave {base_model} out.")
+        check_safetensors(folder)
+        check_shapes(config, folder)
+    else:
+        with reading(folder):
+            config.check()
+            named = find_base(folder, config.adapter, base_model)
+        base = base_folder(named)
+        check_base(folder, config, base)
+        _check_adapters(folder, config)
+        if not quantized:
+            config.adapter["quantization"] = None
+        options |= {"config": config, "base_model": str(base)}
     with reading(folder):
         model, info = DSTSmolVLMForConditionalGeneration.from_pretrained(
-            folder, trust_remote_code=False, use_safetensors=True, output_loading_info=True
+            folder, trust_remote_code=False, use_safetensors=True, output_loading_info=True, **options
         )
+    if model.config.adapter is not None:
+        model.config.adapter["base_model"] = named  # by its Hub id, and not by its place in this machine's cache
     with reading(folder):
         processor = DSTSmolVLMProcessor.from_pretrained(folder, trust_remote_code=False)
     check_processor(processor, config, folder)
@@ -61,6 +93,30 @@ def load_trained(folder: Path) -> tuple[DSTSmolVLMForConditionalGeneration, DSTS
     check_finite(model, folder)
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
     return model.to(device).eval(), processor
+
+
+def base_folder(name: str) -> Path:
+    """The local folder of a base model: ``name``, or the copy of a Hub repository's weights, downloaded if need be."""
+    if Path(name).is_dir():
+        return Path(name).absolute()
+    with reading(name):
+        return Path(snapshot_download(name, allow_patterns=BASE_FILES))
+
+
+def check_base(folder: Path, config: DSTSmolVLMConfig, base: Path) -> None:
+    """Whether the weights in ``base`` are those that the adapters in ``folder`` were trained on.
+
+    Raises:
+        UsageError: they are others, there are none, or they have other sizes.
+    """
+    check_safetensors(base)
+    assert config.adapter is not None
+    check_shapes(config, folder, base)
+    if weights_hash(base) != config.adapter["base_sha256"]:
+        raise UsageError(
+            f"{folder} holds adapters for other weights than those in {base} (their SHA-256 differs): give the base "
+            "model that they were trained on."
+        )
 
 
 def read_config(name: Path | str) -> PreTrainedConfig:
@@ -131,16 +187,22 @@ def reading(name: Path | str) -> Iterator[None]:
         raise cannot_load(name, error) from error
 
 
-def check_shapes(config: DSTSmolVLMConfig, folder: Path) -> None:
+def check_shapes(config: DSTSmolVLMConfig, folder: Path, weights: Path | None = None) -> None:
     """Compare a folder's configuration with the shapes in its weights, before anything is allocated.
+
+    Args:
+        config: of ``folder``.
+        weights: the folder that holds the weights, where it is another one.
 
     Raises:
         UsageError: a weights file cannot be read, or the two are not of one model.
     """
-    fault = "its weights and its config.json are not of one model"
+    fault = (
+        f"{'its weights' if weights is None else f'the weights in {weights}'} and its config.json are not of one model"
+    )
     with reading(folder):
         config.check()
-        shapes = weight_shapes(folder)
+        shapes = weight_shapes(weights or folder)
     layers = config.text_config.num_hidden_layers + config.vision_config.num_hidden_layers
     if layers > len(shapes):
         raise UsageError(f"{folder} cannot be loaded: {fault}: {layers} layers, but {len(shapes)} tensors.")
@@ -159,6 +221,17 @@ def check_shapes(config: DSTSmolVLMConfig, folder: Path) -> None:
         )
 
 
+def _check_adapters(folder: Path, config: DSTSmolVLMConfig) -> None:
+    """Compare the description of a folder's adapters with the shapes in their file, before anything is allocated."""
+    adapter = config.adapter
+    assert adapter is not None
+    with reading(folder), torch.device("meta"):
+        shapes = _shapes_in(folder / SUBFOLDER / WEIGHTS)
+        planned = DSTSmolVLMForConditionalGeneration(config)
+        add_adapters(planned, adapter)
+        check_trained_parts(planned, shapes)
+
+
 def weight_shapes(folder: Path) -> dict[str, list[int]]:
     """The shape of every tensor in a folder's safetensors files, read from their headers.
 
@@ -175,12 +248,19 @@ def weight_shapes(folder: Path) -> dict[str, list[int]]:
         files = sorted(set(places.values()))
     shapes: dict[str, list[int]] = {}
     for name in files:
-        with safe_open(folder / name, "pt") as file:
-            for key in file.keys():  # noqa: SIM118
-                part = file.get_slice(key)
-                if part.get_dtype() not in FLOATS:
-                    raise ValueError(f"{key} in {name} holds {part.get_dtype()} and not one of {', '.join(FLOATS)}")
-                shapes[key] = list(part.get_shape())
+        shapes |= _shapes_in(folder / name)
+    return shapes
+
+
+def _shapes_in(path: Path) -> dict[str, list[int]]:
+    """The shape of every tensor in one safetensors file; errors as in ``weight_shapes``."""
+    shapes = {}
+    with safe_open(path, "pt") as file:
+        for key in file.keys():  # noqa: SIM118
+            part = file.get_slice(key)
+            if part.get_dtype() not in FLOATS:
+                raise ValueError(f"{key} in {path.name} holds {part.get_dtype()} and not one of {', '.join(FLOATS)}")
+            shapes[key] = list(part.get_shape())
     return shapes
 
 
@@ -205,6 +285,16 @@ def check_processor(processor: DSTSmolVLMProcessor, config: DSTSmolVLMConfig, fo
             f"of {vocabulary}, padding {tokenizer.pad_token_id}, <image> {processor.image_id} in place of "
             f"{config.image_token_id}."
         )
+    if processor.state_feedback != config.state_feedback:
+        raise UsageError(
+            f"{folder} cannot be loaded: its processor has state_feedback={processor.state_feedback}, its config.json "
+            f"{config.state_feedback}."
+        )
+    if config.decision_source == "lm" and config.decision_tokens != processor.decision_tokens:
+        raise UsageError(
+            f"{folder} cannot be loaded: its config.json reads decisions from the tokens {config.decision_tokens}, and "
+            f"its tokenizer opens the turns with {processor.decision_tokens}."
+        )
     if any(list(part.shape) != [1, 3, size, size] or not bool(part.isfinite().all()) for part in pixels):
         raise UsageError(
             f"{folder} cannot be loaded: its processor_config.json does not make the finite pictures of {size} x "
@@ -223,7 +313,9 @@ def cannot_load(name: Path | str, error: Exception) -> UsageError:
 
 def check_finite(model: torch.nn.Module, folder: Path | str) -> None:
     """Raise ``UsageError`` where a weight of the model is NaN or infinite."""
-    broken = [name for name, weight in model.named_parameters() if not bool(torch.isfinite(weight).all())]
+    # The bytes of a quantised weight may lie in a tensor of floats, and are none.
+    weights = {name: weight for name, weight in model.named_parameters() if not hasattr(weight, "quant_state")}
+    broken = [name for name, weight in weights.items() if not bool(torch.isfinite(weight).all())]
     if broken:
         raise UsageError(
             f"{folder} holds {len(broken)} tensors with values that are not finite, the first of them {broken[0]}: "
@@ -232,6 +324,8 @@ def check_finite(model: torch.nn.Module, folder: Path | str) -> None:
 
 
 __all__ = [
+    "base_folder",
+    "check_base",
     "check_finite",
     "check_processor",
     "check_safetensors",

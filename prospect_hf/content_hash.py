@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from prospect_hf.checked_json import as_dict, load_json
-from prospect_hf.errors import DataError
+from prospect_hf.errors import DataError, UsageError
 from prospect_hf.files import write_json
 
 # The metadata of a file that is going to be sealed: 64 zeros in place of the hash.
@@ -54,6 +54,25 @@ def file_hash(path: Path) -> str:
         while block := file.read(_BLOCK):
             digest.update(block)
     _HASHED[path] = state, digest.hexdigest()
+    return digest.hexdigest()
+
+
+def weights_hash(folder: Path) -> str:
+    """The SHA-256 of a model folder's weights, as ``cat *.safetensors | sha256sum`` tells it.
+
+    The adapters of a folder, ``adapter/*.safetensors``, are weights too, after all others.
+
+    Raises:
+        UsageError: the folder has no weights.
+    """
+    files = [*sorted(folder.glob("*.safetensors")), *sorted(folder.glob("adapter/*.safetensors"))]
+    if not files:
+        raise UsageError(f"{folder} has no model.safetensors; give the folder of a trained model.")
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK):
+                digest.update(block)
     return digest.hexdigest()
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from prospect_hf.machine import first_process
+
 logger = logging.getLogger(__name__)
 
 # Without a terminal, a line is due after a tenth of the work, but no sooner than 3 s after the one before it, and in
@@ -27,7 +29,7 @@ class Progress:
         description: name of the loop.
         unit: what a part is, as in "session".
         initial: number of parts that were finished before the loop began; they do not count for the time left.
-        show: false shows nothing.
+        show: false shows nothing. Of several processes of a run the first shows its own work.
         bar: false writes log lines on a terminal too.
         lines: without a bar, log lines while parts are finished; false logs only what ``report`` is given.
     """
@@ -45,10 +47,10 @@ class Progress:
     ) -> None:
         self.total, self.description = total, description
         self.initial = self.done = self._done_at_line = initial
-        self._show, self._lines = show, lines
+        self._show, self._lines = show and first_process(), lines
         self._started = self._time_of_line = time.monotonic()
         self._bar = None
-        if show and bar and has_bars():
+        if self._show and bar and has_bars():
             self._bar = tqdm(total=total, initial=initial, desc=description, unit=unit, bar_format=BAR, **bar_size())
 
     def update(self, count: int = 1) -> None:

@@ -17,7 +17,7 @@ from stream_fixtures import talkative_model
 from prospect_hf.checkpoints import load_trained
 from prospect_hf.errors import UsageError
 from prospect_hf.training.arguments import ModelArguments
-from prospect_hf.training.build import build_model, build_processor
+from prospect_hf.training.build import build_processor, load_whole
 
 Weights = dict[str, torch.Tensor]
 
@@ -75,16 +75,16 @@ def test_a_damaged_folder_is_refused_with_the_tensors_names(folder: Path, fault:
 
 def test_training_goes_on_from_no_folder_without_its_heads(folder: Path) -> None:
     arguments = ModelArguments(name_or_path=str(folder))
-    build_model(arguments, small_processor())
+    load_whole(arguments)
     change(folder, drop("dst_update_head"))
     with pytest.raises(UsageError, match=r"is not a complete DST-SmolVLM2 checkpoint: 2 tensors .*dst_update_head"):
-        build_model(arguments, small_processor())
+        load_whole(arguments)
 
 
 def test_training_starts_from_no_weight_that_is_not_finite(folder: Path) -> None:
     change(folder, spoil(float("nan")))
     with pytest.raises(UsageError, match="not finite"):
-        build_model(ModelArguments(name_or_path=str(folder)), small_processor())
+        load_whole(ModelArguments(name_or_path=str(folder)))
 
 
 def change_json(path: Path, changes: dict[str, Any]) -> None:
@@ -124,7 +124,8 @@ def test_sizes_that_are_not_the_weights_are_refused_at_once(folder: Path, change
     assert time.monotonic() - began < 20  # building ten million layers takes hours
     with pytest.raises(UsageError):
         arguments = ModelArguments(name_or_path=str(folder))
-        build_model(arguments, build_processor(arguments, []))
+        build_processor(arguments, [])
+        load_whole(arguments)
 
 
 @pytest.mark.parametrize(

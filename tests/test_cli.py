@@ -17,7 +17,7 @@ from prospect_hf.settings_schema import read_settings
 
 # Script -> the command that it is.
 SCRIPTS = {
-    **{name: name for name in ("train", "evaluate", "stream", "demo", "simulate")},
+    **{name: name for name in ("train", "evaluate", "stream", "demo", "merge", "simulate")},
     "encode_frames": "encode",
     "sample_frames": "sample",
     "build_dataset": "dataset",
@@ -25,6 +25,7 @@ SCRIPTS = {
     "join_frames": "join",
     "export_lerobot": "export",
     "compare_dst": "compare-dst",
+    "plan_memory": "plan-memory",
 }
 
 
@@ -42,7 +43,7 @@ def test_the_version(arguments: list[str], capsys: pytest.CaptureFixture[str]) -
 
 def test_no_such_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["trian"]) == 2
-    assert "'trian' is no command: known are train, evaluate" in capsys.readouterr().err
+    assert "'trian' is no command: known are train, plan-memory, evaluate" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", [name for name, command in COMMANDS.items() if command.settings])

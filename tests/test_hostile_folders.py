@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 from hostile_fixtures import AUTO_MAP, change_json, poison, whole_folder, write_bomb
 from job_fixtures import SETTINGS, evaluate, stream, train
-from model_fixtures import picture, small_processor
+from model_fixtures import picture
 from PIL import Image
 
 from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
@@ -21,7 +21,7 @@ from prospect_hf.checkpoints import load_trained
 from prospect_hf.errors import UsageError
 from prospect_hf.metrics.encoders import SentenceEncoder, encoder_folder
 from prospect_hf.training.arguments import ModelArguments
-from prospect_hf.training.build import build_model, build_processor
+from prospect_hf.training.build import build_processor, load_whole
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +62,8 @@ def test_a_folder_of_our_kind_runs_the_installed_classes(ours: Path, marker: Pat
     model, processor = load_trained(ours)
     assert type(model) is DSTSmolVLMForConditionalGeneration and type(processor) is DSTSmolVLMProcessor
     arguments = ModelArguments(name_or_path=str(ours))
-    assert type(build_model(arguments, build_processor(arguments, []))) is DSTSmolVLMForConditionalGeneration
+    build_processor(arguments, [])
+    assert type(load_whole(arguments)) is DSTSmolVLMForConditionalGeneration
     assert not marker.exists()
 
 
@@ -123,7 +124,7 @@ def test_weights_that_are_a_pickle_are_refused(saved: Path, tmp_path: Path, mark
     (folder / "model.safetensors").unlink()
     write_bomb(folder / name, marker)
     arguments = ModelArguments(name_or_path=str(folder))
-    for load in (lambda: load_trained(folder), lambda: build_model(arguments, small_processor())):
+    for load in (lambda: load_trained(folder), lambda: load_whole(arguments)):
         with pytest.raises(UsageError, match=r"has no model\.safetensors, the only weights"):
             load()
     assert not marker.exists()

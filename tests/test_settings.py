@@ -121,7 +121,11 @@ def test_a_part_of_a_mapping_is_set_and_the_rest_stays() -> None:
         ("max_steps=3", "did you mean training.max_steps?"),
         ("training.max_steps=abc", "training.max_steps must be int, not 'abc'."),
         ("training.max_steps", "gives no value: write training.max_steps=VALUE."),
-        ("model=smolvlm3", "model=smolvlm3 is no choice: known are smolvlm2_256m, smolvlm2_2b, smolvlm2_500m, tiny"),
+        (
+            "model=smolvlm3",
+            "model=smolvlm3 is no choice: known are smolvlm2_256m, smolvlm2_256m_text, smolvlm2_2b, smolvlm2_500m, "
+            "tiny",
+        ),
         ("data.sources=[wtag", "data.sources=[wtag is not a value that YAML can read"),
         ("data.recordings={train", "data.recordings={train is not a value that YAML can read"),
         ("data.sources=wtag", "data.sources must be list[str], not 'wtag'."),

@@ -51,6 +51,9 @@ class DataArguments:
         max_seq_len: largest length of a training clip, in tokens.
         text_dropout: largest share of state texts and responses left out of a training clip, 0 to 1 (``ClipDataset``).
         late_start: share of training clips that start at a later frame, from the states at that frame, 0 to 1.
+        negative_rate: share of the frames without a positive decision label whose labels of both decisions count in the
+            loss, drawn in each epoch, 0 to 1 (``ClipInputs``); 1: all, 0.1: as in ProAssist.
+        state_noise: share of the state texts in training clips that say something wrong, 0 to 1 (``ClipInputs``).
         recordings: number of simulated recordings per source, as ``train``, ``val`` and ``test``.
         seed: random seed of the simulated corpus.
         scene: settings of the simulator (``prospect_hf.simulator.script.SceneConfig``) that differ from its defaults.
@@ -75,6 +78,8 @@ class DataArguments:
     max_seq_len: int = 2048
     text_dropout: float = 0.0
     late_start: float = 0.0
+    negative_rate: float = 1.0
+    state_noise: float = 0.0
     recordings: dict[str, int] = field(default_factory=dict)
     seed: int = 0
     scene: dict[str, Any] = field(default_factory=dict)
@@ -104,7 +109,6 @@ class DataArguments:
             raise UsageError("data.streaming reads rows that are built already: give data.rows=FOLDER.")
         if self.processes < 1:
             raise UsageError(f"data.processes must be 1 or more, not {self.processes}.")
-        if not 0.0 <= self.text_dropout <= 1.0:
-            raise UsageError(f"data.text_dropout must lie in [0, 1], not {self.text_dropout}.")
-        if not 0.0 <= self.late_start <= 1.0:
-            raise UsageError(f"data.late_start must lie in [0, 1], not {self.late_start}.")
+        for share in ("text_dropout", "late_start", "negative_rate", "state_noise"):
+            if not 0.0 <= getattr(self, share) <= 1.0:
+                raise UsageError(f"data.{share} must lie in [0, 1], not {getattr(self, share)}.")

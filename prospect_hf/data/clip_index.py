@@ -51,6 +51,12 @@ class Clips(ByPosition[Clip]):
         return Clip(self.sessions[self.firsts[piece] + session], begin, end, tokens)
 
     @property
+    def owners(self) -> list[int]:
+        """The position in ``sessions`` of each clip's session."""
+        pairs = zip(self.tables, self.firsts, strict=True)
+        return [first + session for table, first in pairs for session in table[:, SESSION].tolist()]
+
+    @property
     def lengths(self) -> list[int]:
         """The tokens of each clip."""
         return [length for table in self.tables for length in table[:, TOKENS].tolist()]
@@ -108,4 +114,6 @@ def _builder_hash(processor: DSTSmolVLMProcessor) -> str:
     root, package = Path(processing_dst_smolvlm.__file__).parent, Path(prospect_hf.__file__).parent
     code = code_fingerprint(root, ROOT_CODE) + code_fingerprint(package, CODE)
     tokenizer = processor.tokenizer.backend_tokenizer.to_str()
-    return hashlib.sha256(f"{code} {processor.tokens_per_frame} {tokenizer}".encode()).hexdigest()
+    return hashlib.sha256(
+        f"{code} {processor.tokens_per_frame} {processor.state_feedback} {tokenizer}".encode()
+    ).hexdigest()

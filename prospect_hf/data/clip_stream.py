@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
+from typing import Any
 
 import datasets
-import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from processing_dst_smolvlm import DSTSmolVLMProcessor
@@ -50,7 +50,7 @@ class SessionStream(Iterable[SessionRows]):
         return iter_sessions(self.rows)
 
 
-class ClipStream(IterableDataset[dict[str, torch.Tensor]]):
+class ClipStream(IterableDataset[dict[str, Any]]):
     """Clips of a streaming dataset as model inputs, without end: after an epoch the next one begins.
 
     The batches are those of ``DataLoader(stream, batch_size)``; they are all full. With worker processes, each reads
@@ -76,7 +76,7 @@ class ClipStream(IterableDataset[dict[str, torch.Tensor]]):
         """The sequence builder."""
         return self.inputs.processor
 
-    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+    def __iter__(self) -> Iterator[dict[str, Any]]:
         worker = get_worker_info()
         number, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
         # A data loader takes whole batches from its workers in turn.

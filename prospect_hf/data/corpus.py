@@ -9,13 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import prospect_hf
 from prospect_hf.checked_json import get_text
+from prospect_hf.code_fingerprint import code_fingerprint
 from prospect_hf.data.arguments import DataArguments
 from prospect_hf.data.clip_stream import SessionStream
 from prospect_hf.data.inputs import ready_corpus, rows_config
 from prospect_hf.data.session_store import SessionStore, open_sessions
 from prospect_hf.dataset.build import build_rows, rows_settings
-from prospect_hf.dataset.input_files import DstFramesConfig
+from prospect_hf.dataset.input_files import LABEL_CODE, DstFramesConfig
 from prospect_hf.dataset.layout import MANIFEST_FILE, Manifest, Shard, load_manifest
 from prospect_hf.dataset.report import REPORT_FILE, load_report
 from prospect_hf.errors import DataError, UsageError
@@ -84,8 +86,14 @@ def _rows_folder(config: DstFramesConfig, cache_dir: Path) -> Path:
 
 
 def _given_rows(data: DataArguments, folder: Path) -> LoadedRows:
-    """The rows of ``data.rows``, which must be what the other settings say."""
+    """The rows of ``data.rows``, which must be what the other settings and this package's label rules say."""
     manifest = load_manifest(folder)
+    ours = code_fingerprint(Path(prospect_hf.__file__).parent, LABEL_CODE)
+    if manifest.label_version != ours:
+        raise UsageError(
+            f"data.rows={folder} was labelled by prospect-hf {manifest.tool_version} with other rules (label version "
+            f"{manifest.label_version[:12]}, and {ours[:12]} here): build the rows again, or use that version."
+        )
     form = get_text(manifest.settings, "form", f"{folder / MANIFEST_FILE}: settings")
     said = {"name": data.name, "forms": f"[{','.join(data.forms)}]", "dst_root": data.dst_root or "null"}
     said |= {"dst": data.dst, "suffix": data.suffix}

@@ -24,12 +24,14 @@ from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
 from processing_dst_smolvlm import DSTSmolVLMProcessor
 from prospect_hf.content_hash import UNSEALED, KnownHashes, file_state, seal
 from prospect_hf.data.arguments import DataArguments
-from prospect_hf.data.encode_plan import Video, covers, feature_bytes, missing, span, videos_of
+from prospect_hf.data.encode_plan import Video, covers, dealt, feature_bytes, missing, span, videos_of
 from prospect_hf.data.features import DTYPES, FRAMES_PER_PASS, HASHES_FILE, FrameFeatures, fingerprint, given_features
 from prospect_hf.data.reader import FrameReader
 from prospect_hf.data.session_rows import SessionRows
 from prospect_hf.errors import DataError
 from prospect_hf.files import remove_stale, replacing
+from prospect_hf.machine import process_number, processes
+from prospect_hf.processes import in_turn, wait
 from prospect_hf.progress import Progress
 
 SAVED_EVERY_S = 60.0  # known hashes are written this often, so that a killed run need not hash its videos again
@@ -89,7 +91,8 @@ def encoded_frames(
     """
     cache = Path(data.cache_dir) / "features"
     if data.features is not None:
-        return given_features(Path(data.features), model, reader, sessions, KnownHashes(cache / HASHES_FILE))
+        with in_turn():  # the first process reads and checks the files, and the others know their hashes
+            return given_features(Path(data.features), model, reader, sessions, KnownHashes(cache / HASHES_FILE))
     return encode_sessions(model, reader, sessions, cache, progress)
 
 
@@ -101,6 +104,9 @@ def encode_sessions(
     progress: bool = True,
 ) -> FrameFeatures:
     """Encode the frames of ``sessions``, in float32, except for videos whose features are current.
+
+    Of several processes each encodes a share of the videos, and all wait for each other. What a machine does not find
+    in ``cache_dir`` then, because each machine has one of its own, its own processes encode.
 
     Args:
         model: the model; its vision tower and connector must not change afterwards.
@@ -114,7 +120,16 @@ def encode_sessions(
     """
     expected = fingerprint(model, reader.processor, reader.frames)
     features = FrameFeatures(cache_dir / expected.digest, reader, expected, KnownHashes(cache_dir / HASHES_FILE))
-    encode_videos(model, features, videos_of(sessions, reader), progress=progress)
+    videos = videos_of(sessions, reader)
+    encode_videos(model, features, dealt(videos, process_number(), processes()), progress=progress)
+    if processes() > 1:
+        wait()
+        features.known = KnownHashes(cache_dir / HASHES_FILE)
+        rest = missing(features, videos)
+        encode_videos(
+            model, features, dealt(rest, process_number(local=True), processes(local=True)), progress=progress
+        )
+        wait()
     return features
 
 

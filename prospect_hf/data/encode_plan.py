@@ -16,6 +16,7 @@ from prospect_hf.data.session_rows import SessionRows
 from prospect_hf.errors import DataError, UsageError
 from prospect_hf.frames.opened import ARROW, VIDEO_SUFFIXES, count_frames, open_frames
 from prospect_hf.frames.pictures import PICTURE_FORMATS
+from prospect_hf.processes import share
 
 
 @dataclass(frozen=True)
@@ -117,18 +118,10 @@ def span(a: range, b: range) -> range:
 def dealt(videos: Iterable[Video], number: int, count: int) -> list[Video]:
     """Share ``number`` (from 0) of ``count``: no video is in two shares, and all have about as many frames.
 
-    The longest videos are dealt first, each to the share with the fewest frames. Every process that is given the same
-    videos comes to the same shares, in the videos' order.
+    Every process that is given the same videos in the same order comes to the same shares, in the videos' order.
     """
     in_order = list(videos)
-    loads = [0] * count
-    own = []
-    for place in sorted(range(len(in_order)), key=lambda i: (-len(in_order[i].frames), in_order[i].name)):
-        share = loads.index(min(loads))
-        loads[share] += len(in_order[place].frames)
-        if share == number:
-            own.append(place)
-    return [in_order[place] for place in sorted(own)]
+    return [in_order[place] for place in share([len(video.frames) for video in in_order], number, count)]
 
 
 def missing(features: FrameFeatures, videos: Iterable[Video]) -> list[Video]:

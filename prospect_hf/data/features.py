@@ -111,8 +111,10 @@ def fingerprint(
     digest = hashlib.sha256(f"{facts} {config.scale_factor}".encode())
     for part in (model.model.vision_model, model.model.connector):
         for name, tensor in sorted(part.state_dict().items()):
-            digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+            # By their values: a frozen tower in bfloat16 and its copy in float32 are one tower (``computed`` differs).
+            value = tensor.detach().cpu().float().contiguous()
+            digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
+            digest.update(value.view(torch.uint8).numpy())
     settings = processor.image_processor.to_dict()
     prepared = {name: settings.get(name) for name in PREPROCESSING}
     name = Path(config._name_or_path or "a new model")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,10 +30,10 @@ from prospect_hf.sessions import IGNORE
 EVENT_SHARE = 0.25
 
 
-class GlimpseDataset(Dataset[dict[str, torch.Tensor]]):
+class GlimpseDataset(Dataset[dict[str, Any]]):
     """One glimpse per session with state labels; each epoch draws other frames and another order of the plan.
 
-    Items have the keys of ``ClipDataset``, with ``pixel_values``.
+    Items have the keys of ``ClipDataset``, with ``pixel_values``; a clip's name is its session's id.
 
     Args:
         sessions: the sessions of a split.
@@ -54,7 +55,9 @@ class GlimpseDataset(Dataset[dict[str, torch.Tensor]]):
         seed: int = 0,
     ) -> None:
         self.processor, self.reader, self.pairs = processor, reader, pairs
-        self.seed, self.epoch = seed, 0
+        self.seed = seed
+        # In shared memory, for data-loader workers that live on from one epoch to the next.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         self.sessions = sessions
         # Their numbers, and not the sessions, which need not all be in memory.
         self.usable = [number for number, one in enumerate(sessions) if one.labelled and len(one) > 1]
@@ -66,11 +69,16 @@ class GlimpseDataset(Dataset[dict[str, torch.Tensor]]):
     def __len__(self) -> int:
         return len(self.usable)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Set the epoch, which seeds the draws; the trainer calls this when an epoch begins."""
-        self.epoch = epoch
+    @property
+    def epoch(self) -> int:
+        """The epoch that seeds the draws."""
+        return int(self._epoch)
 
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch, in worker processes too; the trainer calls this when an epoch begins."""
+        self._epoch.fill_(epoch)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
         session = self.sessions[self.usable[index]]
         rng = random.Random(f"{self.seed} {self.epoch} {index}")
         ends = self._pair_ends(session, rng)
@@ -90,6 +98,7 @@ class GlimpseDataset(Dataset[dict[str, torch.Tensor]]):
             "dst_update_labels": _on_second_frames(session.dst_update[ends]),
             "dst_state_labels": label_tensor(session.states_after[chosen][:, order]),
             "pixel_values": self.processor.pixel_values(pictures),
+            "clip": session.session_id,
         }
 
     def _pair_ends(self, session: SessionRows, rng: random.Random) -> list[int]:

@@ -30,18 +30,13 @@ class Clip:
     end: int
     tokens: int
 
-    def stream(self, processor: DSTSmolVLMProcessor, drop: Callable[[], bool] | None = None) -> Stream:
-        """Build the clip's stream; ``drop`` is called once for each state text and response: True leaves it out."""
+    def stream(
+        self, processor: DSTSmolVLMProcessor, edit: Callable[[int, FrameItem], FrameItem] | None = None
+    ) -> Stream:
+        """Build the clip's stream; ``edit`` takes each frame (position in the session) and what happens on it."""
         items = [self.session.item(frame) for frame in range(self.begin, self.end)]
-        if drop is not None:
-            items = [
-                FrameItem(
-                    {} if item.changes and drop() else item.changes,
-                    item.user_text,
-                    "" if item.response and drop() else item.response,
-                )
-                for item in items
-            ]
+        if edit is not None:
+            items = [edit(frame, item) for frame, item in enumerate(items, start=self.begin)]
         return processor.build(self.session.goal, self.session.steps, self.session.states_at(self.begin), items)
 
 
@@ -78,7 +73,8 @@ def _pack_some(
     starts = np.cumsum([0, *map(len, sessions)])
     for session, start in zip(sessions, starts.tolist(), strict=False):
         for frame, item in session.items.items():
-            texts = {"State": state_text(item.changes), "User": item.user_text, "Assistant": item.response}
+            state = state_text(item.changes) if processor.state_feedback else ""
+            texts = {"State": state, "User": item.user_text, "Assistant": item.response}
             for role, text in texts.items():
                 if text:
                     turns[role].append(text)

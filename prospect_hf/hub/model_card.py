@@ -12,6 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from prospect_hf.checked_json import as_dict, load_json
 from prospect_hf.files import write_text
 from prospect_hf.hub.front_matter import with_front_matter
 from prospect_hf.hub.markdown import Markdown, fenced_json, rendered
@@ -40,11 +41,17 @@ def write_card(folder: Path, facts: Mapping[str, Any]) -> Path:
         jinja2.UndefinedError: the template uses a fact that the run does not have.
     """
     base = base_model(facts["settings"]["model"]["name_or_path"])
+    config = folder / "config.json"
+    model = as_dict(load_json(config), str(config)) if config.is_file() else {}
     text = rendered(
         template(),
         **facts,
         base_model=base,
+        adapter=model.get("adapter"),
+        merged=model.get("merged"),
+        blind=model.get("blind", False),
         frames=FRAMES[facts["settings"]["data"]["frames"]],
+        decisions=decision_rows(facts["results"].get("calibration", {})),
         figures=figure_rows(facts["results"].get("free_run", {})),
         settings_json=Markdown(fenced_json(facts["settings"])),
     )
@@ -84,6 +91,19 @@ def figure_rows(scores: Mapping[str, Any]) -> list[tuple[str, str]]:
         for name, figure in FIGURES.items()
         if name in scores
     ]
+
+
+def decision_rows(calibration: Mapping[str, Any]) -> list[list[str]]:
+    """Cells of the table of thresholds: decision, threshold, precision, recall, F1, temperature, calibration error."""
+    rows = []
+    for name, label in (("speaking", "speaking"), ("dst_update", "DST update")):
+        if name in calibration:
+            chosen = calibration[name]
+            kept = f" (kept: {chosen['kept']})" if chosen["kept"] else ""
+            keys = ("precision", "recall", "f1", "temperature", "calibration_error")
+            values = ("undefined" if chosen[key] is None else f"{chosen[key]:.3f}" for key in keys)
+            rows.append([label, f"{chosen['threshold']:.3f}{kept}", *values])
+    return rows
 
 
 def template() -> str:

@@ -2,36 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from prospect_hf.content_hash import weights_hash
 from prospect_hf.errors import UsageError
 from prospect_hf.files import flush_files, temporary_path
 
 WEIGHTS = "*.safetensors"
+ADAPTER = "adapter"  # the folder that holds the weights of a folder of adapters
 WEIGHTS_KEY = "weights_sha256"
 # What tells about the weights beside it, and must never lie beside others.
-ABOUT_WEIGHTS = ("results.json", "README.md", ".eval_results/prospect.yaml")
-
-
-def weights_hash(folder: Path) -> str:
-    """The SHA-256 of the folder's weights, as ``cat *.safetensors | sha256sum`` tells it.
-
-    Raises:
-        UsageError: the folder has no weights.
-    """
-    files = sorted(folder.glob(WEIGHTS))
-    if not files:
-        raise UsageError(f"{folder} has no model.safetensors; give the folder of a trained model.")
-    digest = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
+ABOUT_WEIGHTS = ("results.json", "README.md", "train_report.html", ".eval_results/prospect.yaml")
 
 
 def check_weights(folder: Path, recorded: object, what: Path) -> None:
@@ -72,7 +56,8 @@ def new_model_files(folder: Path) -> Iterator[Path]:
         for pattern in (WEIGHTS, WEIGHTS + ".index.json"):
             for path in folder.glob(pattern):
                 path.unlink()
-        for path in sorted(temporary.iterdir(), key=lambda path: (path.suffix == ".safetensors", path.name)):
+        shutil.rmtree(folder / ADAPTER, ignore_errors=True)
+        for path in sorted(temporary.iterdir(), key=_weights_last):
             if path.is_dir():
                 shutil.rmtree(folder / path.name, ignore_errors=True)
             path.replace(folder / path.name)
@@ -80,7 +65,14 @@ def new_model_files(folder: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _weights_last(path: Path) -> tuple[bool, str]:
+    return path.suffix == ".safetensors" or path.name == ADAPTER, path.name
+
+
 def remove_results(folder: Path) -> None:
     """Remove what a model's folder says about its weights."""
     for name in ABOUT_WEIGHTS:
         (folder / name).unlink(missing_ok=True)
+
+
+__all__ = ["WEIGHTS_KEY", "check_weights", "new_model_files", "remove_results", "weights_hash"]

@@ -26,7 +26,7 @@ from prospect_hf.files import sole_writer
 from prospect_hf.jobs.command_entry import Command
 from prospect_hf.jobs.help import examples, settings_help
 from prospect_hf.jobs.system_errors import system_sentence
-from prospect_hf.machine import first_process, processes
+from prospect_hf.machine import first_process, process_number, processes
 from prospect_hf.settings import compose, parse
 from prospect_hf.terminal import VisibleFormatter, complain, format_warning, visible
 
@@ -56,7 +56,7 @@ ARGUMENT_CHECKS = (
     "torch.utils.data",
     "torch.optim",
 )
-NOISY = ("httpx", "httpx2", "datasets", "hydra", "openai", "sentence_transformers", "absl", "torch")
+NOISY = ("httpx", "httpx2", "accelerate", "datasets", "hydra", "openai", "sentence_transformers", "absl", "torch")
 
 
 class OneSentenceParser(ArgumentParser):
@@ -135,23 +135,28 @@ def _run_command(command: Command, argv: Sequence[str], program: str) -> int:
             if command.settings is not None and parsed.help:
                 print(settings_help(command, program))
                 return 0
-            return _run(command, parsed)
+            return _run(command, parsed, program)
     except KeyboardInterrupt:
-        print(command.stopped, file=sys.stderr)
+        if first_process():
+            print(command.stopped, file=sys.stderr)
         return 1
     except BrokenPipeError:
         # The reader of the output is gone (`| head`); what Python would flush at its end goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
+        if processes() > 1 and _is_of_a_lost_process(error):
+            if process_number() <= 1:  # one of many says so: the first process, or the second where the first is lost
+                complain("error: another process of this run has ended: it was killed, or its own message says why.")
+            return 1
         found = sentence(error)
         if found is None:
             raise
-        complain(f"error{'' if first_process() else ' of another process'}: {found[0]}")
+        complain(f"error{'' if first_process() else f' of process {process_number()}'}: {found[0]}")
         return found[1]
 
 
-def _run(command: Command, parsed: Namespace) -> int:
+def _run(command: Command, parsed: Namespace, program: str) -> int:
     inputs: dict[str, Any]
     if command.settings is None:
         inputs = vars(parsed)
@@ -162,6 +167,8 @@ def _run(command: Command, parsed: Namespace) -> int:
         for name, path in command.groups.items():
             if name not in command.raw:
                 inputs[name] = parse(_load(path), composed[name], name)
+    if command.told_command:
+        inputs["command"] = [program, *given_settings(command, parsed)]
     job = _load(command.run)
     _quiet_libraries()
     with _lock(command, inputs):
@@ -258,19 +265,25 @@ def sentence(error: BaseException) -> tuple[str, int] | None:
     top = type(error).__module__.partition(".")[0]
     if top in LIBRARIES:
         return f"{LIBRARIES[top]}: {text}", 2
+    if type(error).__name__ == "RunOutOfMemory":  # the training job's, which has a plan
+        return f"out of memory: {text}.", 1
     if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
         return f"out of memory ({text}): lower the batch size or the length of a clip.", 1
     if isinstance(error, FloatingPointError):  # the trainer's: a loss that is not finite
         return text, 1
     if isinstance(error, OSError):
         return text, 2
-    if isinstance(error, RuntimeError) and _raised_in(error).startswith("torch.distributed"):
-        return f"another process of this run has ended; its own message says why ({text})", 1
     if isinstance(error, (ValueError, ImportError, RuntimeError)) and _raised_in(error).startswith(ARGUMENT_CHECKS):
         return f"training: {text}", 2
     if isinstance(error, ImportError) and error.name is not None and not error.name.startswith("prospect_hf"):
         return f"the package {error.name} cannot be imported ({text}): install it.", 2
     return None
+
+
+def _is_of_a_lost_process(error: BaseException) -> bool:
+    """Whether an exchange with another process broke off; gloo tells it in the text of a plain RuntimeError."""
+    kinds = [kind.__name__ for kind in type(error).__mro__]
+    return "DistError" in kinds or ("RuntimeError" in kinds and "gloo" in str(error))
 
 
 def _raised_in(error: BaseException) -> str:

@@ -29,6 +29,7 @@ class Command:
         places: the keys that arguments without ``=`` stand for, ``outputs/dst_frames`` -> ``inspect.dataset``.
         arguments: adds positional arguments and options; for a command without settings.
         stopped: what a stopped run leaves, and how it is continued.
+        told_command: the job gets ``command``, the program and the settings given to it, for its own record.
         distributed: several processes may run it together, started by torchrun or accelerate launch.
     """
 
@@ -44,6 +45,7 @@ class Command:
     places: Sequence[str] = ()
     arguments: Callable[[ArgumentParser], None] | None = None
     stopped: str = "stopped"
+    told_command: bool = False
     distributed: bool = False
 
     @property
@@ -55,3 +57,4 @@ class Command:
 MODEL, DATA = "prospect_hf.training.arguments:ModelArguments", "prospect_hf.data.arguments:DataArguments"
 CONTEXT, TRACKING = "context_dst_smolvlm:Context", "tracking_dst_smolvlm:Tracking"
 DECODING = "decoding_dst_smolvlm:Decoding"
+TRAINING = "prospect_hf.training.arguments:DSTTrainingArguments"

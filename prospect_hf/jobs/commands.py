@@ -13,17 +13,19 @@ from prospect_hf.jobs.data_commands import (
     SAMPLE,
     SIMULATE,
 )
-from prospect_hf.jobs.model_commands import COMPARE, DEMO, EVALUATE, REPORT, STREAM, TRAIN
+from prospect_hf.jobs.model_commands import COMPARE, DEMO, EVALUATE, MERGE, PLAN_MEMORY, REPORT, STREAM, TRAIN
 
 COMMANDS = {
     command.name: command
     for command in (
         TRAIN,
+        PLAN_MEMORY,
         EVALUATE,
         COMPARE,
         REPORT,
         STREAM,
         DEMO,
+        MERGE,
         SIMULATE,
         SAMPLE,
         ANNOTATE,

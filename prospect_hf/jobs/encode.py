@@ -27,8 +27,9 @@ from prospect_hf.settings import parse
 from prospect_hf.tables import table
 from prospect_hf.terminal import say
 from prospect_hf.training.arguments import ModelArguments
-from prospect_hf.training.build import build_model, build_processor
+from prospect_hf.training.build import build_processor, load_whole
 from prospect_hf.training.splits import load_splits
+from prospect_hf.training.text_half import prepare_text_half
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ def run(encode: EncodeArguments, data: Mapping[str, Any], model: ModelArguments)
         raise UsageError("encode.root takes all stored frames and data.root those of the rows: give one of them.")
     # Before a model is downloaded: a wrong folder is then told at once.
     stored = None if encode.root is None else videos_below(Path(encode.root))
+    prepare_text_half(model)
     processor = build_processor(model, [])
     if stored is None:
         videos, reader, cache_dir = videos_of_rows(data, processor)
@@ -67,7 +69,7 @@ def run(encode: EncodeArguments, data: Mapping[str, Any], model: ModelArguments)
     number, count = number * processes() + process_number(), count * processes()
     own = dealt(videos, number, count)
 
-    built = build_model(model, processor).to(own_device()).eval()
+    built = load_whole(model, processor).to(own_device()).eval()
     expected = fingerprint(built, processor, reader.frames, encode.dtype, encode.autocast)
     cache = cache_dir / "features"
     features = FrameFeatures(cache / expected.digest, reader, expected, KnownHashes(cache / HASHES_FILE))

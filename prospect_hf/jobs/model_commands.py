@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from pathlib import Path
 
-from prospect_hf.jobs.command_entry import CONTEXT, DATA, DECODING, MODEL, TRACKING, Command
+from prospect_hf.jobs.command_entry import CONTEXT, DATA, DECODING, MODEL, TRACKING, TRAINING, Command
 
 TRAIN = Command(
     name="train",
@@ -28,10 +28,69 @@ TRAIN = Command(
         "data": DATA,
         "context": CONTEXT,
         "model": MODEL,
-        "training": "prospect_hf.training.arguments:DSTTrainingArguments",
+        "training": TRAINING,
     },
     stopped="stopped; a run that saved checkpoints continues with training.resume_from_checkpoint=true",
+    told_command=True,
     distributed=True,
+)
+
+PLAN_MEMORY = Command(
+    name="plan-memory",
+    summary="Say what a training setting takes on a GPU, before anything is loaded.",
+    examples=[
+        (
+            "QLoRA of the 2.2B model with clips of 4,096 tokens on a card with 24 GiB.",
+            "model=smolvlm2_2b training=qlora data.max_seq_len=4096 plan.gpu_memory=24GiB",
+        ),
+        (
+            "The three published sizes at 1, 4, 9 and all tokens a frame.",
+            "training=qlora data.max_seq_len=4096 plan.table=true",
+        ),
+        (
+            "How long an epoch over rows that are built already takes on an H100.",
+            "model=smolvlm2_500m data.rows=outputs/dst_frames plan.card=h100",
+        ),
+    ],
+    run="prospect_hf.jobs.plan_memory:run",
+    settings="plan_memory",
+    groups={
+        "plan": "prospect_hf.training.memory.arguments:PlanArguments",
+        "data": DATA,
+        "model": MODEL,
+        "training": TRAINING,
+    },
+    raw=["data", "training"],
+)
+
+
+def _merge(parser: ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder with adapters (lora, qlora, heads)")
+    parser.add_argument("output", type=Path, metavar="OUTPUT", help="folder for the whole model")
+    parser.add_argument("--base", help="folder or Hub id of the base model, if it is not where FOLDER says")
+    parser.add_argument(
+        "--original-base",
+        action="store_true",
+        help="of a base that was quantised in training, take its own weights and not the dequantised ones",
+    )
+
+
+MERGE = Command(
+    name="merge",
+    summary="Merge the adapters of a folder into their base model.",
+    examples=[
+        ("A whole model, which needs neither its base nor peft.", "outputs/qlora outputs/merged"),
+        (
+            "The base model lies elsewhere than it did in training.",
+            "outputs/qlora outputs/merged --base models/SmolVLM2-2.2B-Instruct",
+        ),
+        (
+            "Into the base's own weights, and not into the 4-bit ones that the adapters were trained on.",
+            "outputs/qlora outputs/merged --original-base",
+        ),
+    ],
+    run="prospect_hf.jobs.merge:run",
+    arguments=_merge,
 )
 
 EVALUATE = Command(

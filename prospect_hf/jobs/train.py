@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +14,20 @@ from context_dst_smolvlm import Context
 from prospect_hf.data.arguments import DataArguments
 from prospect_hf.data.features import FrameFeatures
 from prospect_hf.data.reader import FrameReader
-from prospect_hf.errors import UsageError
-from prospect_hf.machine import first_process
+from prospect_hf.machine import first_process, machine
+from prospect_hf.processes import in_turn, leave, of_first
 from prospect_hf.terminal import say
-from prospect_hf.training.arguments import DSTTrainingArguments, ModelArguments
-from prospect_hf.training.build import build_model, build_processor, freeze_vision
+from prospect_hf.training.arguments import FIRST_STAGE, DSTTrainingArguments, ModelArguments
+from prospect_hf.training.build import build_model, build_processor, freeze_vision, vision_is_frozen
+from prospect_hf.training.checkpoint_files import PARTIAL
+from prospect_hf.training.free_validation import FreeValidation, spread
+from prospect_hf.training.memory.before_training import advised, check_memory
+from prospect_hf.training.report.page import PAGE, write_train_report
 from prospect_hf.training.result_tables import balance_table, result_table
 from prospect_hf.training.results import evaluate_freely, write_results
 from prospect_hf.training.resume import find_checkpoint, run_record
+from prospect_hf.training.setting_checks import check_settings
+from prospect_hf.training.sharding import build_whole_models
 from prospect_hf.training.splits import load_splits
 from prospect_hf.training.stages import (
     choose_thresholds,
@@ -28,89 +36,105 @@ from prospect_hf.training.stages import (
     pack_clips,
     save,
     train_on_sessions,
+    whole_model,
 )
+from prospect_hf.training.text_half import prepare_text_half
+from prospect_hf.training.trackers import finish_trackers
 
 
-def run(model: ModelArguments, data: DataArguments, training: DSTTrainingArguments, context: Context) -> None:
+def run(
+    model: ModelArguments,
+    data: DataArguments,
+    training: DSTTrainingArguments,
+    context: Context,
+    command: Sequence[str] = (),
+) -> None:
     """Train, evaluate and save a model.
 
     Args:
         model: which model is trained.
         data: what it learns from.
-        training: how it is trained. Of several processes, the first prints, follows the held-out sessions and writes.
+        training: how it is trained. Of several processes, the first prints and writes.
         context: what happens when the context is full, in the evaluation after training.
+        command: the program and the settings that it was started with, for the page of the run.
     """
-    train(model, data, training, context)
+    train(model, data, training, context, command)
 
 
 def train(
-    model_args: ModelArguments, data_args: DataArguments, args: DSTTrainingArguments, context: Context
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    args: DSTTrainingArguments,
+    context: Context,
+    command: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Train, evaluate and save a model; returns the results that ``results.json`` holds.
 
     Raises:
         UsageError: settings that contradict each other, or a folder or checkpoint that cannot be used.
         DataError: a record or a frame cannot be used.
+        RunOutOfMemory: a GPU's memory ran out although the plan fitted.
         StreamError: a held-out session does not fit the context's limit; the trained model is saved all the same.
     """
     started = time.perf_counter()
-    if args.look_steps and model_args.freeze_vision:
-        raise UsageError("training.look_steps trains the vision tower and model.freeze_vision forbids it: unset one.")
-    if data_args.features is not None and (args.look_steps or not model_args.freeze_vision):
-        raise UsageError(
-            "data.features was encoded by a vision tower that does not change: set model.freeze_vision=true and "
-            "training.look_steps=0, or unset data.features."
-        )
-    if data_args.streaming:
-        _check_streaming(data_args, args)
+    build_whole_models()  # before anything looks at a model, even at its shapes alone
+    with in_turn():
+        prepare_text_half(model_args)
+    check_settings(model_args, data_args, args)
     transformers.set_seed(args.seed)
-    # The others wait for the first process, which writes the corpus and its rows where they are missing.
-    with args.main_process_first(desc="reading the sessions"):
+    with in_turn():  # the corpus and its rows are written where they are missing
         splits = load_splits(data_args)
     say(balance_table(splits.balance))
 
-    record = run_record(model_args, data_args, args, splits)
-    interrupted = find_checkpoint(args, record)
+    # The first process reads the files of videos and checkpoints to hash them; its checkpoint holds for all.
+    record = of_first(lambda: run_record(model_args, data_args, args, splits))
+    interrupted = of_first(lambda: find_checkpoint(args, record))
     checkpoint = interrupted.folder if interrupted else None
+    if not args.run_name:  # a name that is given is given again, and is not recorded: it may hold anything
+        if interrupted and interrupted.run_name:
+            record["run_name"] = interrupted.run_name
+        args.run_name = record["run_name"]
     processor = build_processor(model_args, splits.learned, checkpoint)
-    model = build_model(model_args, processor, checkpoint).to(args.device)
+    advice = check_memory(model_args, data_args, args)
+    model = build_model(model_args, processor, args, checkpoint).to(args.device)
     reader = FrameReader(Path(str(data_args.root)), data_args.frames, processor)
     # Before anything is trained: a stream that is too long is then found within seconds.
-    with args.main_process_first(desc="packing clips"):
+    with in_turn():
         clips = pack_clips(splits, processor, reader, data_args, args)
 
     results: dict[str, Any] = {}
-    if args.look_steps and interrupted is None:
-        results |= learn_to_look(model, processor, reader, splits, args)
+    if args.look_steps and (interrupted is None or interrupted.first_stage):
+        results |= learn_to_look(model, processor, reader, splits, args, record, interrupted)
+        interrupted = None
     frames: FrameReader | FrameFeatures = reader
-    if args.look_steps or (model_args.freeze_vision and not data_args.streaming):
+    if args.look_steps or (vision_is_frozen(model_args, args) and not data_args.streaming):
         freeze_vision(model)
-        frames = encode_frames(model, reader, splits, data_args, args)
+        with advised(advice):
+            frames = encode_frames(model, reader, splits, data_args, args)
         clips.read_from(frames)
 
-    trainer, trained = train_on_sessions(model, processor, clips, args, record, interrupted)
+    free = None
+    if args.free_validation_sessions and len(splits.validation):
+        free = FreeValidation(processor, frames, spread(splits.validation, args.free_validation_sessions), context)
+    with advised(advice):
+        trainer, trained = train_on_sessions(model, processor, clips, args, record, interrupted, splits.balance, free)
     results |= trained | choose_thresholds(trainer)
+    finish_trackers(trainer)
     output = Path(str(args.output_dir))
     # Before the free run: an error there must not lose the trained model.
     save(trainer, output)
-    if not first_process():
-        return results  # the rest needs one process, and no other has to wait for it
-    results |= evaluate_freely(model, processor, frames, splits, context, progress=not args.disable_tqdm)
+    model = whole_model(trainer, output)
+    figures, followed = evaluate_freely(model, processor, frames, splits, context, progress=not args.disable_tqdm)
+    results |= figures
     results["seconds"] = time.perf_counter() - started
-    write_results(output, model_args, data_args, args, context, results, splits.balance)
-    say(result_table(results))
+    if first_process():
+        hashes = record["sessions"]
+        facts = write_results(output, model_args, data_args, args, context, results, splits.balance, hashes)
+        write_train_report(output, facts, trainer.state.log_history, followed, command)
+        for name in (FIRST_STAGE, PARTIAL):  # from here on no run goes on from there
+            shutil.rmtree(output / name, ignore_errors=True)
+    leave()
+    say(result_table(results, machine()))
     say(f"\nModel, processor, remote code, card and results.json: {output}")
+    say(f"Curves, decisions and examples: {output / PAGE}")
     return results
-
-
-def _check_streaming(data: DataArguments, args: DSTTrainingArguments) -> None:
-    """Raise ``UsageError`` where a setting needs all training sessions at once, or their number."""
-    reasons = {
-        "a stream has no end: set training.max_steps": args.max_steps < 1,
-        "the first stage draws from all sessions: set training.look_steps=0": args.look_steps > 0,
-        "encoded frames are found by reading all sessions: unset data.features": data.features is not None,
-        "it trains in one process": args.world_size > 1,
-    }
-    wrong = [reason for reason, holds in reasons.items() if holds]
-    if wrong:
-        raise UsageError(f"data.streaming=true: {'; '.join(wrong)}.")

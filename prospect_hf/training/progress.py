@@ -20,9 +20,11 @@ LOSS_NAMES = {
     "response_loss": "text",
 }
 FIGURES = {
+    "eval_task_score": "task score",
+    "eval_free_task_score": "free task score",
     "eval_joint_state_accuracy": "joint state accuracy",
-    "eval_speaking_best_f1": "best speaking F1",
-    "eval_dst_update_best_f1": "best update F1",
+    "eval_speaking_best_f1_1s": "best speaking F1 within 1 s",
+    "eval_dst_update_best_f1_1s": "best update F1 within 1 s",
 }
 
 
@@ -88,11 +90,7 @@ class StageProgress(TrainerCallback):
         metrics: dict[str, float],
         **kwargs: Any,
     ) -> None:
-        if self.batches is not None and "eval_loss" in metrics:
-            parts = [losses_text(metrics, "eval_")]
-            parts += [f"{label} {metrics[name]:.3f}" for name, label in FIGURES.items() if name in metrics]
-            self.batches.report(", ".join(parts))
-        self._close_evaluation()
+        self._end_evaluation(metrics)
 
     def on_predict(
         self,
@@ -102,7 +100,7 @@ class StageProgress(TrainerCallback):
         metrics: dict[str, float],
         **kwargs: Any,
     ) -> None:
-        self._close_evaluation()
+        self._end_evaluation(metrics)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -115,6 +113,13 @@ class StageProgress(TrainerCallback):
         if self.steps is not None:
             self.steps.close()
             self.steps = None
+
+    def _end_evaluation(self, metrics: Mapping[str, float]) -> None:
+        if self.batches is not None and "eval_loss" in metrics:
+            parts = [losses_text(metrics, "eval_")]
+            parts += [f"{label} {metrics[name]:.3f}" for name, label in FIGURES.items() if name in metrics]
+            self.batches.report(", ".join(parts))
+        self._close_evaluation()
 
     def _close_evaluation(self) -> None:
         if self.batches is not None:

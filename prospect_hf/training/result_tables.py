@@ -39,12 +39,20 @@ def balance_table(balance: Mapping[str, Mapping[str, int]]) -> str:
     return table(rows)
 
 
-def result_table(results: Mapping[str, Any]) -> str:
-    """Metrics of the free run on held-out sessions, beside those of the majority baseline."""
-    look = f"{results['look_seconds']:.0f} s of looking, then " if "look_seconds" in results else ""
+def result_table(results: Mapping[str, Any], machine: Mapping[str, Any]) -> str:
+    """Metrics of the free run on held-out sessions, beside those of the majority baseline.
+
+    Args:
+        machine: what the run was made on (``prospect_hf.machine.machine``); figures depend on it.
+    """
+    look = ""
+    if "look_seconds" in results:
+        earlier = results.get("look_earlier_parts")
+        begin = f" from step {earlier[-1]['until_step']}" if earlier else ""
+        look = f"{results['look_seconds']:.0f} s of looking{begin}, then "
     begin = f"from step {results['earlier_parts'][-1]['until_step']} to " if "earlier_parts" in results else ""
     stages = f"{look}{begin}{results['steps']} steps in {results['train_seconds']:.0f} s"
-    lines = [f"\ntrained {stages} ({results['seconds']:.0f} s in all)"]
+    lines = [f"\ntrained {stages} ({results['seconds']:.0f} s in all) on {machine_text(machine)}"]
     if "free_run" in results:
         free, majority = results["free_run"], results["majority"]
         rows = [
@@ -57,6 +65,13 @@ def result_table(results: Mapping[str, Any]) -> str:
     else:
         lines.append("There are no held-out sessions: nothing was evaluated.")
     return "\n".join(lines)
+
+
+def machine_text(machine: Mapping[str, Any]) -> str:
+    """``AMD EPYC 7B13 (AVX2), 2 threads``, with accelerator and processes where there are any."""
+    place = machine["accelerator"] or f"{machine['processor']} ({machine['vector_units']})"
+    processes = f", {machine['processes']} processes" if machine["processes"] > 1 else ""
+    return f"{place}, {machine['threads']} thread{'' if machine['threads'] == 1 else 's'}{processes}"
 
 
 def _shown(value: float | None) -> str:

@@ -15,13 +15,16 @@ from prospect_hf.data.arguments import FOLDERS, DataArguments
 from prospect_hf.data.features import FrameFeatures
 from prospect_hf.data.reader import FrameReader
 from prospect_hf.evaluation.baselines import majority, majority_response
-from prospect_hf.evaluation.free_running import follow
-from prospect_hf.evaluation.score import score
+from prospect_hf.evaluation.free_running import follow_in_shares
+from prospect_hf.evaluation.report.results import confusions
+from prospect_hf.evaluation.score import figures, score, score_session
+from prospect_hf.evaluation.scored_run import ScoredRun
 from prospect_hf.files import write_json
 from prospect_hf.hub.model_card import write_card
 from prospect_hf.hub.published import public
 from prospect_hf.hub.weights import WEIGHTS_KEY, weights_hash
 from prospect_hf.machine import machine
+from prospect_hf.metrics.counts import plain, total
 from prospect_hf.training.arguments import DSTTrainingArguments, ModelArguments
 from prospect_hf.training.splits import Splits
 
@@ -36,30 +39,41 @@ def evaluate_freely(
     splits: Splits,
     context: Context,
     progress: bool,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], ScoredRun | None]:
     """Let the model follow the held-out sessions by itself, without reference texts or times, and score it.
 
+    Of several processes each follows a share of the sessions, and all return the same figures.
+
     Returns:
-        ``free_run`` and ``majority``, the same figures of the majority baseline; empty without held-out sessions.
+        ``free_run`` (figures and thresholds), ``majority`` (the same figures of the majority baseline) and
+        ``free_run_confusion``; and the scored sessions. Empty and None without held-out sessions.
 
     Raises:
         StreamError: a session cannot be followed within the context's limit.
     """
     split, sessions = splits.held_out
     if not sessions:
-        return {}
+        return {}, None
     thresholds = (model.config.speaking_threshold, model.config.dst_update_threshold)
-    predictions = follow(model, processor, frames, sessions, context=context, progress=progress)
+    predictions = follow_in_shares(model, processor, frames, sessions, context, progress)
     text = majority_response(splits.learned)
-    of_majority = score([majority(session, text) for session in sessions], sessions, model.config.fps, thresholds)
-    return {
+    fps = model.config.fps
+    of_majority = score([majority(session, text) for session in sessions], sessions, fps, thresholds)
+    pairs = zip(sessions, predictions, strict=True)
+    run = ScoredRun([score_session(session, made, fps, thresholds) for session, made in pairs], fps)
+    sums = total(run.counts)
+    results = {
         "free_run": {
             "split": split,
             "sessions": len(sessions),
-            **score(predictions, sessions, model.config.fps, thresholds),
+            "speaking_threshold": thresholds[0],
+            "dst_update_threshold": thresholds[1],
+            **plain(figures(sums)),
         },
         "majority": {name: of_majority[name] for name in MAJORITY_FIGURES if name in of_majority},
+        "free_run_confusion": confusions(sums),
     }
+    return results, run
 
 
 def write_results(
@@ -70,11 +84,13 @@ def write_results(
     context: Context,
     results: Mapping[str, Any],
     balance: Mapping[str, Any],
-) -> None:
-    """Write ``results.json`` and the model card into the ``folder`` of a saved model.
+    sessions: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Write ``results.json`` and the model card into the ``folder`` of a saved model; returns the former's content.
 
-    They hold the hash of the weights, the machine, the settings as far as they may be published, the results and the
-    label balance. The folders of the data are written relative to ``folder`` (``published.public_path``).
+    They hold the hash of the weights, the machine, the settings as far as they may be published, the results, the
+    label balance, and ``sessions``, the hashes of the training and the validation sessions (``resume.run_record``). The
+    folders of the data are written relative to ``folder`` (``published.public_path``).
 
     Raises:
         UsageError: the folder has no weights.
@@ -82,10 +98,16 @@ def write_results(
     of_data = asdict(data)
     of_data |= {name: str(Path(of_data[name]).absolute()) for name in FOLDERS if of_data[name] is not None}
     settings = {"model": asdict(model), "data": of_data, "training": args.given, "context": asdict(context)}
-    facts = {WEIGHTS_KEY: weights_hash(folder), "machine": machine(), "settings": public(settings, folder)}
-    facts = finite_or_null(facts | {"results": results, "balance": balance})
+    facts: dict[str, Any] = {
+        WEIGHTS_KEY: weights_hash(folder),
+        "machine": machine(),
+        "settings": public(settings, folder),
+    }
+    facts |= {"results": results, "balance": balance, "sessions": dict(sessions or {})}
+    facts = finite_or_null(facts)
     write_json(folder / "results.json", facts)
     write_card(folder, facts)
+    return facts
 
 
 def finite_or_null(value: Any) -> Any:

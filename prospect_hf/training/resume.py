@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from prospect_hf.data.reader import frames_path
 from prospect_hf.data.session_store import SessionStore
 from prospect_hf.errors import UsageError
 from prospect_hf.frames.folder import PictureFolder
-from prospect_hf.training.arguments import DSTTrainingArguments, ModelArguments
+from prospect_hf.training.arguments import FIRST_STAGE, DSTTrainingArguments, ModelArguments
 from prospect_hf.training.checkpoint_files import (
     LIST,
     checkpoints,
@@ -38,12 +39,15 @@ FREE = (
     "dataloader_persistent_workers",
     "dataloader_pin_memory",
     "dataloader_prefetch_factor",
+    "early_stopping_patience",
+    "free_validation_sessions",
     "ddp_backend",
     "ddp_timeout",
     "disable_tqdm",
     "enable_jit_checkpoint",
     "gradient_checkpointing",
     "local_rank",
+    "memory_check",
     "output_dir",
     "per_device_eval_batch_size",
     "project",
@@ -52,6 +56,7 @@ FREE = (
     "resume_from_checkpoint",
     "run_name",
     "skip_memory_metrics",
+    "temperature_scaling",
     "torch_empty_cache_steps",
     "use_cpu",
 )
@@ -67,17 +72,23 @@ class Interrupted:
 
     Args:
         folder: of the checkpoint.
-        parts: the earlier parts of the run: ``until_step``, and the length that was planned then, as settings.
+        parts: the earlier parts of its stage: ``until_step``, and the length that was planned then, as settings.
+        first_stage: whether it is of the first stage (``training.look_steps``).
+        run_name: under which trackers know the run, where the settings give none.
     """
 
     folder: Path
     parts: list[dict[str, Any]]
+    first_stage: bool = False
+    run_name: str = ""
 
 
 def run_record(
     model: ModelArguments, data: DataArguments, args: DSTTrainingArguments, splits: Splits
 ) -> dict[str, Any]:
     """What determines the weights that a run comes to, as JSON values; each checkpoint has it.
+
+    It is the record of the second stage; :func:`first_stage_record` makes that of the first one.
 
     Raises:
         DataError: a frame file is missing.
@@ -93,9 +104,16 @@ def run_record(
             "training": sessions_hash(splits.train, root) if splits.stream is None else splits.stream.hash,
             "validation": sessions_hash(splits.validation, root),
         },
+        "first_stage": False,
+        "run_name": "" if args.run_name else f"{Path(str(args.output_dir)).name} {datetime.now():%Y-%m-%d %H.%M.%S}",
         "parts": [],
     }
     return dict(json.loads(json.dumps(record)))
+
+
+def first_stage_record(run: Mapping[str, Any]) -> dict[str, Any]:
+    """The record for checkpoints of the first stage; its length is ``look_steps``, which is among the settings."""
+    return {**run, "first_stage": True, "length": {}}
 
 
 def is_free(name: str) -> bool:
@@ -126,8 +144,9 @@ def find_checkpoint(args: DSTTrainingArguments, run: Mapping[str, Any]) -> Inter
     """The checkpoint that ``training.resume_from_checkpoint`` asks for; None to start from the beginning.
 
     ``true`` takes the newest checkpoint in the output folder that is whole and of this run, and says which newer ones
-    it leaves aside. Where no checkpoint was ever saved whole, the run starts from its beginning, so that a job that is
-    restarted whenever it is killed can always give ``true``.
+    it leaves aside; those of the first stage are older than all of the second. Where no checkpoint was ever saved
+    whole, the run starts from its beginning, so that a job that is restarted whenever it is killed can always give
+    ``true``.
 
     Raises:
         UsageError: there is no such checkpoint, it is not whole, or it is of a run with other settings or sessions.
@@ -144,20 +163,21 @@ def find_checkpoint(args: DSTTrainingArguments, run: Mapping[str, Any]) -> Inter
         return _interrupted(folder, args, run)
     output = Path(str(args.output_dir))
     aside: dict[str, list[str]] = {}
-    for folder in checkpoints(output):
-        fault = _fault(folder, run)
+    found = [*checkpoints(output), *checkpoints(output / FIRST_STAGE)]
+    for folder in found:
+        fault, name = _fault(folder, run), folder.relative_to(output).as_posix()
         if fault is None:
             if aside:
-                logger.warning("Left aside: %s; the run goes on from %s.", _listed(aside), folder.name)
+                logger.warning("Left aside: %s; the run goes on from %s.", _listed(aside), name)
             return _interrupted(folder, args, run)
-        aside.setdefault(fault, []).append(folder.name)
-    if any((folder / LIST).is_file() for folder in checkpoints(output)):
+        aside.setdefault(fault, []).append(name)
+    if any((folder / LIST).is_file() for folder in found):
         raise UsageError(
             f"training.resume_from_checkpoint=true, but {output} holds no checkpoint to go on from ({_listed(aside)}): "
             "give what that run had, or start anew in another training.output_dir."
         )
-    found = f"no whole checkpoint ({_listed(aside)})" if aside else "no checkpoint"
-    logger.warning("%s holds %s: the run starts from its beginning.", output, found)
+    holds = f"no whole checkpoint ({_listed(aside)})" if aside else "no checkpoint"
+    logger.warning("%s holds %s: the run starts from its beginning.", output, holds)
     return None
 
 
@@ -165,6 +185,8 @@ def _interrupted(folder: Path, args: DSTTrainingArguments, run: Mapping[str, Any
     """The checkpoint, which is whole and of this run, unless it is already past the end of this one."""
     state, before = load_json(folder / "trainer_state.json"), read_list(folder)["run"]
     step, epoch = state["global_step"], state["epoch"]
+    if before["first_stage"]:
+        return Interrupted(folder, [*before["parts"], {"until_step": step}], True, before["run_name"])
     if step > args.max_steps > 0 or (args.max_steps < 0 and epoch > args.num_train_epochs):
         raise UsageError(
             f"{folder} is at step {step} (epoch {epoch:.2f}), past the end that training.max_steps={args.max_steps} "
@@ -173,7 +195,7 @@ def _interrupted(folder: Path, args: DSTTrainingArguments, run: Mapping[str, Any
     if before["length"] != run["length"]:
         changed = _differences(run["length"], before["length"])
         logger.warning("%s: from step %d on, the learning rate follows the schedule of the new length.", changed, step)
-    return Interrupted(folder, [*before["parts"], {"until_step": step, **before["length"]}])
+    return Interrupted(folder, [*before["parts"], {"until_step": step, **before["length"]}], False, before["run_name"])
 
 
 def _fault(folder: Path, run: Mapping[str, Any]) -> str | None:

@@ -80,7 +80,7 @@ def tiny_processor(texts: Iterable[str], shape: TinyShape) -> DSTSmolVLMProcesso
     )
 
 
-def tiny_config(processor: DSTSmolVLMProcessor, shape: TinyShape) -> DSTSmolVLMConfig:
+def tiny_config(processor: DSTSmolVLMProcessor, shape: TinyShape, decision_source: str = "heads") -> DSTSmolVLMConfig:
     """The small model's configuration, for the vocabulary of ``processor``."""
     tokenizer = processor.tokenizer
     return DSTSmolVLMConfig(
@@ -107,12 +107,17 @@ def tiny_config(processor: DSTSmolVLMProcessor, shape: TinyShape) -> DSTSmolVLMC
         scale_factor=shape.scale_factor,
         image_token_id=processor.image_id,
         tokens_per_frame=shape.tokens_per_frame or 1,
+        decision_source=decision_source,
+        decision_tokens=processor.decision_tokens if decision_source == "lm" else None,
+        state_feedback=processor.state_feedback,
         tie_word_embeddings=True,
     )
 
 
-def tiny_model(processor: DSTSmolVLMProcessor, shape: TinyShape) -> DSTSmolVLMForConditionalGeneration:
+def tiny_model(
+    processor: DSTSmolVLMProcessor, shape: TinyShape, decision_source: str = "heads"
+) -> DSTSmolVLMForConditionalGeneration:
     """The small model with fresh weights; ``transformers.set_seed`` fixes them."""
-    model = DSTSmolVLMForConditionalGeneration(tiny_config(processor, shape))
+    model = DSTSmolVLMForConditionalGeneration(tiny_config(processor, shape, decision_source))
     model.generation_config.eos_token_id = processor.end_id
     return model

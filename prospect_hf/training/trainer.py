@@ -7,36 +7,44 @@ numbers of a rare label.
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import numpy as np
 import torch
-import transformers
+from accelerate.utils import gather_object
 from torch import nn
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
-from transformers import PrinterCallback, Trainer, TrainerControl
-from transformers.trainer import DEFAULT_PROGRESS_CALLBACK, TRAINER_STATE_NAME, TRAINING_ARGS_NAME
+from transformers import PrinterCallback
+from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from prospect_hf.data.clip_stream import ClipStream
 from prospect_hf.data.clips import ClipDataset
+from prospect_hf.errors import UsageError
 from prospect_hf.sessions import IGNORE
 from prospect_hf.training.arguments import DSTTrainingArguments
-from prospect_hf.training.callbacks import BestCheckpoint, NewEpoch
-from prospect_hf.training.checkpoint_files import publish_state, remove, remove_old, write_list
-from prospect_hf.training.clip_metrics import HEAD_LABELS, clip_decisions, head_metrics, label_counts
+from prospect_hf.training.callbacks import EveryWeightLearns, NewEpoch
+from prospect_hf.training.checkpoint_files import checkpoints, step_of
+from prospect_hf.training.clip_metrics import HEAD_LABELS, ClipRow, clip_decisions, head_metrics
+from prospect_hf.training.free_validation import FreeValidation, free_metrics
 from prospect_hf.training.loss_arguments import LOSSES
-from prospect_hf.training.losses import focal_loss, masked_cross_entropy
+from prospect_hf.training.losses import Balance, decision_weights, head_losses, label_counts, mean_losses
 from prospect_hf.training.optimizer import muon_optimizer
 from prospect_hf.training.progress import StageProgress
+from prospect_hf.training.resumable_trainer import ResumableTrainer
 from prospect_hf.training.samplers import ByLength
 
+logger = logging.getLogger(__name__)
 
-class DSTTrainer(Trainer):
-    """``transformers.Trainer`` for batches of ``ClipCollator``; logs each loss by name and evaluates each head.
+MOST_CLIPS = 16  # that a message names
+
+
+class DSTTrainer(ResumableTrainer):
+    """A trainer for batches of ``ClipCollator``; logs each loss by name and evaluates each head.
 
     The evaluation is teacher-forced: the streams contain the reference's texts. ``prospect_hf.evaluation.free_running``
     evaluates the model on streams that contain its own texts.
@@ -45,25 +53,48 @@ class DSTTrainer(Trainer):
         *args, **kwargs: of ``transformers.Trainer``.
         stage: name of what is trained, for the progress bar.
         run: what each checkpoint says about the run that wrote it (``prospect_hf.training.resume.run_record``).
+        balance: label counts of the sessions, for ``training.class_weights=data``.
+        free_validation: sessions that the model follows by itself at each evaluation of the training.
+
+    Raises:
+        UsageError: free validation, and each process holds a part of the model alone.
     """
 
     args: DSTTrainingArguments
-    control: TrainerControl
     optimizer: torch.optim.Optimizer | None
 
     def __init__(
-        self, *args: Any, stage: str = "training", run: Mapping[str, Any] | None = None, **kwargs: Any
+        self,
+        *args: Any,
+        stage: str = "training",
+        run: Mapping[str, Any] | None = None,
+        balance: Balance | None = None,
+        free_validation: FreeValidation | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, run=run, **kwargs)
+        if free_validation is not None and self.is_sharded:
+            raise UsageError(
+                "training.free_validation_sessions needs a whole model in each process, which FSDP and ZeRO-3 do not "
+                "give: set it to 0."
+            )
+        if self.args.sharding == "FSDP" and not self.is_fsdp_enabled:
+            raise UsageError("accelerate cuts models up on accelerators alone: on a CPU start the run without FSDP.")
+        if self.is_fsdp_enabled and self.accelerator.state.fsdp_plugin.mixed_precision_policy is not None:
+            # accelerate would also add up the processes' gradients in bfloat16: those of rare labels would be lost.
+            plugin = self.accelerator.state.fsdp_plugin
+            plugin.mixed_precision_policy = replace(plugin.mixed_precision_policy, reduce_dtype=torch.float32)
         # compute_loss divides by the counts of the whole window: the library must not divide by the number of batches.
         self.loss_is_scaled_for_ga = True
-        self.run = dict(run or {})
+        self.class_weights = decision_weights(self.args, balance)
+        self.free_validation = free_validation
+        self._clips: list[str] = []  # the names of the clips of the accumulation window
         self._loss_totals = torch.zeros(len(LOSSES), device=self.args.device)
         self._steps_in_totals = 0
         if not isinstance(self.train_dataset, ClipStream):  # a stream counts its epochs itself
             self.add_callback(NewEpoch(self.train_dataset))
-        self.add_callback(BestCheckpoint())
         self.remove_callback(PrinterCallback if self.args.disable_tqdm else DEFAULT_PROGRESS_CALLBACK)
+        self.add_callback(EveryWeightLearns(self.accelerator))
         self.progress = StageProgress(stage)
         self.add_callback(self.progress)
 
@@ -92,51 +123,19 @@ class DSTTrainer(Trainer):
             self.optimizer = muon_optimizer(self.model if model is None else model, self.args)
         return super().create_optimizer(model)
 
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        with _no_library_bars():
-            super()._save(output_dir, state_dict)
-        # A pickle that contains this machine's paths and that nothing reads: it must not be published with the model.
-        (Path(output_dir or str(self.args.output_dir)) / TRAINING_ARGS_NAME).unlink(missing_ok=True)
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """As the library, and then a list of the files, so that a checkpoint cut off by a kill is known as half."""
-        output, limit = Path(str(self.args.output_dir)), self.args.save_total_limit
-        folder = output / f"checkpoint-{self.state.global_step}"
-        if self.args.should_save and folder.exists():
-            remove(folder)  # of an earlier run, or half: its files must not mix with the new ones
-        self.accelerator.wait_for_everyone()
-        # The library would remove older checkpoints before the new one is whole.
-        self.args.save_total_limit = None
-        try:
-            super()._save_checkpoint(model, trial)
-        finally:
-            self.args.save_total_limit = limit
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            publish_state(folder / TRAINER_STATE_NAME, output)
-            write_list(folder, self.run)
-            best = self.state.best_model_checkpoint
-            remove_old(output, limit, {folder} if best is None else {folder, Path(best)})
-
-    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        """As the library, which would train one more step from a checkpoint at the run's last step."""
-        if self.state.global_step >= self.state.max_steps:
-            self.control.should_training_stop = True
-        else:
-            super()._run_epoch(*args, **kwargs)
-
     # -- losses -------------------------------------------------------------------------------------------------
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], torch.Tensor]:
-        """The window's micro-batches, and each loss's number of labels in it (``[4]``, in the order of ``LOSSES``)."""
+        """The window's micro-batches, and the numbers of labels in it (``[4, 2]``, see ``label_counts``)."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self._clips = [name for batch in batches for name in batch.pop("clips", [])]
         if batches:
             self._ignore_repeated(batches[-1])
-        counts = torch.zeros(len(LOSSES), device=device)
+        counts = torch.zeros(len(LOSSES), 2, device=device)
         for batch in batches:
-            counts += label_counts(batch).to(device)
+            counts += label_counts(batch, self.args).to(device)
         self._steps_in_totals += 1
         return batches, self.accelerator.reduce(counts, reduction="sum")
 
@@ -165,30 +164,37 @@ class DSTTrainer(Trainer):
         Raises:
             FloatingPointError: a loss is not finite; training on would only hide where it began.
         """
-        counts = num_items_in_batch if torch.is_tensor(num_items_in_batch) else label_counts(inputs)
+        counts = num_items_in_batch if torch.is_tensor(num_items_in_batch) else label_counts(inputs, self.args)
         sums, outputs = self.loss_sums(model, inputs)
-        means = sums / counts.to(sums.device).clamp(min=1)
+        means = mean_losses(sums, counts)
         loss = (means * means.new_tensor(list(self.args.loss_weights.values()))).sum()
         if not torch.isfinite(loss):
             named = ", ".join(f"{name} {value:.4g}" for name, value in zip(LOSSES, means.tolist(), strict=True))
-            raise FloatingPointError(f"The loss is not finite at step {self.state.global_step} ({named}).")
+            raise self._not_finite(f"The loss is not finite at step {self.state.global_step} ({named})")
         if model.training:
             self._loss_totals += means.detach()
             loss = loss * self.accelerator.num_processes  # gradients are averaged over processes, the counts are not
         return (loss, outputs) if return_outputs else loss
 
     def loss_sums(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[torch.Tensor, Any]:
-        """The four losses summed over their labels (``[4]``), and the model's output."""
+        """The four losses summed over their labels (``[4, 2]``, see ``head_losses``), and the model's output."""
         outputs = model(**{n: value for n, value in inputs.items() if n not in HEAD_LABELS}, use_cache=False)
-        gamma, alpha = self.args.focal_gamma, self.args.focal_alpha
-        text_labels = (inputs["labels"][:, 1:] != IGNORE).sum()
-        sums = (
-            focal_loss(outputs.speaking_logits, inputs["speaking_labels"], gamma, alpha, IGNORE, "sum"),
-            focal_loss(outputs.dst_update_logits, inputs["dst_update_labels"], gamma, alpha, IGNORE, "sum"),
-            masked_cross_entropy(outputs.dst_state_logits, inputs["dst_state_labels"], IGNORE, "sum"),
-            outputs.loss.float() * text_labels,
-        )
-        return torch.stack(sums), outputs
+        return head_losses(outputs, inputs, self.args, self.class_weights), outputs
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """As the library; raises ``FloatingPointError`` before a step that would break the weights."""
+        norm = super()._get_grad_norm(model, grad_norm)
+        # With fp16, gradients overflow at times, and the scaler leaves out such a step.
+        if not self.args.fp16 and not math.isfinite(float(norm)):
+            raise self._not_finite(f"The gradients are not finite at step {self.state.global_step} (norm {norm:.4g})")
+        return norm
+
+    def _not_finite(self, what: str) -> FloatingPointError:
+        """The error that names the clips of the window and the last checkpoint before it."""
+        shown = ", ".join(self._clips[:MOST_CLIPS]) + (" ..." if len(self._clips) > MOST_CLIPS else "")
+        before = [one for one in checkpoints(Path(str(self.args.output_dir))) if step_of(one) <= self.state.global_step]
+        last = f"{before[0]} is the last checkpoint before it" if before else "no checkpoint was saved before it"
+        return FloatingPointError(f"{what}, in the clips {shown or '(not named)'}: {last}.")
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add each loss by name to the training log: its mean over the steps since the last log."""
@@ -213,17 +219,25 @@ class DSTTrainer(Trainer):
         """Decisions and losses of every clip; only these, and no logits, are gathered over processes."""
         model = self._wrap_model(self.model, training=False, dataloader=dataloader)
         model.eval()
-        rows: list[dict[str, np.ndarray]] = []
+        rows: list[ClipRow] = []
         self.progress.begin_evaluation(len(dataloader), self.args, self.state)
         for inputs in dataloader:
             self._ignore_repeated(inputs)
             inputs = self._prepare_inputs(inputs)
             with self.compute_loss_context_manager():
                 sums, outputs = self.loss_sums(model, inputs)
-            batch = clip_decisions(outputs, inputs, sums, label_counts(inputs))
+            batch = clip_decisions(outputs, inputs, sums, label_counts(inputs, self.args))
             rows.extend(self.accelerator.gather_for_metrics(batch, use_gather_object=True))
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
-        metrics = head_metrics(rows, self.args.loss_weights)
+        owners = cast(ClipDataset, dataloader.dataset).clips.owners
+        metrics = head_metrics(rows, self.args.loss_weights, self.model.config, owners)
+        if self.free_validation is not None and self.is_in_train:
+            config = self.model.config  # a decision without a label has no best threshold
+            speaking = metrics.get("speaking_best_threshold_1s", config.speaking_threshold)
+            update = metrics.get("dst_update_best_threshold_1s", config.dst_update_threshold)
+            share = self.args.process_index, self.args.world_size
+            counts = self.free_validation.counts(self.model, (speaking, update), *share)
+            metrics |= free_metrics(gather_object(counts))
         return EvalLoopOutput(
             predictions=rows,
             label_ids=None,
@@ -231,14 +245,7 @@ class DSTTrainer(Trainer):
             num_samples=len(rows),
         )
 
-
-@contextmanager
-def _no_library_bars() -> Iterator[None]:
-    """Without transformers' own bars, such as the one for writing a single file of weights."""
-    shown = transformers.logging.is_progress_bar_enabled()
-    transformers.logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers.logging.enable_progress_bar()
+    def validation_rows(self) -> tuple[list[ClipRow], list[int]]:
+        """What the model decides on each validation clip (``clip_decisions``), and the session of each clip."""
+        rows = self.predict(self.eval_dataset, metric_key_prefix="eval").predictions
+        return rows, self.eval_dataset.clips.owners

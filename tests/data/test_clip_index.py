@@ -149,7 +149,14 @@ def test_clips_are_packed_once_for_each_tokenizer_length_and_frame(
         return len(packed)
 
     other_words = tiny_processor(["other words altogether"] * 9, dataclasses.replace(small_shape(), vocab_size=330))
-    for processor, limit in ((small_processor(), LIMIT), (small_processor(), 190), (small_processor(4), LIMIT)):
+    without_states = small_processor(1, False)
+    layouts = [
+        (small_processor(), LIMIT),
+        (small_processor(), 190),
+        (small_processor(4), LIMIT),
+        (without_states, LIMIT),
+    ]
+    for processor, limit in layouts:
         assert [times(processor, limit) for _ in range(2)] == [1, 0]
     assert times(as_a_worker_gets_it(small_processor())[0], LIMIT) == 0
     assert [times(other_words, 900) for _ in range(2)] == [1, 0]

@@ -166,3 +166,10 @@ def test_a_folder_that_is_no_finished_dataset_is_refused(root: Path, built: Path
     assert len(ids(data)) == 6
     with pytest.raises(DataError, match=r"test-00000-of-00001\.parquet: the file is missing"):
         ids(data, "test")
+
+
+def test_rows_of_another_label_version_are_refused(root: Path, built: Path) -> None:
+    facts = json.loads((built / MANIFEST_FILE).read_text())
+    (built / MANIFEST_FILE).write_text(json.dumps(facts | {"label_version": "0" * 64, "tool_version": "0.1.0"}))
+    with pytest.raises(UsageError, match=r"labelled by prospect-hf 0\.1\.0 with other rules .label version 0{12},"):
+        ids(arguments(root, rows=str(built)))

@@ -173,7 +173,9 @@ def check_command(words: list[str], repository: Path) -> None:
         if script.parent == Path("scripts"):
             (command,) = re.findall(r'main\(\["([a-z]+)"', (repository / script).read_text(encoding="utf-8"))
             check_prospect([command, *arguments[1:]])
-    elif program == "torchrun":
+    elif program in ("torchrun", "accelerate"):
+        if "--config_file" in arguments:
+            assert (repository / arguments[arguments.index("--config_file") + 1]).is_file(), arguments
         (at,) = [at for at, argument in enumerate(arguments) if argument.endswith(".py")]
         check_command(["python", *arguments[at:]], repository)
     elif program == "make":

@@ -19,7 +19,7 @@ from stream_fixtures import FIVE, PLAN, talkative_model
 from prospect_hf.checkpoints import load_trained
 from prospect_hf.streaming import Context, Decoding, DSTStream, Tracking, restore_stream, save_stream
 from prospect_hf.training.arguments import ModelArguments
-from prospect_hf.training.build import build_model, build_processor
+from prospect_hf.training.build import build_processor, load_whole
 
 # How often each file of a model folder is damaged.
 MODEL_FILES = {
@@ -127,8 +127,8 @@ def folders_to_train_from() -> Target:
     def target(rng: random.Random, folder: Path) -> None:
         damaged_model_folder(rng, folder, whole, shards)
         arguments = ModelArguments(name_or_path=str(folder))
-        processor = build_processor(arguments, [])
-        build_model(arguments, processor)
+        build_processor(arguments, [])
+        load_whole(arguments)
 
     return target
 

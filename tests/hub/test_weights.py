@@ -93,6 +93,24 @@ def test_new_files_take_the_place_of_all_old_ones(tmp_path: Path) -> None:
     assert not list((tmp_path / ".eval_results").iterdir())
 
 
+def test_adapters_and_whole_weights_take_each_others_place(tmp_path: Path) -> None:
+    """A folder never holds a whole model beside adapters, and the hash is of what it holds."""
+
+    def write_adapters(folder: Path) -> None:
+        (folder / "adapter").mkdir()
+        (folder / "adapter" / "adapter_model.safetensors").write_text("adapters")
+
+    write_model(tmp_path, "a", 1)
+    hashes = [weights_hash(tmp_path)]
+    with new_model_files(tmp_path) as temporary:
+        write_adapters(temporary)
+    hashes.append(weights_hash(tmp_path))
+    assert not list(tmp_path.glob("*.safetensors")) and hashes[1] == hashlib.sha256(b"adapters").hexdigest()
+    with new_model_files(tmp_path) as temporary:
+        write_model(temporary, "a", 1)
+    assert not (tmp_path / "adapter").exists() and weights_hash(tmp_path) == hashes[0]
+
+
 def test_a_save_that_fails_leaves_the_old_model_with_its_results(tmp_path: Path) -> None:
     write_model(tmp_path, "a", 1)
     write_about(tmp_path)

@@ -38,8 +38,8 @@ def test_the_losses_of_both_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         if "loss" in logs:
             curves.setdefault(self.progress.stage, []).append([logs[name] for name in NAMES])
 
-    def no_free_run(*args: Any, **kwargs: Any) -> dict[str, Any]:
-        return {}
+    def no_free_run(*args: Any, **kwargs: Any) -> tuple[dict[str, Any], None]:
+        return {}, None
 
     monkeypatch.setattr(DSTTrainer, "log", recording)
     monkeypatch.setattr(job, "evaluate_freely", no_free_run)

@@ -18,6 +18,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
+from torch.distributed import DistNetworkError
 
 from context_dst_smolvlm import StreamError
 from prospect_hf.errors import DataError, UsageError
@@ -182,12 +183,25 @@ def test_of_the_processes_of_one_run_the_first_takes_the_lock(tmp_path: Path, mo
             pass
 
 
-def test_a_process_whose_run_has_ended_says_so_in_one_line() -> None:
-    code = compile("raise RuntimeError('Connection closed by peer')", "distributed_c10d.py", "exec")
-    with pytest.raises(RuntimeError) as caught:
-        exec(code, {"__name__": "torch.distributed.distributed_c10d"})
-    found = sentence(caught.value)
-    assert found is not None and found[0].startswith("another process of this run has ended") and found[1] == 1
+@pytest.mark.parametrize("rank", [0, 1, 2])
+@pytest.mark.parametrize(
+    "error", [RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer"), DistNetworkError("recv")]
+)
+def test_where_another_process_has_ended_one_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], rank: int, error: RuntimeError
+) -> None:
+    """The first process, or the second, since the first may be the one that has ended; the others are silent."""
+    from prospect_hf.jobs.model_commands import TRAIN
+
+    def broken_off(*given: Any) -> int:
+        raise error
+
+    monkeypatch.setattr(harness, "_run", broken_off)
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("RANK", str(rank))
+    assert run_command(TRAIN, [], "prospect train") == 1
+    said = "error: another process of this run has ended: it was killed, or its own message says why.\n"
+    assert capsys.readouterr().err == ("" if rank == 2 else said)
 
 
 def test_of_several_processes_the_first_prints(
@@ -200,7 +214,7 @@ def test_of_several_processes_the_first_prints(
         print("printed")
         logging.getLogger("prospect_hf").info("logged")
 
-    monkeypatch.setattr(harness, "_run", lambda command, parsed: job())
+    monkeypatch.setattr(harness, "_run", lambda *given: job())
     level = logging.getLogger().level
     for rank, wanted in (("0", "printed\n"), ("1", "")):
         monkeypatch.setenv("WORLD_SIZE", "2")
@@ -209,7 +223,7 @@ def test_of_several_processes_the_first_prints(
         shown = capsys.readouterr()
         assert shown.out == wanted and "logged" not in (shown.err if rank == "1" else "")
         assert run_command(STREAM, [], "prospect stream") == 2
-        who = "error of another process" if rank == "1" else "error"
+        who = "error of process 1" if rank == "1" else "error"
         assert capsys.readouterr().err == f"{who}: stream runs in one process: start it without torchrun.\n"
     assert logging.getLogger().level == level
 

@@ -70,7 +70,7 @@ def test_training_from_features_has_the_losses_of_training_from_pixels(
     place: Path, tmp_path: Path, capsys: Any, losses: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Features of the job are found by training and by the evaluation, and nothing is encoded again."""
-    monkeypatch.setattr("prospect_hf.jobs.train.evaluate_freely", lambda *given, **more: {})
+    monkeypatch.setattr("prospect_hf.jobs.train.evaluate_freely", lambda *given, **more: ({}, None))
     told = {}
     for dtype in ("float32", "float16"):
         assert encode([*settings(place), f"encode.dtype={dtype}"]) == 0

@@ -62,7 +62,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def follow(model: Any, processor: Any, frames: Any, sessions: Any, context: Any, progress: bool) -> list[Any]:
         return [silent(one) for one in sessions]
 
-    monkeypatch.setattr("prospect_hf.training.results.follow", follow)
+    monkeypatch.setattr("prospect_hf.training.results.follow_in_shares", follow)
     yield
     transformers.logging.set_verbosity(verbosity)
     logging.getLogger().setLevel(level)
@@ -126,7 +126,7 @@ def test_without_a_terminal_progress_is_plain_lines(
         rf"whole sessions 1/3, 33 %, \d+:\d\d left: {losses}, lr .+",
         rf"whole sessions 2/3, 66 %, \d+:\d\d left: {losses}, lr .+",
         rf"whole sessions 3/3, 100 %, took \d+:\d\d: {losses}, lr .+",
-        rf"evaluation 1/1, 100 %, took \d+:\d\d: {losses}, joint state accuracy \d\.\d{{3}}.*",
+        rf"evaluation 1/1, 100 %, took \d+:\d\d: {losses}, .*joint state accuracy \d\.\d{{3}}.*",
         r"following sessions 2/2, 100 %, took \d+:\d\d",
     ]
     places = [[at for at, line in enumerate(lines) if re.fullmatch(pattern, line)] for pattern in patterns]
@@ -167,7 +167,7 @@ def test_a_terminal_shows_one_bar_a_stage(repository: Path, corpus: list[str], t
     for bar in (
         rf"first stage 1/2 \|█+ *\| {left}, {losses}, lr ",
         rf"whole sessions 2/3 \|█+.? *\| {left}, {losses}, lr ",
-        rf"evaluation 1/1 \|█+\| {left}, {losses}, joint state accuracy",
+        rf"evaluation 1/1 \|█+\| {left}, {losses}, (task score \d\.\d{{3}}, )?joint state accuracy",
         r"encoding frames (\d+)/\1 \|",  # empty where the features of an earlier run are there
         rf"following sessions 2/2 \|█+\| {left}",
     ):
@@ -184,6 +184,25 @@ def test_bars_can_be_turned_off(repository: Path, corpus: list[str], tmp_path: P
     settings = ["training.disable_tqdm=true", f"training.output_dir={tmp_path / 'out'}"]
     written = run_in_terminal(repository, tmp_path, *SETTINGS, *corpus, *settings)
     assert "█" not in written and re.search(r"whole sessions 3/3, 100 %, took 0:\d\d: loss ", written)
+
+
+def test_the_page_of_the_run_shows_both_stages_and_the_command(
+    finished: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    folder, done = finished
+    assert str(folder / "train_report.html") in done.stdout.splitlines()[-1]
+    page = (folder / "train_report.html").read_text()
+    data = json.loads(page.split('type="application/json">')[1].split("</script>")[0])
+    assert data["command"].startswith("python scripts/train.py ") and "training.max_steps=3" in data["command"]
+    first, second = data["stages"]
+    assert [step for step, _ in first["curves"][0]["train"]] == [1, 2]
+    assert [step for step, _ in second["curves"][0]["train"]] == [1, 2, 3]
+    results = json.loads((folder / "results.json").read_text())
+    thresholds = [results["results"]["calibration"][name]["threshold"] for name in ("speaking", "dst_update")]
+    config = json.loads((folder / "config.json").read_text())
+    assert thresholds == [config["speaking_threshold"], config["dst_update_threshold"]] == data["thresholds"]
+    assert len(data["examples"]) == 2 and data["confusions"] and len(results["sessions"]["training"]) == 64
+    assert f"{thresholds[0]:.3f}" in (folder / "README.md").read_text()
 
 
 def test_the_card_is_whole(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
@@ -204,8 +223,8 @@ def test_the_folder_reloads_with_its_thresholds(finished: tuple[Path, subprocess
     folder, _ = finished
     validation = json.loads((folder / "results.json").read_text())["results"]["validation"]
     model = DSTSmolVLMForConditionalGeneration.from_pretrained(folder).eval()
-    assert model.config.speaking_threshold == validation["eval_speaking_best_threshold"]
-    assert model.config.dst_update_threshold == validation["eval_dst_update_best_threshold"]
+    assert model.config.speaking_threshold == validation["eval_speaking_best_threshold_1s"]
+    assert model.config.dst_update_threshold == validation["eval_dst_update_best_threshold_1s"]
     processor = DSTSmolVLMProcessor.from_pretrained(folder)
     inputs = processor("Make tea", ["Boil.", "Pour."], [picture("v", frame) for frame in range(3)])
     with torch.no_grad():
@@ -333,6 +352,11 @@ def test_the_script_says_what_is_wrong_in_one_line(repository: Path, tmp_path: P
         ("training.look_steps=-1", r"error: training\.look_steps must be 0 or more, not -1"),
         ("training.look_batch_size=-1", r"training\.look_batch_size must be 1 or more, not -1"),
         ("data.max_seq_len=null", r"data\.max_seq_len must be int, not None"),
+        (
+            "data.max_seq_len=9000",
+            r"data\.max_seq_len=9000 is more than the 8192 positions of the model: set it to 8192",
+        ),
+        ("training.mode=lora", r"training\.mode=lora and training\.look_steps do not go together"),
         ("data.sources=wtag", r"data\.sources must be list\[str\], not 'wtag'"),
         ("data.sources=[mars]", r"data\.sources\[0\] must be one of assembly101, .*not 'mars'"),
         ("data.recordings.train=0", r"recordings .*'train': 0.* count of 1 or more"),
@@ -478,7 +502,7 @@ def test_a_retraining_that_is_killed_leaves_no_results_of_the_old_model(
     monkeypatch.setattr(run_module, "evaluate_freely", killed)
     assert main([*SETTINGS, *corpus, *output, "training.seed=1"]) == 1
     assert weights_hash(tmp_path) != facts["weights_sha256"]
-    for name in ("README.md", "results.json", ".eval_results/prospect.yaml"):
+    for name in ("README.md", "results.json", "train_report.html", ".eval_results/prospect.yaml"):
         assert not (tmp_path / name).exists(), name
 
 

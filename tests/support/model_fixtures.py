@@ -46,14 +46,19 @@ def small_shape(tokens_per_frame: int | str = 1, text_layers: int = 2) -> TinySh
 
 
 @functools.cache
-def small_processor(tokens_per_frame: int | str = 1) -> DSTSmolVLMProcessor:
+def small_processor(tokens_per_frame: int | str = 1, state_feedback: bool = True) -> DSTSmolVLMProcessor:
     """Its tokenizer knows ``WORDS``, and every other text byte by byte."""
-    return tiny_processor([" ".join(WORDS), *(f" {word}" for word in WORDS)] * 3, small_shape(tokens_per_frame))
+    processor = tiny_processor([" ".join(WORDS), *(f" {word}" for word in WORDS)] * 3, small_shape(tokens_per_frame))
+    processor.state_feedback = state_feedback
+    return processor
 
 
-def new_model(tokens_per_frame: int | str = 1, seed: int = 0) -> DSTSmolVLMForConditionalGeneration:
+def new_model(
+    tokens_per_frame: int | str = 1, seed: int = 0, decision_source: str = "heads", state_feedback: bool = True
+) -> DSTSmolVLMForConditionalGeneration:
     """A loud model in eval mode, for tests that change it."""
-    model = tiny_model(small_processor(tokens_per_frame), small_shape(tokens_per_frame))
+    processor = small_processor(tokens_per_frame, state_feedback)
+    model = tiny_model(processor, small_shape(tokens_per_frame), decision_source)
     model.eval()
     return make_loud(model, seed)
 

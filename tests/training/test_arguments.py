@@ -52,8 +52,10 @@ def test_derived_arguments_differ_only_in_what_is_changed(
         "gradient_accumulation_steps": 1,
         "train_sampling_strategy": "random",
         "eval_strategy": "no",
-        "save_strategy": "no",
+        "save_strategy": args.save_strategy,
         "load_best_model_at_end": False,
+        "metric_for_best_model": None,
+        "greater_is_better": None,
     }
     assert args.for_first_stage().to_dict() == {**before, **first}
     assert args.for_first_stage().device == args.device
@@ -100,7 +102,7 @@ def test_the_record_holds_the_given_settings_and_no_secret(tmp_path: Path) -> No
     }
     assert given["learning_rate"] == 1e-3 and given["save_strategy"] == "epoch" and given["look_pairs"] == 3
     stage = arguments(tmp_path, look_steps=9).for_first_stage()
-    assert stage.given["max_steps"] == 9 and stage.given["output_dir"] == str(tmp_path)
+    assert stage.given["max_steps"] == 9 and stage.given["output_dir"] == str(tmp_path / "first_stage")
 
 
 # -- the small model's sizes --------------------------------------------------------------------------------------

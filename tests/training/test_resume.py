@@ -122,7 +122,10 @@ def test_the_newest_whole_checkpoint_is_taken(tmp_path: Path) -> None:
     assert checkpoints(tmp_path)[0] == newest
     resumed = found(tmp_path, max_steps=20)
     length = {"training.max_steps": 20, "training.num_train_epochs": 3.0}
-    assert resumed == Interrupted(newest, [{"until_step": 10, **length}])
+    assert resumed is not None and resumed == Interrupted(
+        newest, [{"until_step": 10, **length}], False, resumed.run_name
+    )
+    assert resumed.run_name.startswith(tmp_path.name)
     named = found(tmp_path, str(tmp_path / "checkpoint-2"))
     assert named is not None and named.folder == tmp_path / "checkpoint-2"
     assert found(tmp_path, False) is None

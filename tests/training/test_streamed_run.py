@@ -45,7 +45,7 @@ def trained(sessions: SessionStream, folder: Path, steps: int, resume: bool = Fa
         disable_tqdm=True,
         **settings,
     )
-    inputs = ClipInputs(small_processor(), NoiseReader(), 0.5, 3, 0.3)
+    inputs = ClipInputs(small_processor(), NoiseReader(), 0.5, 3, 0.3, negative_rate=0.4, state_noise=0.5)
     stream = ClipStream(sessions.rows, inputs, 150, args.train_batch_size, 3)
     torch.manual_seed(0)
     trainer = DSTTrainer(model=new_model(), args=args, train_dataset=stream, data_collator=collate)
@@ -90,7 +90,7 @@ def test_what_needs_all_sessions_is_refused(
 
 def test_given_rows_train_the_model_of_the_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same weights from the corpus and from its rows elsewhere; a stream of them trains too."""
-    monkeypatch.setattr(job, "evaluate_freely", lambda *args, **kwargs: {})
+    monkeypatch.setattr(job, "evaluate_freely", lambda *args, **kwargs: ({}, None))
     root, cache = f"data.root={tmp_path / 'corpus'}", tmp_path / "cache"
 
     def weights_of(name: str, *given: str) -> str:

@@ -1,10 +1,9 @@
-"""The trainer: each loss over its own labels however the batches fall, logged by name, resumed bit for bit."""
+"""The trainer: each loss over its own labels however the batches fall, logged by name."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +22,7 @@ from model_fixtures import (
     new_model,
     small_processor,
 )
+from trainer_fixtures import SESSIONS, train_logs, trainer_of, weights_of
 
 from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
 from processing_dst_smolvlm import DSTSmolVLMProcessor
@@ -31,68 +31,11 @@ from prospect_hf.data.session_rows import SessionRows
 from prospect_hf.errors import UsageError
 from prospect_hf.sessions import IGNORE
 from prospect_hf.settings import parse
-from prospect_hf.training import trainer as trainer_module
 from prospect_hf.training.arguments import DSTTrainingArguments
 from prospect_hf.training.callbacks import BestCheckpoint
-from prospect_hf.training.checkpoint_files import checkpoints, fault_in_files, fault_in_list
-from prospect_hf.training.clip_metrics import head_metrics, label_counts
-from prospect_hf.training.loss_arguments import LOSSES
-from prospect_hf.training.trainer import DSTTrainer
-
-# Labels fall as unevenly as they do: a silent session, one without state labels, a single frame, a busy one.
-SESSIONS = [
-    make_session(0, 12, 3),
-    make_session(1, 9, 2, labelled=False),
-    make_session(2, 7, 4, event_rate=0.0, turn_rate=0.0),
-    make_session(3, 25, 5, event_rate=0.5, turn_rate=0.6),
-    make_session(4, 1, 1),
-    make_session(5, 14, 3, turn_rate=0.0),
-    make_session(6, 5, 2, event_rate=1.0, turn_rate=1.0),
-    make_session(7, 10, 6, event_rate=0.0),
-]
-
-
-def trainer_of(
-    folder: Path,
-    sessions: Sequence[SessionRows] = SESSIONS,
-    evaluate: Sequence[SessionRows] | None = None,
-    model: DSTSmolVLMForConditionalGeneration | None = None,
-    dropout: float = 0.0,
-    **settings: Any,
-) -> DSTTrainer:
-    arguments: dict[str, Any] = {
-        "output_dir": str(folder),
-        "use_cpu": True,
-        "max_steps": 1,
-        "per_device_train_batch_size": 8,
-        "per_device_eval_batch_size": 3,
-        "optim": "sgd",
-        "learning_rate": 0.1,
-        "lr_scheduler_type": "constant",
-        "max_grad_norm": 0.0,
-        "weight_decay": 0.0,
-        "save_strategy": "no",
-        "logging_steps": 1,
-        "disable_tqdm": True,
-        "dataloader_pin_memory": False,
-        "seed": 3,
-    }
-    return DSTTrainer(
-        model=model or new_model(),
-        args=DSTTrainingArguments(**{**arguments, **settings}),
-        train_dataset=clip_dataset(sessions, dropout=dropout),
-        eval_dataset=None if evaluate is None else clip_dataset(evaluate),
-        data_collator=collate,
-        processing_class=small_processor(),
-    )
-
-
-def weights_of(trainer: DSTTrainer) -> dict[str, torch.Tensor]:
-    return {name: weight.detach().clone() for name, weight in trainer.model.named_parameters()}
-
-
-def train_logs(trainer: DSTTrainer) -> list[dict[str, float]]:
-    return [entry for entry in trainer.state.log_history if "loss" in entry]
+from prospect_hf.training.clip_metrics import head_metrics
+from prospect_hf.training.loss_arguments import LOSSES, LossArguments
+from prospect_hf.training.losses import label_counts
 
 
 def by_hand(model: DSTSmolVLMForConditionalGeneration, clips: ClipDataset, gamma: float = 2.0) -> dict[str, float]:
@@ -119,14 +62,21 @@ def by_hand(model: DSTSmolVLMForConditionalGeneration, clips: ClipDataset, gamma
 # -- one step -----------------------------------------------------------------------------------------------------
 
 
-def test_accumulation_gives_the_step_of_one_batch(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "loss",
+    [{}, {"decision_loss": "balanced"}, {"decision_loss": "cross_entropy", "class_weights": [0.5, 8.0]}],
+    ids=["focal", "balanced", "weighted"],
+)
+def test_accumulation_gives_the_step_of_one_batch(tmp_path: Path, loss: dict[str, Any]) -> None:
     """8 x 1 = 4 x 2 = 2 x 4 = 1 x 8 (batch x accumulation), for weights and for every logged loss."""
     clips = clip_dataset(SESSIONS)
-    counts = torch.stack([label_counts(collate([clips[index]])) for index in range(8)])
+    counts = torch.stack([label_counts(collate([clips[index]]), LossArguments()) for index in range(8)])
+    counts = counts[..., 0]
     assert (counts == 0).any(0).sum() >= 3 and (counts.max(0).values > 3 * counts.mean(0) / 2).all()  # uneven indeed
     steps, logs = [], []
     for batch, accumulation in ((8, 1), (4, 2), (2, 4), (1, 8)):
-        trainer = trainer_of(tmp_path, per_device_train_batch_size=batch, gradient_accumulation_steps=accumulation)
+        sizes = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation}
+        trainer = trainer_of(tmp_path, **sizes, **loss)
         before = weights_of(trainer)
         trainer.train()
         assert trainer.state.global_step == 1
@@ -260,7 +210,7 @@ def test_progress_is_a_line_for_each_log_and_each_evaluation(
     patterns = [
         rf"training 2/4, 50 %, 0:\d\d left: {losses}, lr 1\.0e-1",
         rf"training 4/4, 100 %, took 0:\d\d: {losses}, lr 1\.0e-1",
-        rf"evaluation 3/3, 100 %, took 0:\d\d: {losses}, joint state accuracy \d\.\d{{3}}, best speaking F1 .*",
+        rf"evaluation 3/3, 100 %, took 0:\d\d: {losses}, .*joint state accuracy .*, best speaking F1 .*",
     ]
     assert len(caplog.messages) == len(patterns)
     for line, pattern in zip(caplog.messages, patterns, strict=True):
@@ -277,77 +227,7 @@ def test_batches_without_labels_for_a_loss_are_trained_on(tmp_path: Path, sessio
     assert all(torch.isfinite(weight).all() for weight in weights_of(trainer).values())
 
 
-# -- resume, save -------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("logging_steps", "sampling"), [(1, "random"), (2, "random"), (1, "group_by_length")])
-def test_a_resumed_run_is_the_uninterrupted_one(tmp_path: Path, logging_steps: int, sampling: str) -> None:
-    """Cut in the middle of the second epoch: the same clips, the same texts left out, the same weights."""
-    settings: dict[str, Any] = {
-        "dropout": 0.9,
-        "max_steps": 6,
-        "per_device_train_batch_size": 2,
-        "gradient_accumulation_steps": 2,
-        "optim": "adamw_torch",
-        "learning_rate": 1e-3,
-        "lr_scheduler_type": "linear",
-        "save_strategy": "steps",
-        "save_steps": 3,
-        "logging_steps": logging_steps,
-        "train_sampling_strategy": sampling,
-    }
-    whole = trainer_of(tmp_path, **settings)
-    whole.train()
-    resumed = trainer_of(tmp_path, model=new_model(seed=9), **settings)
-    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
-    after = weights_of(resumed)
-    assert all(torch.equal(weight, after[name]) for name, weight in weights_of(whole).items())
-    # The last log covers steps of the resumed run alone: it must not divide by the steps before it.
-    last, again = train_logs(whole)[-1], train_logs(resumed)[-1]
-    for name in ("loss", *(f"{loss}_loss" for loss in LOSSES)):
-        assert again[name] == pytest.approx(last[name], abs=1e-6), name
-    for log in train_logs(resumed):
-        assert log["loss"] == pytest.approx(sum(log[f"{name}_loss"] for name in LOSSES), rel=1e-4)
-
-
-def test_a_run_that_was_killed_after_its_last_step_trains_no_further_step(tmp_path: Path) -> None:
-    settings: dict[str, Any] = {"max_steps": 5, "per_device_train_batch_size": 2, "save_strategy": "steps"}
-    whole = trainer_of(tmp_path, save_steps=5, **settings)
-    whole.train()
-    resumed = trainer_of(tmp_path, model=new_model(seed=9), save_steps=5, **settings)
-    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-5"))
-    assert resumed.state.global_step == 5
-    after = weights_of(resumed)
-    assert all(torch.equal(weight, after[name]) for name, weight in weights_of(whole).items())
-
-
-@pytest.mark.parametrize("cut_off_in", ["_save_optimizer_and_scheduler", "write_list"])
-def test_a_save_that_is_cut_off_leaves_a_half_checkpoint_and_the_last_whole_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut_off_in: str
-) -> None:
-    settings: dict[str, Any] = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "save_total_limit": 1}
-    trainer = trainer_of(tmp_path, **settings)
-    place = trainer_module if cut_off_in == "write_list" else trainer
-    save = getattr(place, cut_off_in)
-
-    def cut_off(*args: Any, **kwargs: Any) -> None:
-        at_end = trainer.state.global_step == 4
-        if not (at_end and cut_off_in == "write_list"):
-            save(*args, **kwargs)
-        if at_end:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(place, cut_off_in, cut_off)
-        trainer.train()
-    assert fault_in_list(tmp_path / "checkpoint-2") is None and fault_in_files(tmp_path / "checkpoint-2") is None
-    assert "saving it was interrupted" in str(fault_in_list(tmp_path / "checkpoint-4"))
-    # Saved again, it is whole, holds no file of the half one, and takes the place of the older one.
-    (tmp_path / "checkpoint-4" / "stale.safetensors").write_bytes(b"")
-    trainer_of(tmp_path, **settings).train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
-    assert checkpoints(tmp_path) == [tmp_path / "checkpoint-4"]
-    assert fault_in_list(tmp_path / "checkpoint-4") is None and fault_in_files(tmp_path / "checkpoint-4") is None
-    assert not (tmp_path / "checkpoint-4" / "stale.safetensors").exists()
+# -- texts left out, saved folder ----------------------------------------------------------------------------------
 
 
 def test_text_dropout_does_change_a_run(tmp_path: Path) -> None:
@@ -414,18 +294,25 @@ def records(session: SessionRows) -> dict[str, np.ndarray]:
         "speaking_labels": session.speaking,
         "dst_update_labels": session.dst_update,
         "dst_state_labels": session.states_after,
-        "loss_sums": np.array([3.0, 2.0, 1.0, 4.0]),
-        "loss_counts": np.array([6.0, 4.0, 1.0, 2.0]),
+        "loss_sums": np.array([[3.0, 0.0], [2.0, 0.0], [0.5, 0.25], [4.0, 0.0]]),
+        "loss_counts": np.array([[6.0, 0.0], [4.0, 0.0], [1.0, 0.5], [2.0, 0.0]]),
     }
+
+
+def metrics_of(rows: list[dict[str, np.ndarray]], weights: dict[str, float]) -> dict[str, float]:
+    """The metrics of rows that are whole sessions."""
+    return head_metrics(rows, weights, new_model().config, list(range(len(rows))))
 
 
 def test_a_model_that_is_always_right_scores_one() -> None:
     weights = dict(zip(LOSSES, (1.0, 2.0, 3.0, 4.0), strict=True))
-    metrics = head_metrics([records(session) for session in SESSIONS], weights)
+    metrics = metrics_of([records(session) for session in SESSIONS], weights)
     for head in ("speaking", "dst_update"):
-        for name in ("precision", "recall", "f1", "average_precision", "balanced_accuracy", "best_f1"):
+        for name in ("precision", "recall", "f1", "average_precision", "balanced_accuracy", "best_f1", "best_f1_1s"):
             assert metrics[f"{head}_{name}"] == 1.0, (head, name)
-        assert 0.1 < metrics[f"{head}_best_threshold"] < 0.9
+        assert 0.1 < metrics[f"{head}_best_threshold"] < 0.9 and 0.1 < metrics[f"{head}_best_threshold_1s"] < 0.9
+        assert metrics[f"{head}_calibration_error"] == pytest.approx(0.1)
+    assert metrics["task_score"] == 1.0
     for name in ("joint_state_accuracy", "joint_state_accuracy_at_updates", "step_accuracy", "state_macro_f1"):
         assert metrics[name] == 1.0, name
     assert metrics["speaking_loss"] == 0.5 and metrics["dst_state_loss"] == 1.0 and metrics["response_loss"] == 2.0
@@ -437,10 +324,11 @@ def test_what_is_undefined_is_left_out_of_the_log() -> None:
     """A split without a positive has no recall and no average precision; trackers take numbers alone."""
     row = records(make_session(9, 6, 1, turn_rate=0.0, event_rate=0.0))
     row["speaking"] = np.zeros(6)
-    metrics = head_metrics([row], dict.fromkeys(LOSSES, 1.0))
+    metrics = metrics_of([row], dict.fromkeys(LOSSES, 1.0))
     assert all(isinstance(value, float) for value in metrics.values())
-    for name in ("recall", "f1", "average_precision", "best_f1"):
+    for name in ("recall", "f1", "average_precision", "best_f1", "best_f1_1s", "best_threshold_1s"):
         assert f"speaking_{name}" not in metrics
+    assert "task_score" not in metrics
     assert metrics["speaking_best_threshold"] == 0.5 and metrics["joint_state_accuracy"] == 1.0
     assert "joint_state_accuracy_at_updates" not in metrics
 
@@ -449,7 +337,7 @@ def test_one_wrong_state_is_seen() -> None:
     rows = [records(session) for session in SESSIONS]
     rows[3]["states"] = rows[3]["states"].copy()
     rows[3]["states"][4, 1] = (rows[3]["states"][4, 1] + 1) % 3
-    metrics = head_metrics(rows, dict.fromkeys(LOSSES, 1.0))
+    metrics = metrics_of(rows, dict.fromkeys(LOSSES, 1.0))
     labelled = sum(len(session) for session in SESSIONS if session.labelled)
     assert metrics["joint_state_accuracy"] == pytest.approx(1 - 1 / labelled)
 
@@ -463,7 +351,7 @@ def test_one_wrong_state_is_seen() -> None:
         ({"speaking_loss_weight": -1.0}, "training.speaking_loss_weight must be 0 or more"),
         ({"response_loss_weight": float("nan")}, "training.response_loss_weight must be 0 or more"),
         ({"focal_gamma": -0.5}, "training.focal_gamma must be 0 or more"),
-        ({"focal_alpha": [1.0]}, "training.focal_alpha takes two weights"),
+        ({"class_weights": [1.0]}, "training.class_weights must be data or two weights"),
         ({"remove_unused_columns": True}, "training.remove_unused_columns must be false"),
         ({"learning_rat": 1e-3}, r"training.learning_rat is no setting; did you mean training.learning_rate\?"),
         ({"eval_strategy": "sometimes"}, "training settings cannot be used"),
@@ -478,7 +366,7 @@ def test_focal_settings_reach_the_loss(tmp_path: Path) -> None:
     trainer = trainer_of(tmp_path, evaluate=SESSIONS, focal_gamma=0.0)
     expected = by_hand(new_model(), clip_dataset(SESSIONS), gamma=0.0)
     assert trainer.evaluate()["eval_speaking_loss"] == pytest.approx(expected["speaking"], rel=1e-4)
-    doubled = trainer_of(tmp_path, evaluate=SESSIONS, focal_gamma=0.0, focal_alpha=[2.0, 2.0])
+    doubled = trainer_of(tmp_path, evaluate=SESSIONS, focal_gamma=0.0, class_weights=[2.0, 2.0])
     assert doubled.evaluate()["eval_speaking_loss"] == pytest.approx(2 * expected["speaking"], rel=1e-4)
 
 

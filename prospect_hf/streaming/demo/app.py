@@ -19,7 +19,7 @@ from context_dst_smolvlm import STRATEGIES
 from prospect_hf.errors import UsageError
 from prospect_hf.simulator.clip import clip_episode
 from prospect_hf.streaming.demo.components import STYLE, escaped, status_html
-from prospect_hf.streaming.demo.handlers import CAMERA, FIRST, VIDEO, Demo, views
+from prospect_hf.streaming.demo.handlers import CAMERA, FIRST, SLIDER_DIGITS, VIDEO, Demo, views
 from prospect_hf.streaming.demo.limits import Limits
 from prospect_hf.streaming.demo.presence import Presence, give_up_silent
 
@@ -94,13 +94,17 @@ def build_app(folder: str, limits: Limits | None = None) -> App:
                 )
                 with gr.Accordion("Thresholds and context", open=False):
                     speak = gr.Slider(
-                        0, 1, round(config.speaking_threshold, 3), step=0.001, label="Speaks at p(speak) of"
+                        0,
+                        1,
+                        round(config.speaking_threshold, SLIDER_DIGITS),
+                        step=10**-SLIDER_DIGITS,
+                        label="Speaks at p(speak) of",
                     )
                     update = gr.Slider(
                         0,
                         1,
-                        round(config.dst_update_threshold, 3),
-                        step=0.001,
+                        round(config.dst_update_threshold, SLIDER_DIGITS),
+                        step=10**-SLIDER_DIGITS,
                         label="State update threshold",
                     )
                     strategy = gr.Dropdown(

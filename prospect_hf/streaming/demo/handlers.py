@@ -34,6 +34,12 @@ VIDEO, CAMERA = "Video file", "Camera"
 WATCH_S = 0.5  # seconds between two looks at who is there
 GONE_S = 2.5  # seconds without a connection after which a visitor has left
 KEPT_S = 3600  # seconds that a file is kept which no visitor uses
+SLIDER_DIGITS = 3  # of the thresholds that the page shows
+
+
+def unrounded(slider: float, models: float) -> float:
+    """The threshold that a slider shows; the model's own, with all its digits, where the slider shows that."""
+    return models if slider == round(models, SLIDER_DIGITS) else slider
 
 
 class Demo:
@@ -83,9 +89,12 @@ class Demo:
         Yields:
             status, now, steps, talk, start, stop, trace, page, timeline.
         """
-        asked = Settings(
-            source == CAMERA, video, realtime, goal, plan, strategy, speaking_threshold, dst_update_threshold
+        config = self.shared.model.config
+        thresholds = (
+            unrounded(speaking_threshold, config.speaking_threshold),
+            unrounded(dst_update_threshold, config.dst_update_threshold),
         )
+        asked = Settings(source == CAMERA, video, realtime, goal, plan, strategy, *thresholds)
         off, on = gr.update(interactive=False), gr.update(interactive=True)
         ends: tuple[Any, ...] = off, on, off, off, ""
         before = ("", "", "")

@@ -27,6 +27,7 @@ from prospect_hf.simulator.clip import clip_episode
 from prospect_hf.streaming.demo import components as demo_parts
 from prospect_hf.streaming.demo.app import App, build_app, launch
 from prospect_hf.streaming.demo.folder import CACHE
+from prospect_hf.streaming.demo.handlers import unrounded
 from prospect_hf.streaming.demo.limits import Limits
 from prospect_hf.streaming.demo.presence import SILENT_S
 from prospect_hf.streaming.trace import read_trace
@@ -57,6 +58,11 @@ def test_the_demo_runs_no_code_of_its_folder(folder: Path, tmp_path: Path) -> No
     with pytest.raises(UsageError, match="code of its own, which never happens"):
         build_app(str(hostile))
     assert not (tmp_path / "it ran").exists()
+
+
+def test_a_slider_that_was_not_moved_stands_for_the_models_threshold_with_all_its_digits() -> None:
+    assert unrounded(0.372, 0.37186) == 0.37186 and unrounded(0.0, 0.0004) == 0.0004
+    assert unrounded(0.4, 0.37186) == 0.4
 
 
 @pytest.mark.parametrize("port", [99999999, 0, -1])
