@@ -32,7 +32,8 @@ def summed_cross_entropy(
 ) -> Tensor:
     """The cross-entropy of ``lm_head(rows)`` summed over the rows, with at most ``logits_per_piece`` logits at once.
 
-    Without any row it is 0, and its backward pass still reaches every weight of the head.
+    Without any row it is 0, and its backward pass still reaches every weight of the head. The loss in pieces can be
+    followed back once, even with ``retain_graph``.
 
     In training, a head that is no plain ``nn.Linear`` (with adapters, quantised, with a bias, or cut up over processes
     by FSDP or DeepSpeed) is called once with all rows, so that its gradients are its own; all logits then exist.
@@ -103,9 +104,11 @@ class _InPieces(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         grad_rows, grad_weight = ctx.saved_tensors
+        # In place, for a second gradient of the head's weights would double the peak. A second backward pass would
+        # scale them twice: torch notices the change and raises a RuntimeError.
         return (
-            None if grad_rows is None else grad_rows * grad,
-            None if grad_weight is None else grad_weight * grad,
+            None if grad_rows is None else grad_rows.mul_(grad),
+            None if grad_weight is None else grad_weight.mul_(grad),
             None,
             None,
         )
