@@ -256,8 +256,9 @@ class _Parts:
     """
 
     def __init__(self, container: Any, stream: Any, name: str, live: bool) -> None:
-        # Frame threads are fastest, but hold back a picture each, which is too late for a live one.
-        stream.thread_type = "SLICE" if live else "AUTO"
+        # No frame threads: what they show in place of lost parts of a picture differs from one reading to the next, and
+        # they hold back a picture each, which is too late for a live one.
+        stream.thread_type = "SLICE"
         stream.thread_count = THREADS
         self.waiting, self.skipped, self.cut = True, 0, False
         self.elsewhere = False

@@ -151,7 +151,7 @@ class _Decoder:
             if self._container is None:
                 self._container = open_video(str(self._path), str(self._path), False, None, None)
                 stream = moving_streams(self._container)[0]
-                stream.thread_type, stream.thread_count = "AUTO", THREADS
+                stream.thread_type, stream.thread_count = "SLICE", THREADS  # as in sampling
             key = max(bisect_right(self._index.keys, stamp) - 1, 0)
             if self._at is None or stamp <= self._at or self._index.keys[key] > self._at:
                 stream = moving_streams(self._container)[0]

@@ -9,11 +9,13 @@ import warnings
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from video_fixtures import av, number_of, write_clip
 
+import video_dst_smolvlm as sampling_module
 from prospect_hf.errors import DataError
 from prospect_hf.frames import video as video_module
 from prospect_hf.frames.video import VideoFile
@@ -114,6 +116,29 @@ def test_pictures_that_lean_on_a_damaged_one_are_read_in_order(tmp_path: Path, s
             store = assert_same_as_in_order(path)
         leaning += bool(store._index.stamps) and not video_module._DECODERS[store._key]._by_key
     assert leaning or number == 0
+
+
+def test_no_thread_decodes_a_picture_while_another_decodes_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With frame threads, one reading of a damaged video in 400 shows other pixels in place of what is lost."""
+    opened: list[Any] = []
+    for module in (video_module, sampling_module):
+        real = module.open_video
+
+        def kept(*given: Any, real: Any = real) -> Any:
+            opened.append(real(*given))
+            return opened[-1]
+
+        monkeypatch.setattr(module, "open_video", kept)
+    kinds = []
+    path = KINDS["mp4"][0](tmp_path)
+    for _ in sample_video(path):
+        kinds.append(opened[-1].streams.video[0].thread_type)
+    store = VideoFile(path)
+    for _ in store.frames([5, 2]):
+        kinds.append(opened[-1].streams.video[0].thread_type)
+    assert len(opened) > 1 and set(map(str, kinds)) == {"ThreadType.SLICE"}
 
 
 def test_reading_on_does_not_seek(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
