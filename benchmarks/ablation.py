@@ -34,7 +34,8 @@ from prospect_hf.files import replacing_folder, sole_writer, write_json
 from prospect_hf.metrics.task_score import task_score
 from prospect_hf.settings import compose, parse
 from prospect_hf.training.arguments import DSTTrainingArguments, ModelArguments
-from prospect_hf.training.build import build_model, build_processor
+from prospect_hf.training.build import build_model, build_processor, load_whole
+from prospect_hf.training.resume import run_record
 from prospect_hf.training.splits import load_splits
 from prospect_hf.training.stages import learn_to_look
 from prospect_hf.workers import worker_pool
@@ -124,15 +125,16 @@ def make_start(folder: Path, seed: int) -> Path:
     transformers.set_seed(seed)
     splits = load_splits(data)
     processor = build_processor(model_args, splits.learned)
-    model = build_model(model_args, processor)
-    learn_to_look(model, processor, FrameReader(Path(str(data.root)), data.frames, processor), splits, args)
+    model = build_model(model_args, processor, args)
+    reader = FrameReader(Path(str(data.root)), data.frames, processor)
+    learn_to_look(model, processor, reader, splits, args, run_record(model_args, data, args, splits), None)
     start.parent.mkdir(parents=True, exist_ok=True)
     with replacing_folder(folder / "runs" / f"start-{seed}") as whole:
         model.save_pretrained(whole)
         processor.save_pretrained(whole)
         with replacing_folder(start) as temporary:
             bare = ModelArguments(name_or_path=str(whole), decision_source="lm")
-            build_model(bare, processor).save_pretrained(temporary)
+            load_whole(bare, processor).save_pretrained(temporary)
             processor.save_pretrained(temporary)
     return start
 
