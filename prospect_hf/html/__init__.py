@@ -2,7 +2,8 @@
 
 ``session_timeline.js`` beside this file draws the timeline of a session for every page that includes it; its header is
 the contract of its data. A template includes a file of this folder where a line of it holds nothing but
-``/* include: NAME */``.
+``/* include: NAME */`` or ``<!-- include: NAME -->``. Every page begins with ``head.html``, which has the policy of all
+pages: no script but their own, pictures that lie in the page itself, and nothing else.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from PIL import Image
 from prospect_hf.files import write_text
 
 DATA, HASH = "__PAGE_DATA__", "__SCRIPT_HASH__"
-_INCLUDE = re.compile(r"^/\* include: ([\w.]+) \*/$", re.MULTILINE)
+_INCLUDE = re.compile(r"^(?:/\*|<!--) include: ([\w.]+) (?:\*/|-->)$", re.MULTILINE)
 _BEGIN, _END = "<script>", "</script>"
 
 
