@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import os
 import re
 from pathlib import Path
@@ -35,6 +36,9 @@ DESCRIPTION = "adapter_config.json"  # peft's own
 WEIGHTS = "adapter_model.safetensors"
 GENERATION = "generation_config.json"
 PEFT_PREFIX = "base_model.model."
+# On a processor with bfloat16 units bitsandbytes warns on import that a kernel of the Hub is not there, which
+# ``add_adapters`` switches off.
+logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(lambda record: "gemm_4bit_forward" not in str(record.msg))
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
 
 
@@ -89,6 +93,8 @@ class AdapterFolders:
             )
         config = copy.deepcopy(config)
         config.check()
+        if hasattr(config, "quantization_config"):  # it would take the place of the adapters' own
+            raise ValueError("its config.json has quantization_config, which no folder of adapters has: remove it")
         adapter = config.adapter
         base = find_base(name, adapter, base_model)
         weights = cached_file(name, WEIGHTS, **{**hub, "subfolder": os.path.join(hub.get("subfolder", ""), SUBFOLDER)})
@@ -171,16 +177,21 @@ def find_base(
 
     Raises:
         OSError: the folder that is named is not there.
-        ValueError: it holds adapters too, or is named by an absolute path.
+        ValueError: it is a file, holds adapters too, or is named by an absolute path.
     """
     named = str(adapter["base_model"] if base_model is None else base_model)
+    if not named:
+        raise ValueError("its base model has an empty name: give base_model=FOLDER")
     base = named
     if base_model is None and os.path.isabs(named):
         raise ValueError(f"it names its base model by a path of another machine, {named}: give base_model=FOLDER")
     if base_model is None and named.startswith("."):
         base = os.path.abspath(os.path.join(folder, named))
-        if not os.path.isdir(base):
-            raise OSError(f"its base model {named} is not there ({base}): put it there, or give base_model=FOLDER")
+    if os.path.isfile(base):
+        raise ValueError(f"its base model {named} is a file: give its folder")
+    if (os.path.isabs(base) or base.startswith(".")) and not os.path.isdir(base):
+        place = "" if base == named else f" ({base})"
+        raise OSError(f"its base model {named} is not there{place}: put it there, or give base_model=FOLDER")
     for name in (DESCRIPTION, os.path.join(SUBFOLDER, WEIGHTS)):
         if os.path.exists(os.path.join(base, name)):
             raise ValueError(f"its base model {base} holds adapters itself ({name}): give a whole model")
@@ -192,7 +203,14 @@ def quantization_config(quantization: dict[str, Any], storage: str = "uint8") ->
 
     Args:
         storage: the type that the 4-bit numbers are stored as; who cuts the model up needs that of its other weights.
+
+    Raises:
+        ImportError: bitsandbytes is not installed.
     """
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError as error:
+        raise ImportError("a base in 4 bits needs the package bitsandbytes: pip install bitsandbytes") from error
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type=quantization["type"],
@@ -358,11 +376,11 @@ def merge(model: Any) -> None:
         del model.peft_config
         model._hf_peft_config_loaded = False
     model.model.connector.to(dtype)
-    lora = "" if adapter["rank"] is None else f" of rank {adapter['rank']}"
+    parts = "heads" if adapter["rank"] is None else f"adapters of rank {adapter['rank']}"
     base = adapter["base_model"]
     named = os.path.basename(base) if os.path.isabs(base) else base  # a path of this machine stays here
     quantized = ", which was dequantised from nf4" if adapter["quantization"] is not None else ""
-    model.config.merged = f"adapters{lora} of training mode {adapter['mode']} in the base model {named}{quantized}"
+    model.config.merged = f"{parts} of training mode {adapter['mode']} in the base model {named}{quantized}"
     model.config.adapter = None
     model.config.dtype = dtype
 

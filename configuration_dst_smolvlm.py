@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 import re
 from typing import Any
 
@@ -38,6 +39,7 @@ LORA_TARGETS = r"model\.text_model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\
 ADAPTER_MODES = ("lora", "qlora", "heads")
 ADAPTER_DTYPES = ("bfloat16", "float32")
 NF4 = {"type": "nf4", "double": True}
+HUB_ID = r"[\w.-]{1,96}(/[\w.-]{1,96})?"
 
 AUTO_MAP = {
     "AutoConfig": "configuration_dst_smolvlm.DSTSmolVLMConfig",
@@ -200,8 +202,11 @@ def heads_of(decision_source: str) -> tuple[str, ...]:
     return HEADS if decision_source == "heads" else tuple(name for name in HEADS if name not in DECISION_HEADS)
 
 
-def check_adapter(adapter: dict[str, Any], heads: tuple[str, ...]) -> None:
+def check_adapter(adapter: Any, heads: tuple[str, ...]) -> None:
     """Raise ``ValueError`` for a description of adapters that this package does not write, by the key's name."""
+    if not isinstance(adapter, dict):
+        raise ValueError(f"adapter in config.json is not what this package writes: {adapter!r}.")
+    base: Any = adapter.get("base_model")
     lora = adapter.get("mode") in ("lora", "qlora")
     # None in mode qlora: the same adapters, opened on the base's own weights.
     quantization = adapter.get("quantization")
@@ -212,7 +217,9 @@ def check_adapter(adapter: dict[str, Any], heads: tuple[str, ...]) -> None:
     modules = adapter.get("modules")
     right = {
         "mode": adapter.get("mode") in ADAPTER_MODES,
-        "base_model": type(adapter.get("base_model")) is str and adapter["base_model"] != "",
+        # By its path from the folder, in this process by its whole path, or by its id on the Hub.
+        "base_model": type(base) is str
+        and (base.startswith(".") or os.path.isabs(base) or re.fullmatch(HUB_ID, base) is not None),
         "base_sha256": re.fullmatch("[0-9a-f]{64}", str(adapter.get("base_sha256"))) is not None,
         "dtype": adapter.get("dtype") in ADAPTER_DTYPES,
         "rank": type(rank) is int and 1 <= rank <= LARGEST_SIZE if lora else rank is None,

@@ -139,6 +139,11 @@ def read_config(name: Path | str) -> PreTrainedConfig:
         raise UsageError(
             f"{name}: config.json has transformers_weights; remove it and name the file model.safetensors."
         )
+    if values.get("quantization_config") is not None:
+        raise UsageError(
+            f"{name}: config.json has quantization_config, and no weights are loaded quantised but those that "
+            "training=qlora quantises itself; give the whole model."
+        )
     for part in (config, *(getattr(config, part) for part in config.sub_configs)):
         # transformers takes OWNER/NAME for a kernel on the Hub, and would run its code.
         if "/" in (part._attn_implementation or ""):
@@ -255,6 +260,8 @@ def weight_shapes(folder: Path) -> dict[str, list[int]]:
 def _shapes_in(path: Path) -> dict[str, list[int]]:
     """The shape of every tensor in one safetensors file; errors as in ``weight_shapes``."""
     shapes = {}
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder and no file")
     with safe_open(path, "pt") as file:
         for key in file.keys():  # noqa: SIM118
             part = file.get_slice(key)

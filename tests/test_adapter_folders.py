@@ -15,7 +15,7 @@ from hostile_fixtures import change_json, poison, write_bomb
 from model_fixtures import small_processor, small_shape
 from safetensors.torch import load_file, save_file
 
-from configuration_dst_smolvlm import DSTSmolVLMConfig
+from configuration_dst_smolvlm import NF4, DSTSmolVLMConfig
 from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
 from prospect_hf.checkpoints import load_trained
 from prospect_hf.errors import UsageError
@@ -114,6 +114,12 @@ def test_a_base_that_lies_elsewhere_can_be_named(place: Path) -> None:
         DSTSmolVLMForConditionalGeneration.from_pretrained(place / "lora", base_model=elsewhere),
     ):
         assert all(torch.equal(wanted[name], value) for name, value in answers(model).items())
+    for given, told in (
+        (place / "nowhere", "nowhere is not there"),
+        (elsewhere / "config.json", "config.json is a file: give its folder"),
+        ("", "its base model has an empty name"),
+    ):
+        refused(place, told, base_model=str(given))
     with pytest.raises(UsageError, match="owner/nowhere cannot be loaded"):
         load_trained(place / "lora", "owner/nowhere")
     with pytest.raises(UsageError, match="holds a whole model and has no base model"):
@@ -176,6 +182,14 @@ def test_a_stock_base_gets_the_trained_heads(place: Path) -> None:
         ({"dtype": "int8"}, "adapter.dtype in config.json is not what this package writes: 'int8'"),
         ({"base_model": 3}, "adapter.base_model in config.json is not what this package writes: 3"),
         ({"base_model": "/etc"}, "it names its base model by a path of another"),
+        (
+            {"base_model": "http://x/y"},
+            "adapter.base_model in config.json is not what this package writes: 'http://x/y'",
+        ),
+        ({"base_model": "owner/../base"}, "adapter.base_model in config.json is not what this package writes:"),
+        ({"base_model": "a" * 5000}, "adapter.base_model in config.json is not what this package writes:"),
+        ({"base_model": "x\ny"}, "adapter.base_model in config.json is not what this package writes:"),
+        ({"base_model": "../base/model.safetensors"}, "its base model ../base/model.safetensors is a file"),
         ({"base_sha256": "0"}, "adapter.base_sha256 in config.json is not what this package writes: '0'"),
         ({"quantization": {"type": "fp4"}}, "adapter.quantization in config.json is not what this package writes:"),
         ({"other": 1}, "adapter.other in config.json is not what this package writes: 1"),
@@ -187,6 +201,23 @@ def test_a_description_that_this_package_does_not_write_is_refused(
     config = DSTSmolVLMConfig.from_pretrained(place / "lora")
     change_json(place / "lora" / "config.json", adapter={**config.adapter, **changes})
     refused(place, message)
+
+
+@pytest.mark.parametrize("value", [[], [1], "lora", 3, True, {}])
+def test_a_description_of_another_kind_is_refused(place: Path, value: object) -> None:
+    change_json(place / "lora" / "config.json", adapter=value)
+    refused(place, r"adapter(\.mode)? in config.json is not what this package writes")
+
+
+def test_weights_that_are_to_be_quantised_in_another_way_are_refused(place: Path) -> None:
+    """transformers would load the base so, whatever the adapters were trained on."""
+    for name in ("base", "lora"):
+        change_json(place / name / "config.json", quantization_config={"load_in_8bit": True})
+    refused(place, "config.json has quantization_config")
+    with pytest.raises(ValueError, match=r"config\.json has quantization_config"):
+        DSTSmolVLMForConditionalGeneration.from_pretrained(place / "lora")
+    with pytest.raises(UsageError, match=r"config\.json has quantization_config"):
+        load_trained(place / "base")
 
 
 def without_one(weights: Weights) -> None:
@@ -232,6 +263,9 @@ def test_missing_or_damaged_adapters_are_refused(place: Path) -> None:
     refused(place, "cannot be loaded")
     path.unlink()
     refused(place, "cannot be loaded")
+    path.mkdir()
+    refused(place, r"cannot be loaded: .*adapter_model\.safetensors is a folder")
+    path.rmdir()
     write_bomb(path.with_name("adapter_model.bin"), place / "ran")
     refused(place, "cannot be loaded")
     assert not (place / "ran").exists()
@@ -248,6 +282,17 @@ def test_no_code_of_the_folder_or_its_base_runs(place: Path, tmp_path: Path) -> 
 def test_a_missing_package_is_named(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
     refused(place, "LoRA layers need the package peft: pip install peft")
+
+
+def test_a_base_in_4_bits_needs_a_package(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = DSTSmolVLMConfig.from_pretrained(place / "lora")
+    quantization = {**NF4, "compute_dtype": "float32"}
+    change_json(
+        place / "lora" / "config.json", adapter={**config.adapter, "mode": "qlora", "quantization": quantization}
+    )
+    load_trained(place / "lora")
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    refused(place, "a base in 4 bits needs the package bitsandbytes: pip install bitsandbytes")
 
 
 # -- where a whole model is wanted ----------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from adapters_dst_smolvlm import merge
 from prospect_hf.checked_json import as_dict, load_json
-from prospect_hf.checkpoints import load_trained
+from prospect_hf.checkpoints import load_trained, read_config
 from prospect_hf.content_hash import weights_hash
 from prospect_hf.errors import UsageError
 from prospect_hf.files import sole_writer
@@ -27,10 +27,9 @@ def run(folder: Path, output: Path, base: str | None = None, original_base: bool
         original_base: take the base's own weights, and not the dequantised ones.
 
     Raises:
-        UsageError: ``folder`` holds no adapters or cannot be loaded, or ``output`` is the folder or its base.
+        UsageError: ``folder`` holds no adapters or cannot be loaded, or ``output`` would touch it or its base.
     """
-    if output.resolve() == folder.resolve():
-        raise UsageError(f"{output} holds the adapters themselves: give another folder for the whole model.")
+    _check_output(output, folder, "adapters")
     results = folder / "results.json"
     facts = as_dict(load_json(results), str(results)) if results.is_file() else None
     if facts is not None:
@@ -38,9 +37,11 @@ def run(folder: Path, output: Path, base: str | None = None, original_base: bool
     model, processor = load_trained(folder, base, quantized=not original_base)
     if model.config.adapter is None:
         raise UsageError(f"{folder} holds a whole model: there is nothing to merge.")
+    if original_base and read_config(folder).adapter["quantization"] is None:
+        raise UsageError(f"{folder} was trained on the base's own weights: leave out --original-base.")
     base_folder = Path(model.config.adapter["base_model"])
-    if output.resolve() == base_folder.resolve():
-        raise UsageError(f"{output} holds the base model, which is read and not replaced: give another folder.")
+    if base_folder.is_dir():
+        _check_output(output, base_folder, "base model")
     merge(model)
     with sole_writer(output), new_model_files(output) as temporary:
         model.save_pretrained(temporary)
@@ -48,3 +49,10 @@ def run(folder: Path, output: Path, base: str | None = None, original_base: bool
     if facts is not None:
         write_card(output, {**facts, WEIGHTS_KEY: weights_hash(output)})
     say(f"{output}: {model.config.merged}.")
+
+
+def _check_output(output: Path, read: Path, what: str) -> None:
+    """Refuse an output that is a folder that is read, or lies in it, or around it: saving removes other weights."""
+    written, source = output.resolve(), read.resolve()
+    if written == source or source in written.parents or written in source.parents:
+        raise UsageError(f"{output} must not touch {read}, which holds the {what}: give a folder beside it.")

@@ -4,6 +4,10 @@ SmolVLM2-256M was trained from SmolLM2-135M, so the text model of the one fits i
 is a folder like that of a stock SmolVLM2: training, LoRA and merging read it as they read any other. The vision tower
 and the connector have random weights. What comes of it can write and follow a dialogue, and sees nothing of a real
 video; ``config.json`` says so (``blind``), and so does the card of every model that is trained from it.
+
+The package gguf reads the file, once. transformers has a loader above it, with which a test compares the logits. That
+one parses the file four times (27 s in place of 12 s for SmolLM2-135M), reads what lies beside the file too, draws
+lacking tensors at random, and cuts texts in another way than SmolLM2's tokenizer.
 """
 
 from __future__ import annotations
@@ -14,11 +18,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, models
 from transformers import LlamaConfig, PreTrainedTokenizerFast, SmolVLMConfig, SmolVLMForConditionalGeneration
 from transformers.models.smolvlm.configuration_smolvlm import SmolVLMVisionConfig
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
@@ -29,7 +33,7 @@ from prospect_hf.errors import UsageError
 from prospect_hf.extras import missing
 from prospect_hf.files import replacing_folder, sole_writer, write_json
 from prospect_hf.training.arguments import ModelArguments
-from prospect_hf.training.tiny import CHAT_TEMPLATE
+from prospect_hf.training.tiny import SPLIT, smolvlm_tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +65,7 @@ LAYER_NAMES = {
 }
 # In a GGUF file, the kind of a token that is never split: <|im_start|> and the like.
 CONTROL_TOKEN = 3
+ReadTensor: TypeAlias = Callable[[str, tuple[int, ...]], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -157,7 +162,7 @@ def write_text_half(gguf: Path, folder: Path, shape: Shape = SMOLVLM2_256M) -> N
         UsageError: the package gguf is missing, or the file is no GGUF, is damaged, or has another model.
     """
     metadata, tensor = read_gguf(gguf, shape)
-    tokenizer = build_tokenizer(metadata)
+    tokenizer = build_tokenizer(gguf, metadata)
     model = build_text_half(tensor, tokenizer, shape)
     with replacing_folder(folder) as temporary:
         model.to(torch.bfloat16).save_pretrained(temporary)
@@ -172,8 +177,8 @@ def write_text_half(gguf: Path, folder: Path, shape: Shape = SMOLVLM2_256M) -> N
         write_json(temporary / ORIGIN, {"gguf": gguf.name, "gguf_sha256": file_hash(gguf)})
 
 
-def read_gguf(path: Path, shape: Shape) -> tuple[dict[str, Any], Callable[[str], torch.Tensor]]:
-    """The metadata of a GGUF file, and a function that reads one tensor by name, in float32.
+def read_gguf(path: Path, shape: Shape) -> tuple[dict[str, Any], ReadTensor]:
+    """The metadata of a GGUF file, and a function that reads one tensor by name and sizes, in float32.
 
     Raises:
         UsageError: the package gguf is missing, or the file is no GGUF or is of another model.
@@ -185,8 +190,17 @@ def read_gguf(path: Path, shape: Shape) -> tuple[dict[str, Any], Callable[[str],
     with path.open("rb") as file:
         if file.read(4) != b"GGUF":
             raise UsageError(f"{path} is no GGUF file; give a GGUF file of SmolLM2-135M.")
+
+    class Reader(gguf.GGUFReader):
+        """The package's own counts on beyond the end of a damaged file, for ever where a list's length is damaged."""
+
+        def _get(self, offset: int, dtype: Any, count: int = 1, *rest: Any, **options: Any) -> Any:
+            if offset + np.dtype(dtype).itemsize * int(count) > len(self.data):
+                raise ValueError("it ends too early")
+            return super()._get(offset, dtype, count, *rest, **options)
+
     with _reading(path):
-        reader = gguf.GGUFReader(path)
+        reader = Reader(path)
         metadata = {name: field.contents() for name, field in reader.fields.items()}
         tensors = {tensor.name: tensor for tensor in reader.tensors}
     architecture = metadata.get("general.architecture")
@@ -200,69 +214,67 @@ def read_gguf(path: Path, shape: Shape) -> tuple[dict[str, Any], Callable[[str],
     if metadata.get("tokenizer.ggml.pre") != "smollm" or not isinstance(tokens, list) or len(tokens) != shape.tokens:
         raise UsageError(f"{path} does not have the {shape.tokens:,} tokens of SmolLM2.")
 
-    def read(name: str) -> torch.Tensor:
-        if name not in tensors:
-            raise UsageError(f"{path} lacks the tensor {name}: it is damaged or no SmolLM2-135M.")
+    names = {"token_embd", "output_norm"}
+    names |= {f"blk.{layer}.{name}" for layer in range(shape.layers) for name in LAYER_NAMES.values()}
+    different = sorted({f"{name}.weight" for name in names} ^ tensors.keys())
+    if different:
+        fault = "has the unknown" if different[0] in tensors else "lacks the"
+        raise UsageError(f"{path} {fault} tensor {different[0]}: it is damaged or no SmolLM2-135M.")
+
+    def read(name: str, sizes: tuple[int, ...]) -> torch.Tensor:
+        tensor = tensors[f"{name}.weight"]
         with _reading(path):
-            weights = gguf.quants.dequantize(tensors[name].data, tensors[name].tensor_type)
+            weights = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
         values = torch.from_numpy(np.array(weights, dtype=np.float32))
+        if tuple(values.shape) != sizes:
+            raise UsageError(f"{path} is no SmolLM2-135M: {tensor.name} is {list(values.shape)}, not {list(sizes)}.")
         if not torch.isfinite(values).all():
-            raise UsageError(f"{path}: the tensor {name} has numbers that are not finite: the file is damaged.")
+            raise UsageError(f"{path}: the tensor {tensor.name} has numbers that are not finite: the file is damaged.")
         return values
 
     return metadata, read
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """The reader's many errors for a file that it cannot read, as one."""
+def _reading(path: Path, what: str = "") -> Iterator[None]:
+    """Around calls of libraries that read the file: whatever they raise, which is many classes, as one error."""
     try:
         yield
-    except (ValueError, KeyError, IndexError, TypeError, OverflowError, NotImplementedError) as error:
-        raise UsageError(f"{path} cannot be read as GGUF ({type(error).__name__}: {error}): it is damaged.") from error
+    except MemoryError:
+        raise
+    except Exception as error:
+        reason = " ".join(f"{what}{type(error).__name__}: {error}".split())[:300]
+        raise UsageError(f"{path} cannot be read as GGUF ({reason}): it is damaged.") from error
 
 
-def build_tokenizer(metadata: Mapping[str, Any]) -> PreTrainedTokenizerFast:
+def build_tokenizer(path: Path, metadata: Mapping[str, Any]) -> PreTrainedTokenizerFast:
     """SmolVLM2's tokenizer: the tokens and merges of the GGUF file, and ``ADDED_TOKENS`` after them.
 
     Raises:
         UsageError: tokens or merges are damaged.
     """
     tokens, kinds = metadata["tokenizer.ggml.tokens"], metadata.get("tokenizer.ggml.token_type")
-    merges = [tuple(merge.split(" ")) for merge in metadata.get("tokenizer.ggml.merges", [])]
     if not isinstance(kinds, list) or len(kinds) != len(tokens):
-        raise UsageError("The GGUF file does not say the kinds of its tokens (tokenizer.ggml.token_type).")
-    try:
+        raise UsageError(f"{path} does not say the kinds of its tokens (tokenizer.ggml.token_type).")
+    with _reading(path, "tokens and merges do not fit together: "):
+        merges = [tuple(merge.split(" ")) for merge in metadata["tokenizer.ggml.merges"]]
         tokenizer = Tokenizer(models.BPE({token: number for number, token in enumerate(tokens)}, merges))
-    except Exception as error:  # tokenizers raises no class of its own
-        raise UsageError(f"The tokens and merges of the GGUF file do not fit together: {error}.") from error
-    # As SmolLM2's own tokenizer: digits one by one, then bytes.
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.pre_tokenizer = SPLIT
     own = [token for token, kind in zip(tokens, kinds, strict=True) if kind == CONTROL_TOKEN]
     tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in [*own, *ADDED_TOKENS]])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        unk_token="<|endoftext|>",
-        bos_token="<|im_start|>",
-        eos_token="<end_of_utterance>",
-        pad_token="<|im_end|>",
-        extra_special_tokens=["<fake_token_around_image>", "<global-img>", "<image>"],
-        clean_up_tokenization_spaces=False,
-        model_max_length=int(metadata["llama.context_length"]),
-        chat_template=CHAT_TEMPLATE,
-    )
+    whole = smolvlm_tokenizer(tokenizer, int(metadata["llama.context_length"]))
+    if len(whole) != len(tokens) + len(ADDED_TOKENS):  # one is there twice, is one of SmolVLM2's, or is missing
+        raise UsageError(f"{path} does not have the {len(tokens):,} tokens of SmolLM2.")
+    return whole
 
 
 def build_text_half(
-    tensor: Callable[[str], torch.Tensor], tokenizer: PreTrainedTokenizerFast, shape: Shape
+    tensor: ReadTensor, tokenizer: PreTrainedTokenizerFast, shape: Shape
 ) -> SmolVLMForConditionalGeneration:
     """The model: ``tensor`` gives the text model's weights by their names in the GGUF file, the rest is random.
 
     Raises:
-        UsageError: a tensor is missing or has another shape.
+        UsageError: a tensor is damaged or has another shape.
     """
     config = SmolVLMConfig(
         text_config=LlamaConfig(
@@ -297,27 +309,19 @@ def build_text_half(
         torch.manual_seed(SEED)
         model = SmolVLMForConditionalGeneration(config)
         noise = torch.randn(len(ADDED_TOKENS), shape.hidden)
-    rows = tensor("token_embd.weight")
+    rows = tensor("token_embd", (shape.tokens, shape.hidden))
     added = rows.mean(0) + 0.1 * rows.std(0) * noise
     added[-1] = rows[tokenizer.pad_token_id]  # <|im_end|>
-    weights = {
-        "model.text_model.embed_tokens.weight": torch.cat([rows, added]),
-        "lm_head.weight": torch.cat([rows, added]),
-        "model.text_model.norm.weight": tensor("output_norm.weight"),
-    }
+    own = {name: weight.detach() for name, weight in model.named_parameters()}
+    for name in ("model.text_model.embed_tokens.weight", "lm_head.weight"):
+        own[name].copy_(torch.cat([rows, added]))
+    own["model.text_model.norm.weight"].copy_(tensor("output_norm", (shape.hidden,)))
     for layer in range(shape.layers):
         for ours, theirs in LAYER_NAMES.items():
-            value = tensor(f"blk.{layer}.{theirs}.weight")
+            weight = own[f"model.text_model.layers.{layer}.{ours}.weight"]
+            value = tensor(f"blk.{layer}.{theirs}", tuple(weight.shape))
             heads = {"attn_q": shape.heads, "attn_k": shape.kv_heads}.get(theirs)
-            weights[f"model.text_model.layers.{layer}.{ours}.weight"] = value if heads is None else halves(value, heads)
-    with torch.no_grad():
-        own = dict(model.named_parameters())
-        for name, value in weights.items():
-            if own[name].shape != value.shape:
-                raise UsageError(
-                    f"The GGUF file is no SmolLM2-135M: {name} is {list(value.shape)}, not {list(own[name].shape)}."
-                )
-            own[name].copy_(value)
+            weight.copy_(value if heads is None else halves(value, heads))
     return model
 
 

@@ -33,16 +33,16 @@ CHAT_TEMPLATE = (
     "{% for part in message['content'] %}{{ '<image>' if part['type'] == 'image' else part['text'] }}{% endfor %}"
     "<end_of_utterance>\n{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
 )
+# How SmolLM2's tokenizer cuts a text before it merges: digits one by one, then words, as bytes.
+SPLIT = pre_tokenizers.Sequence(
+    [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+)
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
     """A byte-level BPE over ``texts`` with SmolVLM2's special tokens; any text can be encoded with it."""
     tokenizer = Tokenizer(models.BPE())
-    # Digits one by one, as SmolLM2's tokenizer does.
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.pre_tokenizer = SPLIT
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         special_tokens=SPECIAL_TOKENS,
@@ -51,6 +51,16 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     )
     own = [INSTRUCTION, *(f" [{name}] {name}" for name in STATE_NAMES), "System: State: User: Assistant: Goal: Plan:"]
     tokenizer.train_from_iterator([*own, *texts], trainer)
+    return smolvlm_tokenizer(tokenizer, 8192)
+
+
+def smolvlm_tokenizer(tokenizer: Tokenizer, longest: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE, which has SmolVLM2's special tokens, with their parts and SmolVLM2's chat template.
+
+    Args:
+        longest: stream of the model, in tokens.
+    """
+    tokenizer.decoder = decoders.ByteLevel()
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         unk_token="<|endoftext|>",
@@ -59,7 +69,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
         pad_token="<|im_end|>",
         extra_special_tokens=["<fake_token_around_image>", "<global-img>", "<image>"],
         clean_up_tokenization_spaces=False,
-        model_max_length=8192,
+        model_max_length=longest,
         chat_template=CHAT_TEMPLATE,
     )
 

@@ -11,15 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from adapter_fixtures import trained, write_base
 from fuzzing import Target, assert_no_fault, survey
+from gguf_fixtures import SMALL, write_gguf
 from model_fixtures import picture, small_processor
-from mutations import damage_file, files_in, write_files
+from mutations import damage_file, files_in, json_bytes, mutate_bytes, mutate_json, write_files
 from stream_fixtures import FIVE, PLAN, talkative_model
 
+from adapters_dst_smolvlm import SUBFOLDER, WEIGHTS
 from prospect_hf.checkpoints import load_trained
 from prospect_hf.streaming import Context, Decoding, DSTStream, Tracking, restore_stream, save_stream
 from prospect_hf.training.arguments import ModelArguments
 from prospect_hf.training.build import build_processor, load_whole
+from prospect_hf.training.text_half import write_text_half
 
 # How often each file of a model folder is damaged.
 MODEL_FILES = {
@@ -133,10 +137,48 @@ def folders_to_train_from() -> Target:
     return target
 
 
+def folders_of_adapters() -> Target:
+    with tempfile.TemporaryDirectory() as place:
+        trained("lora", write_base(Path(place) / "base"), Path(place) / "lora", max_steps=1)
+        whole = files_in(Path(place))
+    names = ["lora/config.json", "lora/config.json", f"lora/{SUBFOLDER}/{WEIGHTS}", "base/config.json"]
+
+    def target(rng: random.Random, folder: Path) -> None:
+        write_files(folder, whole)
+        named = rng.choice(names)
+        if named == "lora/config.json" and rng.random() < 0.7:
+            config = json.loads(whole[named])
+            (folder / named).write_bytes(json_bytes({**config, "adapter": mutate_json(config["adapter"], rng)}, rng))
+        else:
+            damage_file(folder / named, rng)
+        model, processor = load_trained(folder / "lora")
+        follow(model.stream(processor, PLAN, "the red wheel", decoding=replace(FIVE, max_new_tokens=3)))
+
+    return target
+
+
+def gguf_files() -> Target:
+    pytest.importorskip("gguf", reason="reads GGUF files: the extra gguf is not installed")
+    with tempfile.TemporaryDirectory() as folder:
+        whole = write_gguf(Path(folder) / "text.gguf").read_bytes()
+    head = whole.index(b"blk.0.attn_q.weight")
+
+    def target(rng: random.Random, folder: Path) -> None:
+        # Most of the file is weights, in which a damaged bit is another number.
+        damaged = mutate_bytes(whole[:head], rng) + whole[head:] if rng.random() < 0.6 else mutate_bytes(whole, rng)
+        (folder / "text.gguf").write_bytes(damaged)
+        write_text_half(folder / "text.gguf", folder / "base", SMALL)
+        load_whole(ModelArguments(name_or_path=str(folder / "base")))
+
+    return target
+
+
 TARGETS: dict[str, tuple[Callable[[], Target], int]] = {
     "saved streams": (saved_streams, 40),
     "model folders": (model_folders, 40),
     "model folders to train from": (folders_to_train_from, 20),
+    "folders of adapters": (folders_of_adapters, 30),
+    "GGUF files": (gguf_files, 30),
 }
 
 

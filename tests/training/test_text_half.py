@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from gguf_fixtures import SMALL, write_gguf
+from gguf_fixtures import SMALL, small_tokens, write_gguf
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from prospect_hf.cli import main
@@ -70,7 +70,7 @@ def test_the_real_tokenizer_is_smolvlm2s(shared_data: Path) -> None:
     metadata: dict[str, Any] = {
         f"tokenizer.ggml.{name}": reader.fields[f"tokenizer.ggml.{name}"].contents() for name in names
     }
-    ours = text_half.build_tokenizer(metadata | {"llama.context_length": 8192})
+    ours = text_half.build_tokenizer(gguf_path(PACKAGE), metadata | {"llama.context_length": 8192})
     theirs = AutoTokenizer.from_pretrained(shared_data / "smolvlm2/tokenizer")
     assert ours.get_vocab() == theirs.get_vocab()
     for name in ("bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id"):
@@ -89,7 +89,19 @@ def test_the_real_tokenizer_is_smolvlm2s(shared_data: Path) -> None:
         ({"freq_base": 10_000.0}, "llama.rope.freq_base is 10000.0, not 100000"),
         ({"pre": "llama-bpe"}, "does not have the 264 tokens of SmolLM2"),
         ({"tokens": ["a", "b"]}, "does not have the 264 tokens of SmolLM2"),
+        ({"tokens": [*small_tokens()[:3], "w", *small_tokens()[4:]]}, "does not have the 264 tokens of SmolLM2"),
+        ({"tokens": [*small_tokens()[:3], "<image>", *small_tokens()[4:]]}, "does not have the 264 tokens of SmolLM2"),
+        ({"tokens": ["the end", *small_tokens()[1:]]}, "does not have the 264 tokens of SmolLM2"),
+        ({"tokens": [*range(264)]}, "tokens and merges"),
+        ({"types": []}, "does not say the kinds of its tokens"),
+        ({"types": [1, 3]}, "does not say the kinds of its tokens"),
         ({"merges": ["x yz"]}, "tokens and merges"),
+        ({"merges": ["hello"]}, "tokens and merges"),
+        ({"merges": [7, 8]}, "tokens and merges"),
+        ({"merges": []}, "tokens and merges"),
+        ({"added": "output"}, "has the unknown tensor output.weight"),
+        ({"sizes": {"token_embd": (264, 16)}}, "token_embd.weight is [264, 16], not [264, 32]"),
+        ({"sizes": {"blk.0.attn_q": (30, 32)}}, "blk.0.attn_q.weight is [30, 32], not [32, 32]"),
         ({"without": "blk.1.ffn_up"}, "lacks the tensor blk.1.ffn_up.weight"),
         ({"infinite": "output_norm"}, "output_norm.weight has numbers that are not finite"),
     ],
@@ -99,6 +111,7 @@ def test_another_model_is_refused_in_one_sentence(tmp_path: Path, changes: dict[
     with pytest.raises(UsageError) as error:
         write_text_half(path, tmp_path / "base", SMALL)
     assert told in str(error.value) and str(error.value).count("\n") == 0
+    assert str(path) in str(error.value)
     assert not (tmp_path / "base").exists()
 
 
@@ -110,9 +123,21 @@ def test_a_file_that_is_no_gguf_or_is_cut_off_is_refused(tmp_path: Path) -> None
             write_text_half(tmp_path / "cut.gguf", tmp_path / "base", SMALL)
 
 
+def test_a_list_that_is_said_to_be_longer_than_the_file_is_not_read_for_ever(tmp_path: Path) -> None:
+    whole = bytearray(write_gguf(tmp_path / "text.gguf").read_bytes())
+    length = whole.index(b"tokenizer.ggml.token_type") + len("tokenizer.ggml.token_type") + 4 + 4
+    assert int.from_bytes(whole[length : length + 8], "little") == SMALL.tokens
+    whole[length + 6] = 1
+    whole += bytes(-(len(whole) - length) % 4)  # the list's numbers, of four bytes each, end where the file ends
+    (tmp_path / "text.gguf").write_bytes(whole)
+    with pytest.raises(UsageError, match=r"text\.gguf cannot be read as GGUF \(ValueError: it ends too early\)"):
+        write_text_half(tmp_path / "text.gguf", tmp_path / "base", SMALL)
+
+
 def test_a_missing_file_and_a_folder_of_another_file_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"model\.text_gguf=none\.gguf: there is no such file"):
-        gguf_path("none.gguf")
+    for name in ("none.gguf", str(tmp_path)):
+        with pytest.raises(UsageError, match=r"model\.text_gguf=.*: there is no such file"):
+            gguf_path(name)
     base, other = assembled(tmp_path), write_gguf(tmp_path / "other.gguf", merges=["h e"] * 5)
     before = (base / "model.safetensors").stat().st_mtime_ns
     prepare_text_half(ModelArguments(name_or_path=str(base), text_gguf=str(tmp_path / "text.gguf")))
