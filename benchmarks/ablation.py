@@ -1,4 +1,5 @@
-"""What each choice about rare decisions buys: one factor at a time from the default, on two simulated corpora.
+"""What each choice about rare decisions buys: one factor at a time from the focal loss, on two
+simulated corpora.
 
     python benchmarks/ablation.py FOLDER                       # all cells; the same command goes on where it stopped
     python benchmarks/ablation.py FOLDER --only 5/balanced,1/lm --seeds 0,1 --steps 200 --workers 2
@@ -61,15 +62,18 @@ CORPORA = {
     },
 }
 STEPS = {"5": 300, "1": 150}
+# From which each variant differs in one setting.
+BASELINE = "focal"
+BASELINE_SETTINGS = {"training.decision_loss": "focal"}
 VARIANTS = {
-    "default": [],
-    "balanced": ["training.decision_loss=balanced"],
-    "cross_entropy": ["training.decision_loss=cross_entropy"],
-    "class_weights": ["training.class_weights=data"],
-    "negative_rate": ["data.negative_rate=0.1"],
-    "lm": ["model.decision_source=lm"],
-    "no_feedback": ["model.state_feedback=false"],
-    "state_noise": ["data.state_noise=0.2"],
+    BASELINE: {},
+    "balanced": {"training.decision_loss": "balanced"},
+    "cross_entropy": {"training.decision_loss": "cross_entropy"},
+    "class_weights": {"training.class_weights": "data"},
+    "negative_rate": {"data.negative_rate": "0.1"},
+    "lm": {"model.decision_source": "lm"},
+    "no_feedback": {"model.state_feedback": "false"},
+    "state_noise": {"data.state_noise": "0.2"},
 }
 # The free run on the test sessions, then what the validation clips say of the scores.
 FIGURES = {
@@ -120,6 +124,7 @@ def make_start(folder: Path, seed: int) -> Path:
     if start.is_dir():
         return start
     overrides = [*corpus_settings(folder, "5"), f"training.look_steps={LOOK_STEPS}", f"training.seed={seed}"]
+    overrides += [f"{key}={value}" for key, value in BASELINE_SETTINGS.items()]
     overrides += ["training.use_cpu=true", "training.disable_tqdm=true", f"training.output_dir={folder / 'runs'}"]
     model_args, data, args = arguments(overrides)
     transformers.set_seed(seed)
@@ -151,7 +156,7 @@ def cell_settings(folder: Path, corpus: str, variant: str, seed: int, steps: int
         f"training.seed={seed}",
         "training.use_cpu=true",
         "training.disable_tqdm=true",
-        *VARIANTS[variant],
+        *(f"{key}={value}" for key, value in {**BASELINE_SETTINGS, **VARIANTS[variant]}.items()),
     ]
 
 
@@ -209,7 +214,7 @@ def task(figures: Mapping[str, Any]) -> float:
 def corpus_table(folder: Path, corpus: str, seeds: Sequence[int]) -> str:
     """The Markdown table of a corpus: mean and standard deviation over the seeds that are there.
 
-    ``against default`` is the difference of the task score to the default's, seed by seed.
+    ``against focal`` is the difference of the task score to the baseline's, seed by seed.
     """
     found = {
         (variant, seed): load_json(path)["figures"]
@@ -218,16 +223,16 @@ def corpus_table(folder: Path, corpus: str, seeds: Sequence[int]) -> str:
         if (path := cell_path(folder, (corpus, variant, seed))).is_file()
     }
     lines = [
-        f"| {corpus} % | seeds | task score | against default | {' | '.join(FIGURES)} |",
+        f"| {corpus} % | seeds | task score | against {BASELINE} | {' | '.join(FIGURES)} |",
         "|---" * (4 + len(FIGURES)) + "|",
     ]
     for variant in VARIANTS:
         own = {seed: figures for (name, seed), figures in found.items() if name == variant}
         if not own:
             continue
-        pairs = [task(own[seed]) - task(found["default", seed]) for seed in own if ("default", seed) in found]
+        pairs = [task(own[seed]) - task(found[BASELINE, seed]) for seed in own if (BASELINE, seed) in found]
         cells = [variant, str(len(own)), spread([task(figures) for figures in own.values()])]
-        cells += ["" if variant == "default" else spread(pairs, signed=True)]
+        cells += ["" if variant == BASELINE else spread(pairs, signed=True)]
         cells += [spread([figures[name] for figures in own.values()]) for name in FIGURES]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -9,7 +9,7 @@ within 1 s of the held-out sessions, which the model follows by itself. The fold
 
 from __future__ import annotations
 
-import sys
+import argparse
 import tempfile
 from pathlib import Path
 
@@ -96,6 +96,8 @@ def main(folder: Path, overrides: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2:
-        sys.exit(__doc__)
-    print(main(Path(sys.argv[1]), sys.argv[2:]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, metavar="MODEL")
+    parser.add_argument("settings", nargs="*", metavar="data.KEY=VALUE")
+    options = parser.parse_args()
+    print(main(options.model, options.settings))

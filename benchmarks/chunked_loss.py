@@ -24,16 +24,14 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from step_cost import status_bytes
+from fresh_process import measured, peak_bytes, reset_peak, resident_bytes
 from torch import Tensor, nn
 
 from prospect_hf.machine import machine
@@ -101,10 +99,10 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
     else:
-        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
-        before = status_bytes("VmRSS")
+        reset_peak()
+        before = resident_bytes()
     found = gradients(loss, head, rows, targets)
-    peak = (torch.cuda.max_memory_allocated() if on_gpu else status_bytes("VmHWM")) - before
+    peak = (torch.cuda.max_memory_allocated() if on_gpu else peak_bytes()) - before
     seconds = []
     for _ in range(args.repeats):
         now = time.perf_counter if on_gpu else time.process_time
@@ -125,14 +123,9 @@ def rows_of(args: argparse.Namespace, width: int, places: int, frozen: bool) -> 
     """The rows of one size, and whether ours keeps the limits."""
     found: dict[str, dict[str, float]] = {}
     for side in args.sides:
-        command = [sys.executable, __file__, "--measure", side, "--width", str(width), "--places", str(places)]
-        command += ["--device", args.device, "--dtype", args.dtype, "--repeats", str(args.repeats)]
-        done = subprocess.run(
-            [*command, *(["--frozen"] if frozen else [])], capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            raise OSError(f"the side {side} failed: {done.stderr.strip().splitlines()[-1]}")
-        found[side] = json.loads(done.stdout.splitlines()[-1])
+        given = [side, "--width", str(width), "--places", str(places), *(["--frozen"] if frozen else [])]
+        given += ["--device", args.device, "--dtype", args.dtype, "--repeats", str(args.repeats)]
+        found[side] = measured(__file__, given)
     plain, own = found["stock"], found["ours"]
     kept = places < PLACES or own["bytes"] <= MOST_MEMORY * plain["bytes"]
     kept &= args.dtype != "float32" or own["difference"] <= MOST_DIFFERENCE
@@ -177,7 +170,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = [["hidden", "labelled", "head", "side", "peak", "memory", "seconds", "time", "difference"]]
     all_kept = True
     try:
-        status_bytes("VmHWM")
+        peak_bytes()
         for width in map(int, widths):
             for places, frozen in ((PLACES, False), (PLACES, True), (FEW, False)):
                 more, kept = rows_of(args, width, places, frozen)

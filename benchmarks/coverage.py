@@ -10,6 +10,8 @@ Exit code: 0.
 
 from __future__ import annotations
 
+import argparse
+
 import numpy as np
 
 from prospect_hf.metrics.bootstrap import FEWEST, draw_weights, drawn_sums, interval
@@ -41,4 +43,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     main()

@@ -11,6 +11,7 @@ Exit codes: 0 done, 1 the two ways differ.
 
 from __future__ import annotations
 
+import argparse
 import platform
 import sys
 import tempfile
@@ -157,4 +158,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     sys.exit(main())

@@ -197,7 +197,7 @@ def extrapolated(one: dict[str, tuple[float, float]], two: dict[str, tuple[float
 
 def main() -> int:
     """Print the table, or run one part."""
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000, 2_000_000])
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--folder", type=Path, help="where the corpora are written (default: a temporary folder)")

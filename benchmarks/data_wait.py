@@ -89,7 +89,7 @@ def losses(model: DSTSmolVLMForConditionalGeneration, batch: dict[str, torch.Ten
 
 def main() -> int:
     """Print the table."""
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=60)
     given = parser.parse_args()
     print(

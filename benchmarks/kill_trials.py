@@ -15,9 +15,12 @@ Moments:
 Variants of the job:
     plain      as above: Muon, clips grouped by length, texts left out
     random     clips in random order, two in a step of two batches, two data-loader workers
+    rare       balanced loss, a share of the negative frames, wrong state texts
     streaming  from a streaming dataset, without a first stage
+    workers    the same in two data-loader workers, with the settings of ``rare``
     evaluated  with evaluations and free validation between the steps, and the best model kept
     lora       with adapters
+    qlora      with adapters on a base in 4 bits
 
 Examples:
     python benchmarks/kill_trials.py --moments train --kills 20
@@ -56,18 +59,24 @@ SETTINGS = [
     *("training.per_device_train_batch_size=2", "training.logging_steps=1", "training.save_strategy=steps"),
     *("training.save_total_limit=2", "training.use_cpu=true", "training.resume_from_checkpoint=true"),
 ]
-VARIANTS = {
+RARE = ("data.negative_rate=0.3", "data.state_noise=0.3")
+STREAMED = ("data.streaming=true", "training.look_steps=0")
+ADAPTERS = ("training.look_steps=0", "training.muon_learning_rate=null")
+VARIANTS: dict[str, tuple[str, ...]] = {
     "plain": (),
     "random": (
         *("training.train_sampling_strategy=random", "training.per_device_train_batch_size=1"),
         *("training.gradient_accumulation_steps=2", "training.dataloader_num_workers=2"),
     ),
-    "streaming": ("data.streaming=true", "training.look_steps=0"),
+    "rare": RARE,
+    "streaming": STREAMED,
+    "workers": (*STREAMED, *RARE, "training.dataloader_num_workers=2"),
     "evaluated": (
         *("training.eval_strategy=steps", "training.eval_steps=1", "training.free_validation_sessions=1"),
         *("training.load_best_model_at_end=true", "training.metric_for_best_model=loss"),
     ),
-    "lora": ("training.mode=lora", "training.look_steps=0", "training.muon_learning_rate=null"),
+    "lora": ("training.mode=lora", *ADAPTERS),
+    "qlora": ("training.mode=qlora", *ADAPTERS),
 }
 # The line of progress after which a moment begins, and how many seconds it lasts at most.
 MOMENTS = {
@@ -188,15 +197,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = list(VARIANTS[variant])
         whole = folder / variant / "whole"
         whole.mkdir(parents=True)
-        if variant in ("streaming", "lora"):
+        streamed, adapters = set(STREAMED) <= set(settings), set(ADAPTERS) <= set(settings)
+        if streamed or adapters:
             made = folder / variant / "made"  # the rows that are streamed, or the base of the adapters
             made.mkdir()
             if start(made, made / "log", []).wait() != 0:
                 print((made / "log").read_text())
                 return 1
             rows = next((made / "cache" / "rows").glob("*/manifest.json")).parent
-            streaming = [f"data.root={made / 'corpus'}", f"data.rows={rows}"]
-            settings += streaming if variant == "streaming" else [f"model.name_or_path={made / 'out'}"]
+            of_rows = [f"data.root={made / 'corpus'}", f"data.rows={rows}"]
+            settings += of_rows if streamed else [f"model.name_or_path={made / 'out'}"]
         if start(whole, whole / "log", settings).wait() != 0:
             print((whole / "log").read_text())
             return 1

@@ -12,6 +12,7 @@ Exit codes: 0 done, 1 the methods differ.
 
 from __future__ import annotations
 
+import argparse
 import platform
 import sys
 
@@ -108,4 +109,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     sys.exit(main())

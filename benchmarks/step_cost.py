@@ -26,20 +26,19 @@ import json
 import logging
 import math
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 import transformers
+from fresh_process import measured, peak_bytes, reset_peak, resident_bytes
 from step_cost_sides import WORKS, Work, our_step, stock_step
 
 from prospect_hf.sessions import IGNORE
-from prospect_hf.training.result_tables import table
+from prospect_hf.tables import table
 
 
 def time_row(name: str, work: Work, all_labelled: bool, repeats: int, folder: str) -> tuple[list[str], bool]:
@@ -76,24 +75,16 @@ def labelled_share(batch: dict[str, torch.Tensor]) -> str:
     return f"{100 * float((batch['labels'] != IGNORE).float().mean()):.0f} %"
 
 
-def status_bytes(key: str) -> int:
-    """``VmRSS`` or its peak ``VmHWM`` of this process, in bytes; ``ru_maxrss`` would include the parent's peak."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{key}:"):
-            return int(line.split()[1]) * 1024
-    raise OSError(f"/proc/self/status has no {key}")
-
-
 def measure(side: str, positions: int, all_labelled: bool) -> dict[str, float]:
     """Peak memory that one step of one side adds in this process (bytes), and the time of a second step (seconds)."""
     work = replace(WORKS["memory"], positions=positions)
     batch = work.batch(all_labelled)
     with tempfile.TemporaryDirectory() as folder:
         step = our_step(work, batch, folder)[0] if side == "ours" else stock_step(work, batch, None)[0]
-        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
-        before = status_bytes("VmRSS")
+        reset_peak()
+        before = resident_bytes()
         step()
-        added = status_bytes("VmHWM") - before
+        added = peak_bytes() - before
         # The second step is timed, since the first one also allocates its memory.
         start = time.perf_counter()
         step()
@@ -106,13 +97,8 @@ def memory_row(positions: int, all_labelled: bool, repeats: int) -> list[str]:
     runs: dict[str, list[dict[str, float]]] = {"ours": [], "stock": []}
     for _ in range(repeats):
         for side, results in runs.items():
-            command = [sys.executable, __file__, "--measure", side, "--positions", str(positions)]
-            done = subprocess.run(
-                [*command, *(["--all-labelled"] if all_labelled else [])], capture_output=True, text=True, check=False
-            )
-            if done.returncode:
-                raise OSError(f"the {side} step failed: {done.stderr.strip().splitlines()[-1]}")
-            results.append(json.loads(done.stdout.splitlines()[-1]))
+            everywhere = ["--all-labelled"] if all_labelled else []
+            results.append(measured(__file__, [side, "--positions", str(positions), *everywhere]))
     for side, results in runs.items():
         medians[side] = {key: statistics.median(result[key] for result in results) for key in ("bytes", "seconds")}
     work = replace(WORKS["memory"], positions=positions)
@@ -165,7 +151,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.part in ("memory", "both"):
         head = ["vocabulary", "tokens", "labelled", "ours", "stock", "memory", "ours", "stock", "time"]
         try:
-            status_bytes("VmHWM")
+            peak_bytes()
             rows = [head, *(memory_row(args.positions, everywhere, args.processes) for everywhere in (False, True))]
         except OSError as error:
             print(f"error: peak memory cannot be measured ({error}); run this on Linux.", file=sys.stderr)

@@ -12,6 +12,8 @@ from transformers import SmolVLMConfig, SmolVLMForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
+from prospect_hf.training.arguments import DSTTrainingArguments
+from prospect_hf.training.trainer import DSTTrainer
 
 Step = Callable[[], None]
 
@@ -48,10 +50,6 @@ def our_step(
     work: Work, batch: dict[str, torch.Tensor], folder: str
 ) -> tuple[Step, DSTSmolVLMForConditionalGeneration]:
     """The trainer's forward pass with all four losses and backward pass; and the model."""
-    # Imported after main() has disabled logging, since importing bitsandbytes logs an irrelevant warning.
-    from prospect_hf.training.arguments import DSTTrainingArguments
-    from prospect_hf.training.trainer import DSTTrainer
-
     torch.manual_seed(0)
     model = DSTSmolVLMForConditionalGeneration(config_of(work.shape)).train()
     args = DSTTrainingArguments(output_dir=folder, use_cpu=True, disable_tqdm=True)

@@ -15,8 +15,11 @@ from transformers import SmolVLMConfig
 from configuration_dst_smolvlm import DSTSmolVLMConfig
 from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration as Model
 from processing_dst_smolvlm import DSTSmolVLMProcessor
+from prospect_hf.checkpoints import load_trained
+from prospect_hf.data.corpus import prepare_rows, split_sessions
 from prospect_hf.data.reader import FrameReader
 from prospect_hf.data.session_rows import SessionRows
+from prospect_hf.evaluation.corpus import data_of
 from streaming_dst_smolvlm import StreamInput, Task
 
 GOAL = "Assemble the toy truck"
@@ -91,11 +94,6 @@ def load_sessions(
     folder: Path,
 ) -> tuple[Model, DSTSmolVLMProcessor, list[Session]]:
     """The model and processor in a folder of ``scripts/train.py``, and the held-out sessions of its data."""
-    # Imported after main() has disabled logging, since importing bitsandbytes logs an irrelevant warning.
-    from prospect_hf.checkpoints import load_trained
-    from prospect_hf.data.corpus import prepare_rows, split_sessions
-    from prospect_hf.evaluation.corpus import data_of
-
     data = data_of(folder, {})
     model, processor = load_trained(folder)
     model.to("cpu")  # what is measured here, on every machine

@@ -27,15 +27,14 @@ import argparse
 import json
 import logging
 import math
-import os
-import subprocess
 import sys
 from collections.abc import Sequence
 
 import torch
 import transformers
+from fresh_process import measured, peak_bytes
 from shapes import Shape
-from step_cost import labelled_share, status_bytes
+from step_cost import labelled_share
 from training_sides import LENGTHS, PIXEL_FRAMES, SAME_LOSS, SHARES, SIZES, Figures, frame_sample, measure, session
 
 from prospect_hf.machine import processor
@@ -53,22 +52,18 @@ PARTS = {
 }
 
 
-def measured(args: argparse.Namespace, side: str) -> dict[str, Figures]:
+def figures_of(args: argparse.Namespace, side: str) -> dict[str, Figures]:
     """``measure`` in a new process.
 
     Raises:
         OSError: it failed.
     """
-    command = [sys.executable, __file__, "--measure", side, "--sizes", args.sizes, "--positions", str(args.positions)]
-    command += ["--repeats", str(args.repeats), "--samples", str(args.samples)]
+    given = [side, "--sizes", args.sizes, "--positions", str(args.positions)]
+    given += ["--repeats", str(args.repeats), "--samples", str(args.samples)]
     # So that what one step has freed does not count for the next one.
-    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "1048576"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    if done.returncode:
-        raise OSError(f"the measurement of {side} failed: {done.stderr.strip().splitlines()[-1]}")
-    result: dict[str, Figures] = json.loads(done.stdout.splitlines()[-1])
-    print(f"{side}: {json.dumps(result)}", file=sys.stderr, flush=True)
-    return result
+    figures: dict[str, Figures] = measured(__file__, given, {"MALLOC_MMAP_THRESHOLD_": "1048576"})
+    print(f"{side}: {json.dumps(figures)}", file=sys.stderr, flush=True)
+    return figures
 
 
 def packed_rows(shape: Shape, samples: int, ours: dict[str, Figures], stock: dict[str, Figures]) -> list[list[str]]:
@@ -153,8 +148,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.measure:
             print(json.dumps(measure(args.measure, shape, args.positions, args.repeats, args.samples)))
             return 0
-        status_bytes("VmHWM")
-        ours, lora, stock = (measured(args, side) for side in ("ours", "lora", "stock"))
+        peak_bytes()
+        ours, lora, stock = (figures_of(args, side) for side in ("ours", "lora", "stock"))
     except OSError as error:
         print(f"error: {error}; memory is measured on Linux.", file=sys.stderr)
         return 2

@@ -6,13 +6,12 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from fresh_process import peak_bytes, reset_peak, resident_bytes
 from shapes import END, SMOLVLM2_256M, TINY, Shape, model_of, random_batch
-from step_cost import status_bytes
 from step_cost_sides import stock_inputs, stock_model
 from torch import nn
 from transformers import Trainer, TrainingArguments
@@ -129,13 +128,13 @@ def timed_steps(model: nn.Module, losses: Mapping[str, Loss], repeats: int, befo
     for _ in range(repeats):
         for name, loss in losses.items():
             optimizer.zero_grad(set_to_none=True)
-            Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+            reset_peak()
             taken, value = step(loss)
             seconds[name].append(taken)
             results[name] = {
                 "seconds": statistics.median(seconds[name]),
                 "loss": value,
-                "bytes": float(status_bytes("VmHWM") - before),
+                "bytes": float(peak_bytes() - before),
             }
     return results
 
@@ -152,11 +151,11 @@ def measure(side: str, shape: Shape, positions: int, repeats: int, samples: int)
     from prospect_hf.training.arguments import DSTTrainingArguments
     from prospect_hf.training.trainer import DSTTrainer
 
-    before = status_bytes("VmRSS")
+    before = resident_bytes()
     with tempfile.TemporaryDirectory() as folder:
         if side == "stock":
             return measure_stock(shape, repeats, samples, folder, before)
-        args = DSTTrainingArguments(output_dir=folder, use_cpu=True, disable_tqdm=True)
+        args = DSTTrainingArguments(output_dir=folder, use_cpu=True, disable_tqdm=True, decision_loss="focal")
         if side == "lora":
             return measure_lora(shape, positions, repeats, args, before)
         model = frozen_vision(model_of(shape).train())

@@ -226,7 +226,7 @@ def test_the_changes_of_a_step_that_must_not_change_its_loss_do_not(tmp_path: Pa
     from prospect_hf.training.trainer import DSTTrainer
 
     model = model_of(TINY.frames_of(1))
-    args = DSTTrainingArguments(output_dir=str(tmp_path), use_cpu=True, disable_tqdm=True)
+    args = DSTTrainingArguments(output_dir=str(tmp_path), use_cpu=True, disable_tqdm=True, decision_loss="focal")
     losses = losses_of_parts(model, session(TINY.frames_of(1), 264), DSTTrainer(model=model, args=args))
     values = {name: float(loss().detach()) for name, loss in losses.items()}
     assert [values[name] for name in SAME_LOSS] == pytest.approx([values["ours"]] * 3, rel=1e-5)

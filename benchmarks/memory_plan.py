@@ -11,8 +11,8 @@ The measured process trains a small step first, so that the libraries have loade
 give blocks back when they are freed (MALLOC_MMAP_THRESHOLD_), so that its own reserves are not measured.
 
 Examples:
-    python benchmarks/memory.py
-    python benchmarks/memory.py --models tiny --modes full --lengths 512
+    python benchmarks/memory_plan.py
+    python benchmarks/memory_plan.py --models tiny --modes full --lengths 512
 
 Exit codes: 0 all within the limit; 1 the plan is off by more than --limit; 2 a bad argument, or no /proc.
 """
@@ -22,14 +22,13 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import transformers
+from fresh_process import measured, peak_bytes, reset_peak, resident_bytes
 
 from prospect_hf.machine import processor
 from prospect_hf.tables import table
@@ -45,6 +44,7 @@ MODELS = {
     "256M": ModelArguments(name_or_path="HuggingFaceTB/SmolVLM2-256M-Video-Instruct", freeze_vision=True),
 }
 MODES = ("full", "lora", "qlora")
+GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 MIB = 2**20
 
 
@@ -62,42 +62,21 @@ def setting_of(model: str, mode: str, checkpointing: bool, folder: str) -> Setti
     return Setting(planned_config(MODELS[model]), args, freeze_vision=True, cuda=False)
 
 
-def resident(key: str) -> int:
-    """``VmRSS`` or its peak ``VmHWM`` of this process, in bytes."""
-    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
-        if line.startswith(f"{key}:"):
-            return int(line.split()[1]) * 1024
-    raise OSError(f"/proc/self/status has no {key}")
-
-
 def measure(model: str, mode: str, checkpointing: bool, size: BatchSize) -> dict[str, int]:
     """Train a step in this process; returns the counted and the resident peak in bytes."""
     with tempfile.TemporaryDirectory() as folder:
         small = setting_of("tiny", mode, checkpointing, folder)
         run_step(built(small), small, BatchSize(2, 256))
         setting = setting_of(model, mode, checkpointing, folder)
-        before = resident("VmRSS")
-        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # resets the peak
+        before = resident_bytes()
+        reset_peak()
         counted = run_step(built(setting), setting, size).peak
-        return {"counted": counted, "resident": resident("VmHWM") - before}
+        return {"counted": counted, "resident": peak_bytes() - before}
 
 
 def built(setting: Setting) -> transformers.PreTrainedModel:
     """The model with random weights; a 4-bit layer quantises its own when it is moved."""
     return planned_model(setting.config, setting.args, setting.freeze_vision).to("cpu")
-
-
-def measured(model: str, mode: str, checkpointing: bool, size: BatchSize) -> dict[str, int]:
-    """``measure`` in a fresh process."""
-    case = [model, mode, str(int(checkpointing)), str(size.batch), str(size.seq)]
-    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-    done = subprocess.run(
-        [sys.executable, __file__, "--measure", *case], capture_output=True, text=True, check=False, env=environment
-    )
-    if done.returncode:
-        raise OSError(f"the step of {' '.join(case)} failed: {done.stderr.strip().splitlines()[-1]}")
-    counts: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
-    return counts
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -129,7 +108,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                     size = BatchSize(args.batch, seq)
                     with tempfile.TemporaryDirectory() as folder:
                         planned = trace(setting_of(model, mode, checkpointing, folder), size).peak
-                    found = measured(model, mode, checkpointing, size)
+                    case = [model, mode, str(int(checkpointing)), str(size.batch), str(size.seq)]
+                    found = measured(
+                        __file__, case, {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+                    )
                     error = 100 * (planned / found["resident"] - 1)
                     worst = max(worst, abs(error))
                     rows.append(
