@@ -43,13 +43,18 @@ def write_card(folder: Path, facts: Mapping[str, Any]) -> Path:
     base = base_model(facts["settings"]["model"]["name_or_path"])
     config = folder / "config.json"
     model = as_dict(load_json(config), str(config)) if config.is_file() else {}
+    adapter = model.get("adapter")
     text = rendered(
         template(),
         **facts,
         base_model=base,
-        adapter=model.get("adapter"),
+        adapter=adapter,
+        packages=packages(adapter),
+        trained=None if adapter is None else trained_parts(adapter),
         merged=model.get("merged"),
         blind=model.get("blind", False),
+        decision_source=model.get("decision_source", "heads"),
+        frozen=None if base is None else frozen_parts(facts["settings"]),
         frames=FRAMES[facts["settings"]["data"]["frames"]],
         decisions=decision_rows(facts["results"].get("calibration", {})),
         figures=figure_rows(facts["results"].get("free_run", {})),
@@ -79,6 +84,34 @@ def base_model(name_or_path: str | None) -> str | None:
     if name.startswith(".") or os.path.isabs(name):
         name = Path(os.path.abspath(name)).name or name
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def packages(adapter: Mapping[str, Any] | None) -> str:
+    """What a folder needs to be opened, as the card says it; ``adapter`` is that of its configuration."""
+    if adapter is None or adapter["rank"] is None:
+        return "torch and transformers"
+    if adapter["quantization"] is None:
+        return "torch, transformers and peft"
+    return "torch, transformers, peft and bitsandbytes"
+
+
+def trained_parts(adapter: Mapping[str, Any]) -> str:
+    """What was trained of a model whose folder holds no base weights."""
+    heads = [name for name in adapter["modules"] if name.endswith("_head")]
+    parts = ["the heads" if len(heads) > 1 else "the DST-state head"]
+    if len(heads) < len(adapter["modules"]):
+        parts.append("the connector")
+    if adapter["rank"] is not None:
+        parts.append(f"LoRA layers of rank {adapter['rank']} in the text model")
+    return ", ".join(parts)
+
+
+def frozen_parts(settings: Mapping[str, Any]) -> str | None:
+    """The parts of the base model that see and were not trained; every mode but ``full`` freezes the vision tower."""
+    training = settings["training"]
+    if training["mode"] == "full":
+        return "vision tower and connector" if settings["model"]["freeze_vision"] else None
+    return "vision tower" if training["train_connector"] else "vision tower and connector"
 
 
 def figure_rows(scores: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -32,6 +32,7 @@ def facts_of(text: str) -> dict[str, Any]:
         "settings": {
             "model": {"name_or_path": text, "freeze_vision": True},
             "data": {"frames": "store", "name": text, "sources": [text, text], "scene": {text: text}},
+            "training": {"mode": "full", "train_connector": False},
         },
         "results": {
             "steps": 1,
@@ -132,3 +133,80 @@ def test_the_working_directory_as_base_model_has_a_name(tmp_path: Path, monkeypa
 def test_common_names_are_shown_as_they_are() -> None:
     for text in ("HuggingFaceTB/SmolVLM2-256M-Video-Instruct", "wtag dialogs train", "dst_frames, 0.5 (x): y", "Öl"):
         assert escaped(text) == text
+
+
+HEADS = ["speaking_head", "dst_update_head", "dst_state_head"]
+LORA = {"mode": "lora", "base_model": "../base", "rank": 16, "quantization": None, "modules": HEADS}
+QLORA = {**LORA, "mode": "qlora", "quantization": {}, "modules": ["dst_state_head", "model.connector"]}
+MODEL_WITH_HEADS = "It is SmolVLM2 with a speaking head, a DST-update head and a DST-state head.\n"
+
+
+@pytest.mark.parametrize(
+    ("config", "training", "wanted"),
+    [
+        (
+            {},
+            {"mode": "full", "train_connector": False},
+            ["It needs torch and transformers, and", "Base model: base.\n", MODEL_WITH_HEADS],
+        ),
+        (
+            {"adapter": LORA},
+            {"mode": "lora", "train_connector": False},
+            [
+                "It needs torch, transformers and peft, and",
+                "Base model: base, vision tower and connector frozen.\n",
+                "Trained in mode lora: the heads, LoRA layers of rank 16 in the text model.\n",
+                "It opens on its base model, ../base; if that",
+                MODEL_WITH_HEADS,
+            ],
+        ),
+        (
+            {"adapter": QLORA, "decision_source": "lm"},
+            {"mode": "qlora", "train_connector": True},
+            [
+                "It needs torch, transformers, peft and bitsandbytes, and",
+                "Base model: base, vision tower frozen.\n",
+                "Trained in mode qlora: the DST-state head, the connector, LoRA layers of rank 16 in the text model.\n"
+                "The base was quantised to 4 bits (nf4, double quantisation).\n",
+                "with a DST-state head; its language-model head decides whether to speak",
+            ],
+        ),
+        (
+            {"adapter": {**LORA, "mode": "heads", "rank": None}},
+            {"mode": "heads", "train_connector": False},
+            ["It needs torch and transformers, and", "Trained in mode heads: the heads.\n"],
+        ),
+        (
+            {"merged": "adapters in the base", "blind": True},
+            {"mode": "lora", "train_connector": False},
+            [
+                "DST is Dialog State Tracking.\n\n**Its eyes are blind.**",
+                "Base model: base, vision tower and connector frozen.\n",
+                "Merged: adapters in the base.",
+            ],
+        ),
+    ],
+    ids=["full", "lora", "qlora, lm, connector", "heads", "merged, blind"],
+)
+def test_a_card_says_what_was_trained(
+    tmp_path: Path, config: dict[str, Any], training: dict[str, Any], wanted: list[str]
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    facts = facts_of("x")
+    facts["settings"]["model"] = {"name_or_path": "/home/ann/base", "freeze_vision": False}
+    facts["settings"]["training"] = training
+    _, body = read_card(write_card(tmp_path, facts))
+    assert [text for text in wanted if text not in body] == []
+    assert not re.search(r"\n#+ [^\n]*\n+#", body) and "\n\n\n" not in body and "ann" not in body.split("<details>")[0]
+    assert ("eyes are blind" in body) == config.get("blind", False)
+
+
+def test_the_card_does_not_hide_a_missing_fact(tmp_path: Path) -> None:
+    facts = facts_of("base")
+    facts["settings"]["data"]["frames"] = "rendered"
+    del facts["results"]["free_run"]
+    card = write_card(tmp_path, facts).read_text()
+    assert "base_model: base" in card and "nothing was evaluated" in card and "drawn from the labels" in card
+    del facts["results"]["steps"]
+    with pytest.raises(UndefinedError):
+        write_card(tmp_path, facts)
