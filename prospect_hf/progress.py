@@ -6,6 +6,9 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Any
 
@@ -18,6 +21,7 @@ logger = logging.getLogger(__name__)
 # Without a terminal, a line is due after a tenth of the work, but no sooner than 3 s after the one before it, and in
 # any case after 30 s.
 LINES, SHORTEST_WAIT_S, LONGEST_WAIT_S = 10, 3.0, 30.0
+_bars = ContextVar("bars", default=True)
 BAR = "{desc} {n_fmt}/{total_fmt} |{bar:10}| {remaining} left{postfix}"
 
 
@@ -109,8 +113,18 @@ class Progress:
 
 
 def has_bars() -> bool:
-    """Whether bars can be drawn: standard error is a terminal, or this is a notebook."""
-    return sys.stderr.isatty() or "ipykernel" in sys.modules
+    """Whether bars are drawn: standard error is a terminal, or this is a notebook, and nobody wants lines alone."""
+    return _bars.get() and (sys.stderr.isatty() or "ipykernel" in sys.modules)
+
+
+@contextmanager
+def bars(drawn: bool) -> Iterator[None]:
+    """Draw bars in this block, or write log lines on a terminal too."""
+    before = _bars.set(drawn)
+    try:
+        yield
+    finally:
+        _bars.reset(before)
 
 
 def bar_size() -> dict[str, Any]:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from prospect_hf import progress
-from prospect_hf.progress import Progress, clock
+from prospect_hf.progress import Progress, bars, clock
 
 
 @pytest.fixture()
@@ -99,6 +99,16 @@ def test_a_terminal_gets_a_bar_and_no_lines(
     with Progress(1, "training", "step", bar=False) as bar:
         bar.update()
     assert capsys.readouterr().err == "" and len(caplog.messages) == 1
+
+
+def test_whoever_wants_lines_gets_no_bar_in_any_loop(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True)
+    for drawn in (False, True):
+        with bars(drawn), Progress(2, "reading", "file") as bar:
+            bar.update(2)
+        assert ("reading 2/2 |" in capsys.readouterr().err) == drawn
 
 
 def test_the_clock() -> None:

@@ -56,7 +56,10 @@ ARGUMENT_CHECKS = (
     "torch.utils.data",
     "torch.optim",
 )
-NOISY = ("httpx", "httpx2", "accelerate", "datasets", "hydra", "openai", "sentence_transformers", "absl", "torch")
+NOISY = (
+    *("httpx", "httpx2", "accelerate", "bitsandbytes", "datasets", "hydra", "openai", "sentence_transformers", "absl"),
+    "torch",
+)
 
 
 class OneSentenceParser(ArgumentParser):
@@ -223,8 +226,13 @@ def _prepare_output() -> None:
     warnings.formatwarning = format_warning
     for name in NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)
-    # It warns on import, on some processors, that a kernel of the Hub is not there; nothing here uses that kernel.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    # Where it is installed, accelerate imports it, and on a machine without a GPU it says so on the standard output.
+    logging.getLogger("DeepSpeed").addFilter(_not_of_the_accelerator)
+
+
+def _not_of_the_accelerator(record: logging.LogRecord) -> bool:
+    """Leave out the message that DeepSpeed, which sets its logger's level itself, runs on a CPU."""
+    return record.module != "real_accelerator"
 
 
 def _quiet_libraries() -> None:

@@ -16,12 +16,14 @@ from prospect_hf.data.features import FrameFeatures
 from prospect_hf.data.reader import FrameReader
 from prospect_hf.machine import first_process, machine
 from prospect_hf.processes import in_turn, leave, of_first
+from prospect_hf.progress import bars
 from prospect_hf.terminal import say
 from prospect_hf.training.arguments import FIRST_STAGE, DSTTrainingArguments, ModelArguments
 from prospect_hf.training.build import build_model, build_processor, freeze_vision, vision_is_frozen
 from prospect_hf.training.checkpoint_files import PARTIAL
 from prospect_hf.training.free_validation import FreeValidation, spread
-from prospect_hf.training.memory.before_training import advised, check_memory
+from prospect_hf.training.memory.advice import advised, lower
+from prospect_hf.training.memory.before_training import check_memory
 from prospect_hf.training.report.page import PAGE, write_train_report
 from prospect_hf.training.result_tables import balance_table, result_table
 from prospect_hf.training.results import evaluate_freely, write_results
@@ -58,7 +60,8 @@ def run(
         context: what happens when the context is full, in the evaluation after training.
         command: the program and the settings that it was started with, for the page of the run.
     """
-    train(model, data, training, context, command)
+    with bars(not training.disable_tqdm):
+        train(model, data, training, context, command)
 
 
 def train(
@@ -104,7 +107,8 @@ def train(
 
     results: dict[str, Any] = {}
     if args.look_steps and (interrupted is None or interrupted.first_stage):
-        results |= learn_to_look(model, processor, reader, splits, args, record, interrupted)
+        with advised(lower("the first stage", "look_batch_size", args.look_batch_size, "training.look_pairs lower")):
+            results |= learn_to_look(model, processor, reader, splits, args, record, interrupted)
         interrupted = None
     frames: FrameReader | FrameFeatures = reader
     if args.look_steps or (vision_is_frozen(model_args, args) and not data_args.streaming):

@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from transformers import TrainingArguments
-from transformers.integrations import get_available_reporting_integrations
+from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 from transformers.utils import is_torch_tf32_available
 
 from configuration_dst_smolvlm import DECISION_SOURCES, TOKENS_PER_FRAME
+from prospect_hf.checked_json import as_dict, load_json
 from prospect_hf.errors import UsageError
 from prospect_hf.extras import how_to_install
 from prospect_hf.hub.published import is_secret, public
-from prospect_hf.training.loss_arguments import LossArguments
+from prospect_hf.machine import processes
+from prospect_hf.training.loss_arguments import FOCAL_GAMMA, LossArguments
 from prospect_hf.training.mode_arguments import ModeArguments
 from prospect_hf.training.run_arguments import RunArguments
 
@@ -30,7 +32,18 @@ LEAST = {
     "per_device_eval_batch_size": 1,
     "gradient_accumulation_steps": 1,
     "dataloader_num_workers": 0,
+    "save_total_limit": 1,  # transformers takes 0 for no limit
 }
+# Settings of transformers' own losses and evaluation, which this trainer does not use.
+WITHOUT_EFFECT = (
+    "use_liger_kernel",
+    "label_smoothing_factor",
+    "fp16_full_eval",
+    "bf16_full_eval",
+    "prediction_loss_only",
+    "batch_eval_metrics",
+    "eval_accumulation_steps",
+)
 
 
 @dataclass
@@ -111,14 +124,20 @@ class DSTTrainingArguments(ModeArguments, LossArguments, RunArguments):
         }
         if self.tf32 is None and self.cuda and is_torch_tf32_available():
             self.tf32 = True
+        if isinstance(self.deepspeed, str):
+            self.deepspeed = as_dict(load_json(Path(self.deepspeed)), f"training.deepspeed={self.deepspeed}")
         self.choose_best_metric()
+        if self.ddp_backend is not None and processes() == 1:
+            raise UsageError(
+                "training.ddp_backend is for several processes and this is one: leave it out, or start the run with "
+                "torchrun."
+            )
         super().__post_init__()
         if (self.activation_checkpointing_kwargs or {}).get("use_reentrant"):
             raise UsageError(
                 "training.activation_checkpointing_kwargs: checkpoints are non-reentrant, leave out use_reentrant."
             )
-        # A batch has more frames than clips, so accelerate cannot cut it where it would, for streamed data.
-        self.accelerator_config.dispatch_batches = False
+        self._check_loading()
         if self.device.type != "cuda":
             self.dataloader_pin_memory = False
         if self.remove_unused_columns:
@@ -135,21 +154,50 @@ class DSTTrainingArguments(ModeArguments, LossArguments, RunArguments):
         if not self.num_train_epochs > 0:
             raise UsageError(f"training.num_train_epochs must be above 0, not {self.num_train_epochs:g}.")
         for name, least in LEAST.items():
-            if getattr(self, name) < least:
+            if getattr(self, name) is not None and getattr(self, name) < least:
                 raise UsageError(f"training.{name} must be {least} or more, not {getattr(self, name)}.")
-        missing = [name for name in self.report_to if name not in get_available_reporting_integrations()]
-        if missing:
-            how = how_to_install("trackers") if missing[0] in TRACKERS else "install it"
-            raise UsageError(f"training.report_to={missing[0]}: that tracker is not installed: {how}, or leave it out.")
+        self._check_trackers()
         if self.push_to_hub:
             raise UsageError(
                 "training.push_to_hub would publish before results and card are written: upload the finished folder, "
                 "hf upload OWNER/NAME FOLDER."
             )
-        if self.use_liger_kernel:
-            raise UsageError("training.use_liger_kernel has no effect on this model: leave it out.")
+        for name in WITHOUT_EFFECT:
+            if getattr(self, name):
+                raise UsageError(f"training.{name} has no effect on this model: leave it out.")
         if self.muon_learning_rate is not None and not self.muon_learning_rate > 0:
             raise ValueError(f"training.muon_learning_rate must be positive, not {self.muon_learning_rate}.")
+
+    def _check_loading(self) -> None:
+        """Raise ``UsageError`` for a setting of the data loaders that would leave clips out, or stop the processes."""
+        if self.dataloader_drop_last:
+            raise UsageError(
+                "training.dataloader_drop_last leaves clips out of training and validation: leave it out; a smaller "
+                "last batch weighs as much as its labels."
+            )
+        loading = self.accelerator_config
+        if loading.dispatch_batches:
+            raise UsageError(
+                "training.accelerator_config.dispatch_batches cuts batches by clips, and they have more frames than "
+                "clips: leave it out."
+            )
+        loading.dispatch_batches = False  # accelerate's default for streamed data is true
+        if not loading.even_batches and self.world_size > 1:
+            raise UsageError(
+                "training.accelerator_config.even_batches=false gives some processes fewer batches, and the others "
+                "would wait for them for ever: leave it out."
+            )
+
+    def _check_trackers(self) -> None:
+        for name in self.report_to:
+            if name not in INTEGRATION_TO_CALLBACK:
+                raise UsageError(
+                    f"training.report_to={name}: that tracker is not installed, and none has this name: give one or "
+                    f"more of {', '.join(TRACKERS)}."
+                )
+            if name not in get_available_reporting_integrations():
+                how = how_to_install("trackers") if name in TRACKERS else "install it"
+                raise UsageError(f"training.report_to={name}: that tracker is not installed: {how}, or leave it out.")
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as trackers record them: without secrets, and without paths of this machine."""
@@ -164,12 +212,16 @@ class DSTTrainingArguments(ModeArguments, LossArguments, RunArguments):
         Raises:
             UsageError: a setting needs an evaluation.
         """
+        balanced = self.decision_loss == "balanced"
         return self._replaced(
             "the first stage (training.look_steps), which is not evaluated",
             max_steps=self.look_steps,
             per_device_train_batch_size=self.look_batch_size,
             gradient_accumulation_steps=1,
-            # Its frames are drawn in another balance than the sessions have.
+            # Its frames are drawn in another balance than the sessions have, and it must learn to see: with balanced
+            # decisions, the states of the small model had three times the loss after half of the stage.
+            decision_loss="focal" if balanced else self.decision_loss,
+            focal_gamma=FOCAL_GAMMA if balanced else self.focal_gamma,
             class_weights=None if self.class_weights == "data" else self.class_weights,
             train_sampling_strategy="random",
             output_dir=str(Path(str(self.output_dir)) / FIRST_STAGE),

@@ -7,7 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from configuration_dst_smolvlm import DSTSmolVLMConfig
-from prospect_hf.metrics.calibration import Bin, calibration_error, fit_temperature
+from prospect_hf.metrics.calibration import (
+    LEAST_TEMPERATURE,
+    MOST_TEMPERATURE,
+    Bin,
+    calibration_error,
+    fit_temperature,
+)
 from prospect_hf.metrics.catalogue import CHOICE_TOLERANCE_S
 from prospect_hf.training.clip_metrics import Decision, clip_confusion, head_metrics
 from prospect_hf.training.losses import DECISIONS
@@ -46,14 +52,17 @@ def calibrate(trainer: DSTTrainer) -> dict[str, Any]:
         elif trainer.args.temperature_scaling:
             fitted = fit_temperature(decision.pooled("_margin"), decision.pooled("_labels"))
             assert fitted is not None  # both labels occur
+            if not 1.01 * LEAST_TEMPERATURE < fitted < 0.99 * MOST_TEMPERATURE:
+                logger.warning(
+                    "%s: its temperature is at the limit, %.3g: the validation labels do not tell a better one.",
+                    _shown(name),
+                    fitted,
+                )
             temperatures[name] = fitted
     if any(temperature != 1.0 for temperature in temperatures.values()):
         for name, temperature in temperatures.items():
             _set_temperature(config, name, temperature)
-        scaled, owners = trainer.validation_rows()
-        # The losses stay those of the training, whose logits have no temperature.
-        losses = [{name: row[name] for name in ("loss_sums", "loss_counts")} for row in rows]
-        rows = [row | loss for row, loss in zip(scaled, losses, strict=True)]
+        rows, owners = trainer.validation_rows()
 
     chosen = {name: _choose(config, Decision(rows, owners, name, config.fps), raw_bins[name]) for name in DECISIONS}
     metrics = head_metrics(rows, trainer.args.loss_weights, config, owners)
@@ -94,7 +103,7 @@ def _choose(config: DSTSmolVLMConfig, decision: Decision, raw_bins: Sequence[Bin
     if best.f1 is not None and swept.undefined is None:
         logger.info(
             "%s: threshold %.3f by F1 within %d s on validation (%.3f), temperature %.3f, calibration error %.3f.",
-            SHOWN[name][0].upper() + SHOWN[name][1:],
+            _shown(name),
             best.threshold,
             CHOICE_TOLERANCE_S,
             best.f1,
@@ -102,6 +111,11 @@ def _choose(config: DSTSmolVLMConfig, decision: Decision, raw_bins: Sequence[Bin
             chosen["calibration_error"],
         )
     return chosen
+
+
+def _shown(name: str) -> str:
+    """The decision's name at the beginning of a sentence."""
+    return SHOWN[name][0].upper() + SHOWN[name][1:]
 
 
 def _temperature(config: DSTSmolVLMConfig, name: str) -> float:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from prospect_hf.errors import UsageError
 
 LOSSES = ("speaking", "dst_update", "dst_state", "response")
-DECISION_LOSSES = ("focal", "balanced", "cross_entropy")
+DECISION_LOSSES = ("balanced", "focal", "cross_entropy")
 FOCAL_GAMMA = 2.0
 
 
@@ -23,10 +23,10 @@ class LossArguments:
         default=1.0, metadata={"help": "Weight of the text's cross-entropy: responses and state texts, end token too."}
     )
     decision_loss: str = field(
-        default="focal",
+        default="balanced",
         metadata={
-            "help": "Loss of the two decisions: focal, cross_entropy, or balanced (the cross-entropy's mean over the "
-            "positive frames and its mean over the negative ones, averaged)."
+            "help": "Loss of the two decisions: balanced (the cross-entropy's mean over the positive frames and its "
+            "mean over the negative ones, averaged), focal or cross_entropy."
         },
     )
     focal_gamma: float | None = field(
@@ -67,7 +67,7 @@ class LossArguments:
         if self.decision_loss == "balanced":
             raise UsageError(
                 "training.class_weights has no effect with training.decision_loss=balanced, which gives both classes "
-                "the same weight: leave one of them out."
+                "the same weight: leave it out, or set training.decision_loss to focal or cross_entropy."
             )
         known = weights == "data" if isinstance(weights, str) else len(weights) == 2 and sum(weights) > 0
         if not known or not (isinstance(weights, str) or all(0 <= weight < math.inf for weight in weights)):

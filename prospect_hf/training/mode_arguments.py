@@ -144,6 +144,11 @@ class ModeArguments:
             raise UsageError(
                 f"training.bf16=true: {torch.cuda.get_device_name()} has no bfloat16 units: set training.bf16=false."
             )
+        if self.fp16 and not self.cuda:
+            raise UsageError(
+                "training.fp16=true is for CUDA devices and training runs on the CPU: leave it out, or set "
+                "training.bf16=true."
+            )
         if self.tf32 and not self.cuda:
             raise UsageError("training.tf32=true is for CUDA devices and training runs on the CPU: leave it out.")
         if self.attention == "flash_attention_2":

@@ -14,7 +14,7 @@ from torch import nn
 from transformers import Trainer, TrainerControl
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 
-from adapters_dst_smolvlm import SUBFOLDER, WEIGHTS, load_trained_parts
+from adapters_dst_smolvlm import SUBFOLDER, WEIGHTS, load_trained_parts, place_adapters
 from prospect_hf.errors import UsageError
 from prospect_hf.training.arguments import DSTTrainingArguments
 from prospect_hf.training.callbacks import BestCheckpoint, EarlyStopping, find_best
@@ -105,6 +105,9 @@ class ResumableTrainer(Trainer):
             if self.args.should_save:
                 self.state.save_to_json(str(partial / name / TRAINER_STATE_NAME))
                 publish_state(partial / name / TRAINER_STATE_NAME, output)
+                adapter = self.model.config.adapter
+                if adapter is not None:  # their folder names the base by its path
+                    place_adapters(partial / name, adapter["base_model"], output / name)
                 write_list(partial / name, self.run)
                 put_in_place(partial / name)
                 best = self.state.best_model_checkpoint
@@ -115,12 +118,25 @@ class ResumableTrainer(Trainer):
                 shutil.rmtree(partial, ignore_errors=True)
         self.accelerator.wait_for_everyone()
 
-    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+    def _run_epoch(self, *, epoch: int, train_dataloader: Any, **kwargs: Any) -> None:
         """As the library, which would train one more step from a checkpoint of a run that is at its end."""
         if self.control.should_training_stop or self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
-        else:
-            super()._run_epoch(*args, **kwargs)
+            return
+        # In a resumed epoch of several processes, the library's loader without the first batches does not tell the
+        # sampler its epoch: the clips would come in the order of the first one.
+        train_dataloader.set_epoch(epoch)
+        super()._run_epoch(epoch=epoch, train_dataloader=train_dataloader, **kwargs)
+
+    def _evaluate(self, *args: Any, skip_scheduler: bool = False, **kwargs: Any) -> dict[str, float]:
+        """As the library, which would evaluate once more where a run with ``eval_on_start`` goes on.
+
+        Early stopping would count that evaluation twice. ``skip_scheduler`` marks the evaluation on start.
+        """
+        if skip_scheduler and self.state.global_step > 0:
+            return {}
+        metrics: dict[str, float] = super()._evaluate(*args, skip_scheduler=skip_scheduler, **kwargs)
+        return metrics
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """As the library, with the random generators left as they were, so that a later step does not depend on it.

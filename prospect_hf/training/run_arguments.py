@@ -53,11 +53,12 @@ class RunArguments(TrainingArguments):
             raise ValueError(
                 f"training.free_validation_sessions must be 0 or more, not {self.free_validation_sessions}."
             )
-        for name in ("early_stopping_patience", "free_validation_sessions"):
-            if vars(self)[name] and self.eval_strategy == "no":
+        for name in ("early_stopping_patience", "free_validation_sessions", "load_best_model_at_end"):
+            value = vars(self)[name]
+            if value and self.eval_strategy == "no":
                 raise ValueError(
-                    f"training.{name}={vars(self)[name]} has no effect without evaluations: set training.eval_strategy "
-                    "to steps or epoch."
+                    f"training.{name}={'true' if value is True else value} has no effect without evaluations: set "
+                    "training.eval_strategy to steps or epoch."
                 )
 
     @property

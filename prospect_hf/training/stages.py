@@ -86,7 +86,7 @@ def pack_clips(
         data.state_noise,
         named=True,
     )
-    validation = ClipDataset(clips_of(splits.validation), ClipInputs(processor, frames))
+    validation = ClipDataset(clips_of(splits.validation), ClipInputs(processor, frames, named=True))
     if splits.stream is not None:
         rows, batch_size = splits.stream.rows, args.train_batch_size
         logger.info("Training clips are streamed from %d shards of rows.", rows.num_shards)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
+from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Any
 
 from transformers.integrations import TensorBoardCallback, TrackioCallback
 
@@ -11,6 +14,18 @@ from prospect_hf.hub.published import public
 from prospect_hf.training.trainer import DSTTrainer
 
 RUNS = "runs"  # the folder in output_dir for tensorboard
+
+
+class QuietTrackio(TrackioCallback):
+    """trackio's callback without its messages, which speak of an upload where everything stays on the machine."""
+
+    def setup(self, *args: Any, **kwargs: Any) -> None:
+        with redirect_stdout(io.StringIO()):
+            super().setup(*args, **kwargs)
+
+    def on_train_end(self, *args: Any, **kwargs: Any) -> None:
+        with redirect_stdout(io.StringIO()):
+            super().on_train_end(*args, **kwargs)
 
 
 def prepare_trackers(trainer: DSTTrainer, output: Path) -> None:
@@ -26,7 +41,10 @@ def prepare_trackers(trainer: DSTTrainer, output: Path) -> None:
         return
     trainer.model.config.name_or_path = public(trainer.model.config.name_or_path, output)
     os.environ.setdefault("WANDB_PROJECT", trainer.args.project)
-    for callback in trainer.callback_handler.callbacks:
+    callbacks = trainer.callback_handler.callbacks
+    for place, callback in enumerate(callbacks):
+        if type(callback) is TrackioCallback:
+            callbacks[place] = QuietTrackio()
         if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
             # The library's own name is the machine's; and a run that goes on would get a second one.
             callback.logging_dir = str(output / RUNS / str(trainer.args.run_name))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -33,6 +33,7 @@ from prospect_hf.training.clip_metrics import HEAD_LABELS, ClipRow, clip_decisio
 from prospect_hf.training.free_validation import FreeValidation, free_metrics
 from prospect_hf.training.loss_arguments import LOSSES
 from prospect_hf.training.losses import Balance, decision_weights, head_losses, label_counts, mean_losses
+from prospect_hf.training.memory.advice import advised, lower
 from prospect_hf.training.optimizer import muon_optimizer
 from prospect_hf.training.progress import StageProgress
 from prospect_hf.training.resumable_trainer import ResumableTrainer
@@ -40,6 +41,7 @@ from prospect_hf.training.samplers import ByLength
 
 logger = logging.getLogger(__name__)
 
+VISION_TOWER = r"model\.vision_model"
 MOST_CLIPS = 16  # that a message names
 
 
@@ -80,10 +82,8 @@ class DSTTrainer(ResumableTrainer):
             )
         if self.args.sharding == "FSDP" and not self.is_fsdp_enabled:
             raise UsageError("accelerate cuts models up on accelerators alone: on a CPU start the run without FSDP.")
-        if self.is_fsdp_enabled and self.accelerator.state.fsdp_plugin.mixed_precision_policy is not None:
-            # accelerate would also add up the processes' gradients in bfloat16: those of rare labels would be lost.
-            plugin = self.accelerator.state.fsdp_plugin
-            plugin.mixed_precision_policy = replace(plugin.mixed_precision_policy, reduce_dtype=torch.float32)
+        if self.is_fsdp_enabled:
+            self._prepare_fsdp(self.accelerator.state.fsdp_plugin)
         # compute_loss divides by the counts of the whole window: the library must not divide by the number of batches.
         self.loss_is_scaled_for_ga = True
         self.class_weights = decision_weights(self.args, balance)
@@ -98,12 +98,23 @@ class DSTTrainer(ResumableTrainer):
         self.progress = StageProgress(stage)
         self.add_callback(self.progress)
 
+    def _prepare_fsdp(self, plugin: Any) -> None:
+        """Settings of accelerate's plugin that no configuration file has to know."""
+        # The frozen vision tower is not called in a step. With gradients that are accumulated and added up in another
+        # type than the weights', torch fails at a part of the model that was never put together.
+        plugin.ignored_modules = "|".join(filter(None, (plugin.ignored_modules, VISION_TOWER)))
+        if plugin.mixed_precision_policy is not None:
+            # accelerate would also add up the processes' gradients in bfloat16: those of rare labels would be lost.
+            plugin.mixed_precision_policy = replace(plugin.mixed_precision_policy, reduce_dtype=torch.float32)
+
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         """As ``transformers.Trainer.train``; an error or Ctrl-C leaves no open bar."""
         try:
-            return super().train(*args, **kwargs)
+            output = super().train(*args, **kwargs)
         finally:
             self.progress.close()
+        self._check_weights()
+        return output
 
     def _get_train_sampler(self, train_dataset: ClipDataset | None = None) -> Sampler[int] | None:
         clips = self.train_dataset if train_dataset is None else train_dataset
@@ -132,25 +143,27 @@ class DSTTrainer(ResumableTrainer):
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         self._clips = [name for batch in batches for name in batch.pop("clips", [])]
         if batches:
-            self._ignore_repeated(batches[-1])
+            self._ignore_repeated(batches[-1], self.train_dataset)
         counts = torch.zeros(len(LOSSES), 2, device=device)
         for batch in batches:
             counts += label_counts(batch, self.args).to(device)
         self._steps_in_totals += 1
         return batches, self.accelerator.reduce(counts, reduction="sum")
 
-    def _ignore_repeated(self, batch: dict[str, torch.Tensor]) -> None:
+    def _ignore_repeated(self, batch: dict[str, torch.Tensor], clips: Any) -> None:
         """Take the labels from the clips that only fill up the last batch of an epoch over several processes.
 
-        accelerate repeats the first clips there; a single process has a smaller batch in their place.
+        accelerate repeats the first clips there; a single process has a smaller batch in their place. accelerate's own
+        count of the clips in the last batch is missing in a resumed epoch.
         """
-        loading = self.accelerator.gradient_state
-        if self.args.world_size == 1 or not loading.end_of_dataloader or loading.remainder <= 0:
+        if self.args.world_size == 1 or not self.accelerator.gradient_state.end_of_dataloader:
             return
         rows = len(batch["labels"])
-        first_repeated = max(loading.remainder - self.args.process_index * rows, 0)
-        for name in (*HEAD_LABELS, "labels"):
-            batch[name][first_repeated:] = IGNORE
+        in_last_batch = len(clips) % (rows * self.args.world_size)
+        if in_last_batch:
+            first_repeated = max(in_last_batch - self.args.process_index * rows, 0)
+            for name in (*HEAD_LABELS, "labels"):
+                batch[name][first_repeated:] = IGNORE
 
     def compute_loss(
         self,
@@ -177,9 +190,20 @@ class DSTTrainer(ResumableTrainer):
         return (loss, outputs) if return_outputs else loss
 
     def loss_sums(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[torch.Tensor, Any]:
-        """The four losses summed over their labels (``[4, 2]``, see ``head_losses``), and the model's output."""
+        """The four losses summed over their labels (``[4, 2]``, see ``head_losses``), and the model's output.
+
+        The losses are those of the training, also in eval mode, where decisions are divided by their temperatures.
+        """
         outputs = model(**{n: value for n, value in inputs.items() if n not in HEAD_LABELS}, use_cache=False)
-        return head_losses(outputs, inputs, self.args, self.class_weights), outputs
+        learned = outputs
+        if not model.training:
+            config = self.model.config
+            learned = replace(
+                outputs,
+                speaking_logits=outputs.speaking_logits * config.speaking_temperature,
+                dst_update_logits=outputs.dst_update_logits * config.dst_update_temperature,
+            )
+        return head_losses(learned, inputs, self.args, self.class_weights), outputs
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """As the library; raises ``FloatingPointError`` before a step that would break the weights."""
@@ -189,11 +213,25 @@ class DSTTrainer(ResumableTrainer):
             raise self._not_finite(f"The gradients are not finite at step {self.state.global_step} (norm {norm:.4g})")
         return norm
 
-    def _not_finite(self, what: str) -> FloatingPointError:
-        """The error that names the clips of the window and the last checkpoint before it."""
-        shown = ", ".join(self._clips[:MOST_CLIPS]) + (" ..." if len(self._clips) > MOST_CLIPS else "")
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """As ``ResumableTrainer``; weights that are not finite take the place of no good checkpoint."""
+        self._check_weights()
+        super()._save_checkpoint(model, trial)
+
+    def _check_weights(self) -> None:
+        """Raise ``FloatingPointError`` where a step with finite gradients made a weight infinite."""
+        for name, weight in self.model.named_parameters():
+            if weight.requires_grad and not self.is_sharded and not torch.isfinite(weight).all():
+                raise self._not_finite(f"The weights are not finite after step {self.state.global_step} ({name})")
+
+    def _not_finite(self, what: str, clips: Sequence[str] | None = None) -> FloatingPointError:
+        """The error that names the clips, by default those of the window, and the last checkpoint before it."""
+        clips = self._clips if clips is None else clips
+        shown = ", ".join(clips[:MOST_CLIPS]) + (" ..." if len(clips) > MOST_CLIPS else "")
         before = [one for one in checkpoints(Path(str(self.args.output_dir))) if step_of(one) <= self.state.global_step]
         last = f"{before[0]} is the last checkpoint before it" if before else "no checkpoint was saved before it"
+        if before[1:] and step_of(before[0]) == self.state.global_step:  # was it the clips, or these weights?
+            last += f", with the weights that gave it, and {before[1]} the one before"
         return FloatingPointError(f"{what}, in the clips {shown or '(not named)'}: {last}.")
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -216,19 +254,30 @@ class DSTTrainer(ResumableTrainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """Decisions and losses of every clip; only these, and no logits, are gathered over processes."""
+        """Decisions and losses of every clip; only these, and no logits, are gathered over processes.
+
+        Raises:
+            FloatingPointError: a loss is not finite.
+        """
         model = self._wrap_model(self.model, training=False, dataloader=dataloader)
         model.eval()
         rows: list[ClipRow] = []
         self.progress.begin_evaluation(len(dataloader), self.args, self.state)
-        for inputs in dataloader:
-            self._ignore_repeated(inputs)
-            inputs = self._prepare_inputs(inputs)
-            with self.compute_loss_context_manager():
-                sums, outputs = self.loss_sums(model, inputs)
-            batch = clip_decisions(outputs, inputs, sums, label_counts(inputs, self.args))
-            rows.extend(self.accelerator.gather_for_metrics(batch, use_gather_object=True))
-            self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+        size = self.args.per_device_eval_batch_size
+        with advised(lower("the evaluation", "per_device_eval_batch_size", size, "data.max_seq_len lower")):
+            for inputs in dataloader:
+                clips = inputs.pop("clips", [])
+                self._ignore_repeated(inputs, dataloader.dataset)
+                inputs = self._prepare_inputs(inputs)
+                with self.compute_loss_context_manager():
+                    sums, outputs = self.loss_sums(model, inputs)
+                if not torch.isfinite(sums).all():
+                    raise self._not_finite(
+                        f"The loss of the evaluation is not finite at step {self.state.global_step}", clips
+                    )
+                batch = clip_decisions(outputs, inputs, sums, label_counts(inputs, self.args))
+                rows.extend(self.accelerator.gather_for_metrics(batch, use_gather_object=True))
+                self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         owners = cast(ClipDataset, dataloader.dataset).clips.owners
         metrics = head_metrics(rows, self.args.loss_weights, self.model.config, owners)
         if self.free_validation is not None and self.is_in_train:

@@ -101,9 +101,9 @@ def test_clips_that_fill_up_an_epoch_are_not_learned_twice(process: int, remaind
     batch = {name: torch.ones(2, 3, dtype=torch.long) for name in names}
     trainer = SimpleNamespace(
         args=SimpleNamespace(world_size=2, process_index=process),
-        accelerator=SimpleNamespace(gradient_state=SimpleNamespace(end_of_dataloader=end, remainder=remainder)),
+        accelerator=SimpleNamespace(gradient_state=SimpleNamespace(end_of_dataloader=end)),
     )
-    DSTTrainer._ignore_repeated(trainer, batch)
+    DSTTrainer._ignore_repeated(trainer, batch, range(8 + remainder))
     for name in names:
         assert (batch[name][:kept] == 1).all() and (batch[name][kept:] == IGNORE).all(), name
 

@@ -20,16 +20,24 @@ FIRST_STAGE = [
     [1.458494, 0.1716193, 0.1845607, 1.102314, 0.0],
     [1.371004, 0.1163224, 0.1585836, 1.096098, 0.0],
 ]
-WHOLE_SESSIONS = [
-    [7.307182, 0.1049180, 0.1466332, 1.089421, 5.966209],
-    [7.038691, 0.0950407, 0.1182757, 1.051761, 5.773614],
-    [6.935837, 0.0932608, 0.1075608, 1.038950, 5.696065],
-]
-VALIDATION_LOSS = 6.934644
+WHOLE_SESSIONS = {
+    "balanced": [
+        [8.446058, 0.7026982, 0.6877349, 1.089307, 5.966318],
+        [8.204796, 0.6902993, 0.6864348, 1.051846, 5.776216],
+        [8.105235, 0.6856608, 0.6817533, 1.038979, 5.698842],
+    ],
+    "focal": [
+        [7.307182, 0.1049180, 0.1466332, 1.089421, 5.966209],
+        [7.038691, 0.0950407, 0.1182757, 1.051761, 5.773614],
+        [6.935837, 0.0932608, 0.1075608, 1.038950, 5.696065],
+    ],
+}
+VALIDATION_LOSS = {"balanced": 8.153634, "focal": 6.934644}
 NAMES = ("loss", "speaking_loss", "dst_update_loss", "dst_state_loss", "response_loss")
 
 
-def test_the_losses_of_both_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("loss", WHOLE_SESSIONS)
+def test_the_losses_of_both_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loss: str) -> None:
     curves: dict[str, list[list[float]]] = {}
     log = DSTTrainer.log
 
@@ -44,9 +52,15 @@ def test_the_losses_of_both_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(DSTTrainer, "log", recording)
     monkeypatch.setattr(job, "evaluate_freely", no_free_run)
     folders = {"data.root": "corpus", "data.cache_dir": "cache", "training.output_dir": "out"}
-    steps = ["training.look_steps=4", "training.max_steps=6", "training.warmup_steps=0", "training.logging_steps=2"]
+    steps = [
+        "training.look_steps=4",
+        "training.max_steps=6",
+        "training.warmup_steps=0",
+        "training.logging_steps=2",
+        f"training.decision_loss={loss}",
+    ]
     assert train([*SETTINGS, *(f"{key}={tmp_path / name}" for key, name in folders.items()), *steps]) == 0
     results = json.loads((tmp_path / "out" / "results.json").read_text())["results"]
     assert curves["first stage"] == [pytest.approx(losses, rel=1e-3) for losses in FIRST_STAGE]
-    assert curves["whole sessions"] == [pytest.approx(losses, rel=1e-3) for losses in WHOLE_SESSIONS]
-    assert results["validation"]["eval_loss"] == pytest.approx(VALIDATION_LOSS, rel=1e-3)
+    assert curves["whole sessions"] == [pytest.approx(losses, rel=1e-3) for losses in WHOLE_SESSIONS[loss]]
+    assert results["validation"]["eval_loss"] == pytest.approx(VALIDATION_LOSS[loss], rel=1e-3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 import io
 import logging
 import os
@@ -21,6 +22,7 @@ from safetensors import safe_open
 from torch.distributed import DistNetworkError
 
 from context_dst_smolvlm import StreamError
+from prospect_hf import __version__
 from prospect_hf.errors import DataError, UsageError
 from prospect_hf.jobs import command as harness
 from prospect_hf.jobs.command import run_command, sentence
@@ -240,3 +242,30 @@ def test_the_job_gets_its_settings_as_dataclasses(monkeypatch: pytest.MonkeyPatc
     assert run_command(STREAM, [*arguments, "decoding=sample", "decoding.seed=3"], "prospect stream") == 0
     assert got["stream"].plan == ["one", "two"] and got["context"].strategy == "drop_all"
     assert got["tracking"].policy == "monotone" and (got["decoding"].temperature, got["decoding"].seed) == (0.7, 3)
+
+
+def test_a_kernel_that_nothing_uses_is_not_missed(caplog: pytest.LogCaptureFixture) -> None:
+    """bitsandbytes warns of it on import where the processor has bfloat16 units; its other warnings stay."""
+    found = importlib.util.find_spec("bitsandbytes")
+    if found is None or found.origin is None:
+        pytest.skip("bitsandbytes is not installed")
+    lines = (Path(found.origin).parent / "backends/cpu/ops.py").read_text(encoding="utf-8").splitlines()
+    said = [line.strip().strip('",') for line in lines if "kernels-community: %s" in line]
+    if not said:
+        pytest.skip("this release of bitsandbytes does not say it")
+    logger = logging.getLogger("bitsandbytes.backends.cpu.ops")
+    for text in said:
+        logger.warning(text, "No module named 'kernels'")
+    logger.warning("the library cannot be loaded")
+    assert [record.msg for record in caplog.records] == ["the library cannot be loaded"]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="deepspeed is not installed")
+def test_deepspeed_does_not_say_on_every_command_that_there_is_no_gpu(repository: Path) -> None:
+    code = (
+        "from prospect_hf.cli import main; main(['train', '--version'])\n"
+        "from deepspeed.accelerator import get_accelerator; get_accelerator()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [f"prospect-hf {__version__}"]

@@ -75,10 +75,11 @@ def test_the_table_has_a_row_for_each_size_and_number_of_tokens(
         (["model.name_or_path=somebody/unknown"], "are not known here, and a plan downloads nothing"),
         (["data.max_seq_len=40"], "holds no plan of 4 steps"),
         (["data.max_seq_len=20000"], "data.max_seq_len=20000 is longer than the model's 8192 positions"),
+        (["training.per_device_train_batch_size=10000"], "set it to 8192 or less, and training.gradient_accum"),
         (["training.mode=qlra"], "training.mode must be one of full, lora, qlora, heads"),
         (["data.rows=nowhere"], "no manifest.json"),
     ],
-    ids=["memory", "card", "model", "short", "long", "mode", "rows"],
+    ids=["memory", "card", "model", "short", "long", "batch", "mode", "rows"],
 )
 def test_what_cannot_be_planned_is_refused(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
@@ -125,6 +126,27 @@ def test_a_run_that_cannot_fit_is_planned_in_a_process_of_its_own(
     assert train(gpu) == 2
     told = capsys.readouterr().err
     assert "training does not fit on this GPU: batches of 2 x 400 tokens take" in told and "estimated" in told
+
+
+@pytest.mark.parametrize(
+    ("settings", "knob"),
+    [
+        (
+            "training.look_batch_size=6",
+            "first stage had training.look_batch_size=6; set training.look_batch_size=3",
+        ),
+        ("training.look_batch_size=1", "set training.look_pairs lower"),
+    ],
+)
+def test_memory_that_runs_out_in_the_first_stage_names_its_own_knob(
+    gpu: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, settings: str, knob: str
+) -> None:
+    def runs_out(*given: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(train_module, "learn_to_look", runs_out)
+    assert train([*gpu, settings, "training.memory_check=false"]) == 1
+    assert knob in capsys.readouterr().err
 
 
 def test_memory_that_runs_out_all_the_same_names_the_plan_and_the_knob(

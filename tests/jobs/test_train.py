@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
-import pty
 import re
 import shutil
-import struct
 import subprocess
 import sys
-import termios
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -133,57 +129,6 @@ def test_without_a_terminal_progress_is_plain_lines(
     assert all(len(at) == 1 for at in places), (places, done.stderr)
     assert places == sorted(places)
     assert "Writing model shards" not in done.stderr and "{'loss'" not in done.stderr + done.stdout
-
-
-def run_in_terminal(repository: Path, cwd: Path, *arguments: str) -> str:
-    """What the script writes to a terminal of 160 columns, as its standard error."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 160, 0, 0))
-    process = subprocess.Popen(
-        [sys.executable, repository / "scripts" / "train.py", *arguments],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(repository), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=theirs,
-    )
-    os.close(theirs)
-    output = b""
-    try:
-        while part := os.read(ours, 4096):
-            output += part
-    except OSError:  # Linux's way of saying that the last writer closed the terminal
-        pass
-    finally:
-        os.close(ours)
-    assert process.wait(timeout=60) == 0, output.decode()
-    return output.decode()
-
-
-def test_a_terminal_shows_one_bar_a_stage(repository: Path, corpus: list[str], tmp_path: Path) -> None:
-    output = f"training.output_dir={tmp_path / 'out'}"
-    written = run_in_terminal(repository, tmp_path, *SETTINGS, *corpus, output)
-    losses = r"loss \d\.\d{3} \(speaking \d\.\d{3}, update \d\.\d{3}, state \d\.\d{3}, text \d\.\d{3}\)"
-    left = r"\d\d:\d\d left"
-    for bar in (
-        rf"first stage 1/2 \|█+ *\| {left}, {losses}, lr ",
-        rf"whole sessions 2/3 \|█+.? *\| {left}, {losses}, lr ",
-        rf"evaluation 1/1 \|█+\| {left}, {losses}, (task score \d\.\d{{3}}, )?joint state accuracy",
-        r"encoding frames (\d+)/\1 \|",  # empty where the features of an earlier run are there
-        rf"following sessions 2/2 \|█+\| {left}",
-    ):
-        assert re.search(bar, written), (bar, written)
-    # Each bar ends its line once; it is drawn again in the same line until then.
-    ends = [line.split("\r")[-1] for line in written.replace("\r\n", "\n").split("\n")]
-    for stage in ("first stage", "encoding frames", "whole sessions", "evaluation", "following sessions"):
-        assert sum(line.startswith(f"{stage} ") for line in ends) == 1, (stage, ends)
-    assert "Writing model shards" not in written and "{'loss'" not in written and "%, " not in written
-
-
-@pytest.mark.slow
-def test_bars_can_be_turned_off(repository: Path, corpus: list[str], tmp_path: Path) -> None:
-    settings = ["training.disable_tqdm=true", f"training.output_dir={tmp_path / 'out'}"]
-    written = run_in_terminal(repository, tmp_path, *SETTINGS, *corpus, *settings)
-    assert "█" not in written and re.search(r"whole sessions 3/3, 100 %, took 0:\d\d: loss ", written)
 
 
 def test_the_page_of_the_run_shows_both_stages_and_the_command(
@@ -377,7 +322,7 @@ def test_the_script_says_what_is_wrong_in_one_line(repository: Path, tmp_path: P
         ("training.use_liger_kernel=true", "has no effect on this model"),
         ("training.push_to_hub=true", "would publish before results and card are written: upload the finished folder"),
         ("training.look_pairs=0", r"training\.look_pairs must be 1 or more, not 0"),
-        ("training.focal_gamma=-1", r"training\.focal_gamma must be 0 or more"),
+        ("training.focal_gamma=2", r"training\.focal_gamma=2 has no effect with training\.decision_loss=balanced"),
         ("model=3", "model=3 is no choice: known are smolvlm2_256m"),
         ("", "'' is no setting"),
     ],
@@ -518,29 +463,3 @@ def test_the_same_seed_and_threads_give_the_same_bits(corpus: list[str], tmp_pat
     for name in ("a", "b"):
         assert main([*SETTINGS, *corpus, f"training.output_dir={tmp_path / name}"]) == 0
     assert weights_hash(tmp_path / "a") == weights_hash(tmp_path / "b")
-
-
-def facts_without(*names: str) -> dict[str, Any]:
-    facts: dict[str, Any] = {
-        "settings": {
-            "model": {"name_or_path": "base"},
-            "data": {"frames": "rendered", "name": "x", "sources": ["wtag"]},
-        },
-        "results": {"steps": 1, "train_seconds": 1.0},
-        "balance": {},
-    }
-    facts["settings"]["model"] |= {"freeze_vision": True}
-    for name in names:
-        del facts["results"][name]
-    return facts
-
-
-def test_the_card_does_not_hide_a_missing_fact(tmp_path: Path) -> None:
-    from jinja2 import UndefinedError
-
-    from prospect_hf.hub.model_card import write_card
-
-    card = write_card(tmp_path, facts_without()).read_text()
-    assert "base_model: base" in card and "nothing was evaluated" in card and "drawn from the labels" in card
-    with pytest.raises(UndefinedError):
-        write_card(tmp_path, facts_without("steps"))

@@ -38,8 +38,9 @@ SMALL = Shape(
 
 
 def write_gguf(path: Path, shape: Shape = SMALL, architecture: str = "llama", **changes: Any) -> Path:
-    """Write the file; ``changes`` of the metadata, by the last part of the name (``embedding_length=7``); None drops
-    the tensor of that name, with ``_`` for ``.``."""
+    """Write the file, with ``changes`` of the metadata by the last part of the name (``embedding_length=7``), or of
+    ``tokens``, ``types`` and ``merges`` (an empty list leaves one out); ``without``, ``added`` and ``infinite`` name a
+    tensor, and ``sizes`` gives those of some."""
     import gguf
 
     writer = gguf.GGUFWriter(path, architecture)
@@ -50,9 +51,11 @@ def write_gguf(path: Path, shape: Shape = SMALL, architecture: str = "llama", **
     tokens = small_tokens()
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(changes.get("pre", "smollm"))
-    writer.add_token_list(changes.get("tokens", tokens))
-    writer.add_token_types([3] * len(CONTROL) + [1] * (len(tokens) - len(CONTROL)))
-    writer.add_token_merges(changes.get("merges", MERGES))
+    types = [3] * len(CONTROL) + [1] * (len(tokens) - len(CONTROL))
+    lists = {"tokens": tokens, "types": types, "merges": MERGES} | changes
+    for name, key in (("tokens", "tokens"), ("types", "token_type"), ("merges", "merges")):
+        if lists[name]:
+            writer.add_array(f"tokenizer.ggml.{key}", lists[name])
     generator = np.random.default_rng(0)
     width, inner = shape.hidden, shape.intermediate
     kv = width // shape.heads * shape.kv_heads
@@ -70,6 +73,9 @@ def write_gguf(path: Path, shape: Shape = SMALL, architecture: str = "llama", **
             "ffn_norm": (width,),
         }
         sizes |= {f"blk.{layer}.{name}": size for name, size in of_layer.items()}
+    sizes |= changes.get("sizes", {})
+    if "added" in changes:
+        sizes[changes["added"]] = (4, 4)
     for name, size in sizes.items():
         if changes.get("without") != name:
             values_of = (generator.normal(size=size) * 0.3 + name.endswith("norm")).astype(np.float32)

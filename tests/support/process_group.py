@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -114,6 +115,8 @@ def _start(told: dict[str, Any], number: int, port: int) -> int:
     code = 70  # an error that nobody caught; its traceback is in the output
     try:
         code = getattr(import_module(module), function)(**told["given"]) or 0
+    except BaseException:
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

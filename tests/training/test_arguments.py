@@ -10,7 +10,7 @@ import pytest
 from model_fixtures import small_processor
 from transformers import TrainingArguments
 
-from prospect_hf.errors import UsageError
+from prospect_hf.errors import DataError, UsageError
 from prospect_hf.jobs.model_commands import TRAIN
 from prospect_hf.settings import compose, parse
 from prospect_hf.training import arguments as arguments_module
@@ -50,6 +50,8 @@ def test_derived_arguments_differ_only_in_what_is_changed(
         "max_steps": 7,
         "per_device_train_batch_size": 5,
         "gradient_accumulation_steps": 1,
+        "decision_loss": "focal",
+        "focal_gamma": 2.0,
         "train_sampling_strategy": "random",
         "eval_strategy": "no",
         "save_strategy": args.save_strategy,
@@ -88,6 +90,22 @@ def test_bars_do_not_depend_on_the_level_of_logging(tmp_path: Path) -> None:
         assert arguments(tmp_path).disable_tqdm is False
     finally:
         transformers.logging.set_verbosity(level)
+
+
+@pytest.mark.parametrize(
+    ("settings", "processes", "message"),
+    [
+        ({"dataloader_drop_last": True}, 1, "training.dataloader_drop_last leaves clips out"),
+        ({"accelerator_config": {"dispatch_batches": True}}, 1, "dispatch_batches cuts batches by clips"),
+        ({"accelerator_config": {"even_batches": False}}, 2, "even_batches=false gives some processes fewer batches"),
+    ],
+)
+def test_settings_of_the_data_loaders_that_lose_clips_or_stop_processes_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], processes: int, message: str
+) -> None:
+    monkeypatch.setattr(DSTTrainingArguments, "world_size", processes)
+    with pytest.raises(UsageError, match=message):
+        arguments(tmp_path, **settings)
 
 
 def test_the_record_holds_the_given_settings_and_no_secret(tmp_path: Path) -> None:
@@ -140,3 +158,32 @@ def test_every_size_is_a_setting_of_the_model_and_reaches_the_small_model() -> N
 def test_tokens_per_frame_is_one_unless_set() -> None:
     assert tiny_config(small_processor(), TinyShape()).tokens_per_frame == 1
     assert ModelArguments().tokens_per_frame is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"load_best_model_at_end": True, "save_strategy": "no"},
+            "load_best_model_at_end=true has no effect without evaluations",
+        ),
+        ({"save_total_limit": 0}, "save_total_limit must be 1 or more, not 0"),
+        ({"label_smoothing_factor": 0.1}, "label_smoothing_factor has no effect on this model"),
+        ({"bf16_full_eval": True}, "bf16_full_eval has no effect on this model"),
+        (
+            {"report_to": ["trackoi"]},
+            "none has this name: give one or more of trackio, tensorboard, wandb",
+        ),
+        ({"ddp_backend": "nccl"}, "ddp_backend is for several processes and this is one"),
+        ({"fp16": True}, "fp16=true is for CUDA devices and training runs on the CPU"),
+    ],
+)
+def test_a_setting_that_would_do_nothing_is_refused(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        arguments(tmp_path, **settings)
+
+
+def test_a_deepspeed_file_that_is_no_json_is_named(tmp_path: Path) -> None:
+    (tmp_path / "zero.yaml").write_text("zero_stage: 2\n")
+    with pytest.raises(DataError, match=r"zero\.yaml: invalid JSON"):
+        arguments(tmp_path, deepspeed=str(tmp_path / "zero.yaml"))

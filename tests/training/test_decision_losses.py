@@ -111,7 +111,7 @@ def test_weights_from_the_data_make_the_mean_over_the_split_balanced() -> None:
 
 
 def test_weights_of_other_balances() -> None:
-    args = loss_of(class_weights="data")
+    args = loss_of(decision_loss="focal", class_weights="data")
     two_forms = {**BALANCE, "all prepared train": BALANCE["all dialogs train"]}
     assert decision_weights(args, two_forms) == decision_weights(args, BALANCE)
     unlabelled = {"all dialogs train": {**BALANCE["all dialogs train"], "dst_update_0": 0, "dst_update_1": 0}}
@@ -128,21 +128,21 @@ def test_weights_of_other_balances() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"decision_loss": "dice"}, "decision_loss must be one of focal, balanced, cross_entropy, not 'dice'"),
-        ({"focal_gamma": math.inf}, "focal_gamma must be 0 or more and finite, not inf"),
-        (
-            {"decision_loss": "balanced", "focal_gamma": 2.0},
-            "focal_gamma=2 has no effect with .*balanced",
-        ),
+        ({"decision_loss": "dice"}, "decision_loss must be one of balanced, focal, cross_entropy, not 'dice'"),
+        ({"decision_loss": "focal", "focal_gamma": math.inf}, "focal_gamma must be 0 or more and finite, not inf"),
+        ({"focal_gamma": 2.0}, "focal_gamma=2 has no effect with .*balanced"),
         ({"decision_loss": "cross_entropy", "focal_gamma": 0.0}, "focal_gamma=0 has no effect with .*cross_entropy"),
-        ({"decision_loss": "balanced", "class_weights": "data"}, "class_weights has no effect with .*balanced"),
-        ({"decision_loss": "balanced", "class_weights": [1.0, 2.0]}, "class_weights has no effect with .*balanced"),
-        ({"class_weights": "auto"}, "class_weights must be data or two weights .* not 'auto'"),
-        ({"class_weights": [1.0, 2.0, 3.0]}, "class_weights must be data or two weights"),
-        ({"class_weights": [1.0, -2.0]}, "class_weights must be data or two weights"),
-        ({"class_weights": [0.0, 0.0]}, "class_weights must be .* not both 0"),
-        ({"class_weights": [1.0, math.inf]}, "class_weights must be data or two weights"),
-        ({"class_weights": [math.nan, 1.0]}, "class_weights must be data or two weights"),
+        ({"class_weights": "data"}, "class_weights has no effect with .*balanced"),
+        ({"class_weights": [1.0, 2.0]}, "class_weights has no effect with .*balanced"),
+        (
+            {"decision_loss": "focal", "class_weights": "auto"},
+            "class_weights must be data or two .* not 'auto'",
+        ),
+        ({"decision_loss": "focal", "class_weights": [1.0, 2.0, 3.0]}, "class_weights must be data or two weights"),
+        ({"decision_loss": "focal", "class_weights": [1.0, -2.0]}, "class_weights must be data or two weights"),
+        ({"decision_loss": "focal", "class_weights": [0.0, 0.0]}, "class_weights must be .* not both 0"),
+        ({"decision_loss": "focal", "class_weights": [1.0, math.inf]}, "class_weights must be data or two weights"),
+        ({"decision_loss": "focal", "class_weights": [math.nan, 1.0]}, "class_weights must be data or two weights"),
     ],
 )
 def test_what_a_loss_does_not_use_is_refused(given: dict[str, Any], message: str) -> None:
@@ -153,9 +153,13 @@ def test_what_a_loss_does_not_use_is_refused(given: dict[str, Any], message: str
 def test_the_record_holds_the_gamma_that_is_used(tmp_path: Any) -> None:
     """The default written out is the same run; the first stage has no weights of whole sessions."""
     common = {"output_dir": str(tmp_path), "use_cpu": True, "max_steps": 1, "look_steps": 1}
+    assert DSTTrainingArguments(**common).given["focal_gamma"] is None
+    stage = DSTTrainingArguments(**common).for_first_stage()  # balanced decisions would drown the states there
+    assert (stage.decision_loss, stage.focal_gamma) == ("focal", 2.0)
+    plain = DSTTrainingArguments(**common, decision_loss="cross_entropy").for_first_stage()
+    assert (plain.decision_loss, plain.focal_gamma) == ("cross_entropy", None)
+    common["decision_loss"] = "focal"
     assert DSTTrainingArguments(**common).given["focal_gamma"] == 2.0
     assert DSTTrainingArguments(**common, focal_gamma=2.0).given == DSTTrainingArguments(**common).given
-    assert DSTTrainingArguments(**common, decision_loss="balanced").given["focal_gamma"] is None
-    assert DSTTrainingArguments(**common, decision_loss="balanced").for_first_stage().focal_gamma is None
     assert DSTTrainingArguments(**common, class_weights="data").for_first_stage().class_weights is None
     assert DSTTrainingArguments(**common, class_weights=[1.0, 3.0]).for_first_stage().class_weights == [1.0, 3.0]

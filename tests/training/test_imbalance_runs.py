@@ -61,6 +61,7 @@ def test_a_job_without_state_texts_is_trained_followed_and_evaluated(
 
     monkeypatch.setattr(ClipInputs, "__init__", spied)
     choices = ["model.decision_source=lm", "model.state_feedback=false", "training.class_weights=data"]
+    choices += ["training.decision_loss=focal"]
     folder = tmp_path / "model"
     assert train([*SETTINGS, *corpus, *choices, "data.negative_rate=0.4", f"training.output_dir={folder}"]) == 0
     assert [inputs.negative_rate for inputs in made] == [0.4, 1.0]  # the training clips', the validation clips'
@@ -81,7 +82,7 @@ def test_a_job_without_state_texts_is_trained_followed_and_evaluated(
     [
         (["data.state_noise=0.1", "model.state_feedback=false"], "data.state_noise makes state texts wrong, and with"),
         (["training.decision_loss=balanced", "training.focal_gamma=2"], "training.focal_gamma=2 has no effect with"),
-        (["training.decision_loss=none"], "training.decision_loss must be one of focal, balanced, cross_entropy"),
+        (["training.decision_loss=none"], "training.decision_loss must be one of balanced, focal, cross_entropy"),
         (["training.class_weights=[1,x]"], "training.class_weights"),
         (["training.focal_alpha=[1,2]"], "training.focal_alpha is no setting"),
         (["data.negative_rate=2"], r"data.negative_rate must lie in [0, 1]"),

@@ -20,6 +20,7 @@ from prospect_hf.training.arguments import DSTTrainingArguments
 from prospect_hf.training.callbacks import without_improvement
 from prospect_hf.training.checkpoint_files import checkpoints
 from prospect_hf.training.free_validation import FIGURES, FreeValidation, free_metrics, spread
+from prospect_hf.training.memory.advice import RunOutOfMemory
 from prospect_hf.training.trainer import DSTTrainer
 
 SHORT = [make_session(seed, 4, 2, event_rate=0.6, turn_rate=0.6) for seed in range(4)]
@@ -81,6 +82,22 @@ def test_a_resumed_run_stops_early_where_the_uninterrupted_one_does(
         resumed.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{killed_at}"))
     assert resumed.state.global_step == 4 and resumed.state.best_global_step == 2
     assert equal(whole, resumed)  # the best model, and not the last
+
+
+def test_a_run_that_goes_on_is_not_evaluated_on_start_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Best at step 1, patience 2: one evaluation more at step 2 would end the resumed run there."""
+    scores: list[float | None] = [0.1, 0.5, 0.4, 0.4]  # the first one before any step
+    settings = STEPS | {"early_stopping_patience": 2, "eval_on_start": True}
+    with monkeypatch.context() as patch:
+        scored(patch, scores)
+        whole = trainer_of(tmp_path, SHORT, SHORT[:1], **settings)
+        whole.train()
+    with monkeypatch.context() as patch:
+        scored(patch, scores[3:])
+        resumed = trainer_of(tmp_path, SHORT, SHORT[:1], **settings)
+        resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    evaluated = [[log["step"] for log in one.state.log_history if "eval_loss" in log] for one in (whole, resumed)]
+    assert evaluated == [[0, 1, 2, 3]] * 2 and equal(whole, resumed)
 
 
 def test_the_best_model_is_kept_beside_the_newest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,6 +270,65 @@ def test_gradients_that_are_not_finite_stop_before_the_step(tmp_path: Path, max_
         trainer.train()
     after = weights_of(trainer)
     assert all(torch.equal(weight, after[name]) for name, weight in before.items())
+
+
+def test_an_evaluation_whose_loss_is_not_finite_names_its_clips_and_the_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = trainer_of(tmp_path, SHORT, evaluate=SHORT[2:], **STEPS)
+    trainer.eval_dataset.inputs.named = True
+    sums = trainer.loss_sums
+
+    def broken(model: Any, inputs: dict[str, Any]) -> Any:
+        found, outputs = sums(model, inputs)
+        return (found if model.training or trainer.state.global_step < 2 else found * torch.inf), outputs
+
+    monkeypatch.setattr(trainer, "loss_sums", broken)
+    with pytest.raises(FloatingPointError) as caught:
+        trainer.train()
+    text = str(caught.value)
+    assert text.startswith("The loss of the evaluation is not finite at step 2, in the clips ")
+    assert all(f"{session.session_id} frames 0-3" in text for session in SHORT[2:])
+    assert text.endswith(f"{tmp_path / 'checkpoint-1'} is the last checkpoint before it.")
+
+
+def test_memory_that_runs_out_in_an_evaluation_names_the_batch_of_the_evaluation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def runs_out(*given: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    trainer = trainer_of(tmp_path, SHORT, evaluate=SHORT, per_device_eval_batch_size=3)
+    monkeypatch.setattr(trainer, "loss_sums", runs_out)
+    with pytest.raises(RunOutOfMemory, match=r"had training.per_device_eval_batch_size=3; set training.*_size=1"):
+        trainer.evaluate()
+
+
+@pytest.mark.parametrize("saves", [True, False])
+def test_weights_that_are_not_finite_take_the_place_of_no_good_checkpoint(tmp_path: Path, saves: bool) -> None:
+    """Gradients and loss are finite, the step is not: at once where it is saved, else at the end of the run."""
+    settings = STEPS | {"max_steps": 2, "save_total_limit": 1, "eval_strategy": "no", "learning_rate": 1e38}
+    trainer = named(trainer_of(tmp_path, SHORT, **settings | {"save_strategy": "steps" if saves else "no"}))
+    trainer.model.speaking_decision_head.weight.register_hook(
+        lambda gradient: torch.full_like(gradient, 100.0 if trainer.state.global_step == 1 else 0.0)
+    )
+    for name, weight in trainer.model.named_parameters():
+        weight.requires_grad_(name == "speaking_decision_head.weight")
+    found = r"weights are not finite after step 2 \(speaking_decision_head.weight\), in the clips .*"
+    last = "checkpoint-1 is the last checkpoint before it" if saves else "no checkpoint was saved"
+    with pytest.raises(FloatingPointError, match=found + last):
+        trainer.train()
+    assert [path.name for path in checkpoints(tmp_path)] == (["checkpoint-1"] if saves else [])
+
+
+def test_of_a_checkpoint_with_the_weights_that_gave_the_loss_the_one_before_is_named_too(tmp_path: Path) -> None:
+    trainer = named(trainer_of(tmp_path, SHORT, **STEPS | {"max_steps": 2, "eval_strategy": "no"}))
+    trainer.train()
+    text = str(trainer._not_finite("The loss is not finite"))
+    first, second = tmp_path / "checkpoint-1", tmp_path / "checkpoint-2"
+    assert text.endswith(
+        f"{second} is the last checkpoint before it, with the weights that gave it, and {first} the one before."
+    )
 
 
 # -- epochs in workers --------------------------------------------------------------------------------------------

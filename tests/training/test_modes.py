@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,8 @@ def test_saved_loaded_and_merged_models_answer_alike(runs: dict[str, DSTTrainer]
         wanted, 0.0
     )
     merge(loaded)
+    parts = "heads" if mode == "heads" else "adapters of rank 4"
+    assert loaded.config.merged.startswith(f"{parts} of training mode {mode} in the base model ")
     merged = answers(loaded)
     assert max(largest_difference(wanted[name], value) for name, value in merged.items()) < 1e-4
     loaded.save_pretrained(tmp_path)
@@ -93,6 +96,17 @@ def test_saved_loaded_and_merged_models_answer_alike(runs: dict[str, DSTTrainer]
     reloaded, _ = load_trained(tmp_path)
     assert all(torch.equal(merged[name], value) for name, value in answers(reloaded).items())
     assert not any("lora" in name or "base_layer" in name for name in load_file(tmp_path / "model.safetensors"))
+
+
+@pytest.mark.parametrize("mode", ADAPTER_MODES)
+def test_a_checkpoint_opens_as_the_finished_folder_does(runs: dict[str, DSTTrainer], base: Path, mode: str) -> None:
+    """It is written in a folder of its own, one deeper, and names the base by its path."""
+    checkpoint = base.parent / mode / "checkpoint-4"
+    named = json.loads((checkpoint / "config.json").read_text())["adapter"]["base_model"]
+    assert named == "../../base"
+    opened = dict(load_trained(checkpoint)[0].named_parameters())
+    for name, weight in runs[mode].model.named_parameters():
+        assert opened[name].equal(weight), name
 
 
 @pytest.mark.parametrize("mode", ADAPTER_MODES)
@@ -129,7 +143,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
 def test_the_best_checkpoint_is_put_back(base: Path, tmp_path: Path) -> None:
     every = {"strategy": "steps", "steps": 1}
     settings = {f"{what}_{key}": value for what in ("save", "eval") for key, value in every.items()}
-    best = {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss", "learning_rate": 0.2}
+    best = {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss", "learning_rate": 2.0}
     trainer = trained("lora", base, tmp_path, max_steps=3, **settings, **best)
     kept = Path(str(trainer.state.best_model_checkpoint)).name
     assert kept != "checkpoint-3", "no step made the loss worse: the test shows nothing"

@@ -227,3 +227,18 @@ def test_the_page_draws_everything_and_fits(tmp_path: Path) -> None:
         assert "There is no validation split: the thresholds stayed as they were." in text
         assert "This stage ran in an earlier part of the run" in text and "no held-out sessions to show" in text
         assert page.problems == []
+
+
+def test_the_ticks_of_a_curve_of_close_values_differ(tmp_path: Path) -> None:
+    close = [{**entry, "loss": 6.01 + step / 1e4, "response_loss": 1e-5 * step} for step, entry in enumerate(LOG[:6])]
+    written(tmp_path / "close", None, look_history=close)
+    with open_browser() as new_page:
+        page = new_page()
+        page.goto((tmp_path / "close" / PAGE).as_uri())
+        ticks = page.evaluate(
+            "[...document.querySelectorAll('#curves svg[role=img]')].map("
+            "svg => [...svg.querySelectorAll('text[text-anchor=end]')].map(text => text.textContent))"
+        )
+    assert len(ticks) == 14 and "6.0102" in ticks[0]
+    for texts in ticks:
+        assert len(texts) > 1 and len(set(texts)) == len(texts)

@@ -156,11 +156,32 @@ def test_temperature_scaling_lowers_the_likelihood_loss_and_keeps_the_order(tmp_
         assert after["validation"][f"eval_{name}"] == pytest.approx(before["validation"][f"eval_{name}"])
 
 
+def test_a_temperature_at_its_limit_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = loud()
+    with torch.no_grad():
+        model.speaking_decision_head.weight *= 100  # sure of everything, and no better than chance
+    calibrate(trainer_of(tmp_path, SESSIONS, model, scaling=True))
+    (said,) = [record.getMessage() for record in caplog.records if "at the limit" in record.getMessage()]
+    assert said.startswith("Speaking: its temperature is at the limit, 10:")
+
+
 def test_without_scaling_the_temperature_of_an_earlier_run_is_given_up(tmp_path: Path) -> None:
     model = loud()
     model.config.speaking_temperature = 3.0
     calibrate(trainer_of(tmp_path, SESSIONS, model))
     assert model.config.speaking_temperature == 1.0
+
+
+def test_the_losses_of_an_evaluation_are_those_of_the_training(tmp_path: Path) -> None:
+    """A calibrated model that is trained on has its temperatures until the end of that training."""
+    model = loud()
+    trainer = trainer_of(tmp_path, SESSIONS, model)
+    before = trainer.evaluate()
+    model.config.speaking_temperature, model.config.dst_update_temperature = 3.0, 0.4
+    after = trainer.evaluate()
+    for name in ("loss", "speaking_loss", "dst_update_loss"):
+        assert after[f"eval_{name}"] == pytest.approx(before[f"eval_{name}"]), name
+    assert after["eval_speaking_calibration_error"] != before["eval_speaking_calibration_error"]
 
 
 def test_the_temperature_divides_in_eval_mode_alone() -> None:

@@ -56,6 +56,7 @@ def test_trackio_gets_every_figure_in_a_local_file(repository: Path, tmp_path: P
     environment = {**os.environ, "TRACKIO_DIR": str(tmp_path / "trackio"), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run([sys.executable, "-c", script], cwd=repository, env=environment, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()[-2000:]
+    assert b"Trackio" not in done.stdout and b" run: " not in done.stdout, done.stdout.decode()
     (file,) = (tmp_path / "trackio").glob("prospect-hf*.db")
     steps: dict[str, list[int]] = defaultdict(list)
     everything = ""

@@ -64,8 +64,8 @@ def by_hand(model: DSTSmolVLMForConditionalGeneration, clips: ClipDataset, gamma
 
 @pytest.mark.parametrize(
     "loss",
-    [{}, {"decision_loss": "balanced"}, {"decision_loss": "cross_entropy", "class_weights": [0.5, 8.0]}],
-    ids=["focal", "balanced", "weighted"],
+    [{}, {"decision_loss": "focal"}, {"decision_loss": "cross_entropy", "class_weights": [0.5, 8.0]}],
+    ids=["balanced", "focal", "weighted"],
 )
 def test_accumulation_gives_the_step_of_one_batch(tmp_path: Path, loss: dict[str, Any]) -> None:
     """8 x 1 = 4 x 2 = 2 x 4 = 1 x 8 (batch x accumulation), for weights and for every logged loss."""
@@ -93,6 +93,7 @@ def test_accumulation_gives_the_step_of_one_batch(tmp_path: Path, loss: dict[str
 def test_each_loss_is_logged_by_name_and_summed_by_weight(tmp_path: Path) -> None:
     weights = dict(zip(LOSSES, (0.5, 2.0, 3.0, 0.25), strict=True))
     settings: dict[str, Any] = {f"{name}_loss_weight": weight for name, weight in weights.items()}
+    settings["decision_loss"] = "focal"
     trainer = trainer_of(
         tmp_path, per_device_train_batch_size=2, gradient_accumulation_steps=4, evaluate=SESSIONS, **settings
     )
@@ -350,8 +351,8 @@ def test_one_wrong_state_is_seen() -> None:
     [
         ({"speaking_loss_weight": -1.0}, "training.speaking_loss_weight must be 0 or more"),
         ({"response_loss_weight": float("nan")}, "training.response_loss_weight must be 0 or more"),
-        ({"focal_gamma": -0.5}, "training.focal_gamma must be 0 or more"),
-        ({"class_weights": [1.0]}, "training.class_weights must be data or two weights"),
+        ({"decision_loss": "focal", "focal_gamma": -0.5}, "training.focal_gamma must be 0 or more"),
+        ({"decision_loss": "focal", "class_weights": [1.0]}, "training.class_weights must be data or two weights"),
         ({"remove_unused_columns": True}, "training.remove_unused_columns must be false"),
         ({"learning_rat": 1e-3}, r"training.learning_rat is no setting; did you mean training.learning_rate\?"),
         ({"eval_strategy": "sometimes"}, "training settings cannot be used"),
@@ -363,10 +364,11 @@ def test_settings_that_cannot_be_are_named(tmp_path: Path, settings: dict[str, A
 
 
 def test_focal_settings_reach_the_loss(tmp_path: Path) -> None:
-    trainer = trainer_of(tmp_path, evaluate=SESSIONS, focal_gamma=0.0)
+    focal = {"evaluate": SESSIONS, "decision_loss": "focal", "focal_gamma": 0.0}
+    trainer = trainer_of(tmp_path, **focal)
     expected = by_hand(new_model(), clip_dataset(SESSIONS), gamma=0.0)
     assert trainer.evaluate()["eval_speaking_loss"] == pytest.approx(expected["speaking"], rel=1e-4)
-    doubled = trainer_of(tmp_path, evaluate=SESSIONS, focal_gamma=0.0, class_weights=[2.0, 2.0])
+    doubled = trainer_of(tmp_path, **focal, class_weights=[2.0, 2.0])
     assert doubled.evaluate()["eval_speaking_loss"] == pytest.approx(2 * expected["speaking"], rel=1e-4)
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,10 +28,6 @@ logger = logging.getLogger(__name__)
 LAUNCHED = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "GROUP_RANK")
 LAUNCHED_BEGINNING = "ACCELERATE_"
 SHARDING = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
-
-
-class RunOutOfMemory(MemoryError):
-    """The GPU's memory ran out in training; the message says what the plan was and what to set."""
 
 
 @dataclass(frozen=True)
@@ -91,21 +86,3 @@ def check_run(
         return Checked(None, relief(plan))
     plan = with_largest(plan)
     return Checked(refusal(plan, model.name_or_path is not None), relief(plan))
-
-
-@contextmanager
-def advised(advice: str | None) -> Iterator[None]:
-    """Where the GPU's memory runs out, say what to set.
-
-    Args:
-        advice: of ``check_memory``.
-
-    Raises:
-        RunOutOfMemory: in place of torch's error, if there is advice.
-    """
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        if advice is None:
-            raise
-        raise RunOutOfMemory(advice) from error

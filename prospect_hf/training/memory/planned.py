@@ -16,6 +16,7 @@ from prospect_hf.training.build import vision_is_frozen
 from prospect_hf.training.memory.arguments import PlanArguments
 from prospect_hf.training.memory.batch import BatchSize
 from prospect_hf.training.memory.cost import Corpus, proassist
+from prospect_hf.training.memory.known_values import MOST_VALUES
 from prospect_hf.training.memory.step import Setting
 
 # A plan trains one step, and evaluates and saves nothing.
@@ -82,7 +83,8 @@ def planned_size(
     """The sizes of a training batch.
 
     Raises:
-        UsageError: a clip has no room for a plan and two frames, or is longer than the model's positions.
+        UsageError: a clip has no room for a plan and two frames, or is longer than the model's positions; or the batch
+            has more tokens than can be traced.
     """
     size = BatchSize(args.per_device_train_batch_size, data.max_seq_len, plan.text_tokens, plan.labelled, plan.steps)
     least, most = size.least_seq(config.stream_tokens), config.text_config.max_position_embeddings
@@ -93,6 +95,11 @@ def planned_size(
         )
     if size.seq > most:
         raise UsageError(f"data.max_seq_len={size.seq} is longer than the model's {most} positions: lower it.")
+    if size.batch * most > MOST_VALUES:  # more ids than a trace follows, at the longest clip that it may try
+        raise UsageError(
+            f"training.per_device_train_batch_size={size.batch} is more than a plan can trace: set it to "
+            f"{max(1, MOST_VALUES // most)} or less, and training.gradient_accumulation_steps higher."
+        )
     return size
 
 
