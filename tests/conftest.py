@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 # Read by libraries when they are imported, so set before any of them is.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -11,6 +12,10 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Several workers with a thread pool each are slower than one thread each.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A run in the background of a script (`make test &`) inherits an ignored Ctrl-C, and so would programs that tests stop.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from pathlib import Path
 
