@@ -35,7 +35,9 @@ class ClipInputs:
         seed: random seed of the draws. They depend on seed, epoch and number of the clip alone: they are the same in a
             resumed run, where data loaders had read ahead, and with any number of workers.
         late_start: share of the clips, drawn in each epoch, that start at a later frame with the states before
-            that frame. A stream whose context was dropped starts in the same way. Use 0 for evaluation.
+            that frame. A stream whose context was dropped starts in the same way, most often right after it has
+            spoken, for words fill a context: where the clip has responses, half of these clips start on the frame
+            after one. Use 0 for evaluation.
         negative_rate: share of the frames without a positive label of either decision that keep their labels of both
             decisions, 0 to 1; the others do not count in the losses of the decisions. A frame with a positive label
             keeps both labels: whether to speak on a frame where the state changes is the hardest of negatives. State
@@ -63,7 +65,9 @@ class ClipInputs:
         rng = random.Random(f"late start {self.seed} {epoch} {index}")
         if clip.end - clip.begin < 2 or rng.random() >= self.late_start:
             return clip
-        return replace(clip, begin=rng.randrange(clip.begin + 1, clip.end))
+        frames = range(clip.begin + 1, clip.end)
+        spoken = [frame + 1 for frame, item in clip.session.items.items() if item.response and frame + 1 in frames]
+        return replace(clip, begin=rng.choice(spoken if spoken and rng.random() < 0.5 else frames))
 
     def __call__(self, clip: Clip, epoch: int, index: int) -> dict[str, Any]:
         """The inputs of clip number ``index`` in this epoch."""

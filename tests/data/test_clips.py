@@ -257,6 +257,21 @@ def test_a_late_clip_begins_in_the_state_reached_by_then() -> None:
     assert len(set(begins.values())) == 3
 
 
+def test_half_of_the_late_clips_begin_right_after_a_response() -> None:
+    """A stream starts again when its context is full, and it is words that fill it."""
+    session = make_session(3, 200, 3, turn_rate=0.05)
+    spoken = {frame + 1 for frame, item in session.items.items() if item.response}
+    assert 0 < len(spoken) < 20
+    inputs = ClipInputs(small_processor(), NoiseReader(), late_start=1.0)
+    dataset = ClipDataset(clips_of([session], small_processor(), 1 << 20), inputs)
+    begins = []
+    for epoch in range(200):
+        dataset.set_epoch(epoch)
+        begins.append(dataset.clip(0).begin)
+    assert 80 <= sum(begin in spoken for begin in begins) <= 130
+    assert spoken <= set(begins) and len(set(begins) - spoken) > 50
+
+
 def test_without_late_starts_every_clip_is_whole() -> None:
     sessions = [make_session(seed, 1 + seed, 3) for seed in range(4)]
     for late_start in (0.0, 1.0):
