@@ -10,8 +10,11 @@ within 1 s of the held-out sessions, which the model follows by itself. The fold
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 from pathlib import Path
+
+from one_sentence import exit_code
 
 from prospect_hf.checkpoints import load_trained
 from prospect_hf.data.arguments import DataArguments
@@ -46,7 +49,17 @@ HEAD = [
 ]
 
 
-def main(folder: Path, overrides: list[str]) -> str:
+def main() -> int:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, metavar="MODEL")
+    parser.add_argument("settings", nargs="*", metavar="data.KEY=VALUE")
+    options = parser.parse_args()
+    print(calibration_table(options.model, options.settings))
+    return 0
+
+
+def calibration_table(folder: Path, overrides: list[str]) -> str:
     """The table, as text."""
     model, processor = load_trained(folder)
     model.eval()
@@ -96,8 +109,4 @@ def main(folder: Path, overrides: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, metavar="MODEL")
-    parser.add_argument("settings", nargs="*", metavar="data.KEY=VALUE")
-    options = parser.parse_args()
-    print(main(options.model, options.settings))
+    sys.exit(exit_code(main))

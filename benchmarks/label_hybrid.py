@@ -10,12 +10,14 @@ step with probability q; else to a neighbouring step (7 of 10) or to none.
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 from label_truth import TruthVideo
 from labels import Bench
+from one_sentence import exit_code
 
 from prospect_hf.align.alignment import Alignment
 from prospect_hf.align.segmental import OFF_PLAN, runs
@@ -50,7 +52,7 @@ def joint(video: TruthVideo, alignment: Alignment) -> float:
     return video.agreement([visit.span for visit in alignment.visits]).counts["right_share"]
 
 
-def main() -> None:
+def main() -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--annotations", type=Path, required=True, help="folder of the releases' annotations")
@@ -71,7 +73,8 @@ def main() -> None:
                 alone.append(joint(video, answer))
                 both.append(joint(video, combine(video.task, semantic, answer)))
         print(f"| {right:g} | {by_meaning:.2f} | {np.mean(alone):.2f} | {np.mean(both):.2f} |", flush=True)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

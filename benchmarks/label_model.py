@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import sys
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import Any
 
 import numpy as np
 from label_truth import TruthVideo, truth_videos
+from one_sentence import exit_code
 
 from prospect_hf.align.alignment import Alignment
 from prospect_hf.annotate import visits
@@ -119,7 +121,7 @@ def reliability(videos: Sequence[TruthVideo]) -> None:
         print(f"| {name} | correlation | {len(found)} | | {np.corrcoef(found.T)[0, 1]:.2f} |")
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--annotations", type=Path, required=True)
     videos = truth_videos(parser.parse_args().annotations)
@@ -133,7 +135,8 @@ def main() -> None:
     pauses(videos)
     wrong_lines(videos)
     reliability(videos)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from label_truth import TruthVideo, truth_videos
+from one_sentence import exit_code
 
 from prospect_hf.align.alignment import Aligner
 from prospect_hf.align.by_words import WordAligner
@@ -91,4 +92,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from prospect_hf.align.alignment import Task
 from prospect_hf.annotate.agreement import Agreement, compare_spans
+from prospect_hf.errors import DataError
 from prospect_hf.labels.annotation_lines import Annotation, AnnotationLine
 from prospect_hf.labels.spans import Span
 from prospect_hf.sessions import FPS, MONOTONE, Step
@@ -83,6 +84,11 @@ class _Action:
 def truth_videos(annotations: Path) -> list[TruthVideo]:
     """The videos of both sources, by source and id; ``annotations`` has the folders ego4d and holoassist."""
     found = [*_goal_step(annotations / "ego4d"), *_holoassist(annotations / "holoassist" / "labels")]
+    if not found:
+        raise DataError(
+            f"{annotations} has neither ego4d/goalstep_*.json nor holoassist/labels/*.json; give the folder of the "
+            "releases' annotations."
+        )
     return sorted(found, key=lambda video: (video.source, video.task.origin))
 
 

@@ -28,6 +28,7 @@ import numpy as np
 from label_fit import example, fit
 from label_methods import best_path, equal_parts, known_owners, nearest_text, trial
 from label_truth import TruthVideo, truth_videos, with_foreign
+from one_sentence import exit_code
 
 from prospect_hf.align.alignment import Alignment
 from prospect_hf.align.by_words import WordAligner
@@ -236,4 +237,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

@@ -29,6 +29,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
+from one_sentence import exit_code
 
 from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
 from processing_dst_smolvlm import DSTSmolVLMProcessor
@@ -39,7 +40,6 @@ from prospect_hf.data.encode import encoded_frames
 from prospect_hf.data.features import FrameFeatures
 from prospect_hf.data.reader import FrameReader
 from prospect_hf.data.session_store import SessionStore
-from prospect_hf.errors import DataError, UsageError
 from prospect_hf.evaluation.teacher_forced import teacher_forced
 from prospect_hf.machine import machine
 from prospect_hf.metrics.decisions import binary_metrics
@@ -189,13 +189,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     torch.manual_seed(args.seed)
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            return run(args, Path(folder))
-    except (DataError, UsageError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    with tempfile.TemporaryDirectory() as folder:
+        return run(args, Path(folder))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

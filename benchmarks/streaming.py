@@ -33,6 +33,7 @@ from pathlib import Path
 
 import torch
 import transformers
+from one_sentence import exit_code
 from streaming_latency import latency
 from streaming_quality import cut_difference, quality
 from streaming_reuse import overhead_row, reuse
@@ -51,6 +52,7 @@ from streaming_sessions import (
 
 from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration as Model
 from processing_dst_smolvlm import DSTSmolVLMProcessor
+from prospect_hf.checkpoints import reading
 from prospect_hf.machine import processor
 from prospect_hf.training.arguments import TinyShape
 from prospect_hf.training.tiny import tiny_model, tiny_processor
@@ -147,7 +149,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         tiny.config.speaking_threshold = tiny.config.dst_update_threshold = NEVER
         sessions = [random_session(tiny, 80) for _ in range(STREAMS)]
     print(f"{machine_line()}; tiny on one thread: {args.model if trained else 'untrained'}", flush=True)
-    large = mid_model(args.smolvlm2, processor) if {"reuse", "batch", "overhead"} & set(parts) else None
+    with reading(args.smolvlm2):
+        large = mid_model(args.smolvlm2, processor) if {"reuse", "batch", "overhead"} & set(parts) else None
     worst = 0.0
     if "latency" in parts:
         longest = max(sessions, key=lambda session: len(session.features))
@@ -185,4 +188,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

@@ -12,7 +12,7 @@ from transformers.utils import is_torch_tf32_available
 
 from configuration_dst_smolvlm import DECISION_SOURCES, TOKENS_PER_FRAME
 from prospect_hf.checked_json import as_dict, load_json
-from prospect_hf.errors import UsageError
+from prospect_hf.errors import DataError, UsageError
 from prospect_hf.extras import how_to_install
 from prospect_hf.hub.published import is_secret, public
 from prospect_hf.machine import processes
@@ -125,7 +125,10 @@ class DSTTrainingArguments(ModeArguments, LossArguments, RunArguments):
         if self.tf32 is None and self.cuda and is_torch_tf32_available():
             self.tf32 = True
         if isinstance(self.deepspeed, str):
-            self.deepspeed = as_dict(load_json(Path(self.deepspeed)), f"training.deepspeed={self.deepspeed}")
+            try:
+                self.deepspeed = as_dict(load_json(Path(self.deepspeed)), self.deepspeed)
+            except DataError as error:
+                raise UsageError(f"training.deepspeed: {error}") from error
         self.choose_best_metric()
         if self.ddp_backend is not None and processes() == 1:
             raise UsageError(

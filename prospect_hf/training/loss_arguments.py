@@ -26,7 +26,7 @@ class LossArguments:
         default="balanced",
         metadata={
             "help": "Loss of the two decisions: balanced (the cross-entropy's mean over the positive frames and its "
-            "mean over the negative ones, averaged), focal or cross_entropy."
+            "mean over the negative ones, averaged; the first stage has focal in its place), focal or cross_entropy."
         },
     )
     focal_gamma: float | None = field(

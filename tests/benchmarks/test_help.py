@@ -27,3 +27,15 @@ def test_a_benchmark_reads_its_arguments_by_argparse(name: str) -> None:
 
 def test_all_benchmarks_are_seen() -> None:
     assert {"calibration.py", "coverage.py", "frames.py", "gpu.py", "training.py"} <= set(SCRIPTS)
+
+
+def test_wrong_input_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from label_truth import truth_videos
+    from one_sentence import exit_code
+
+    assert exit_code(lambda: 1) == 1
+    assert exit_code(lambda: len(truth_videos(tmp_path))) == 2
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path} has neither ego4d/goalstep_*.json nor")

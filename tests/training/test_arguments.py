@@ -10,7 +10,7 @@ import pytest
 from model_fixtures import small_processor
 from transformers import TrainingArguments
 
-from prospect_hf.errors import DataError, UsageError
+from prospect_hf.errors import UsageError
 from prospect_hf.jobs.model_commands import TRAIN
 from prospect_hf.settings import compose, parse
 from prospect_hf.training import arguments as arguments_module
@@ -185,5 +185,5 @@ def test_a_setting_that_would_do_nothing_is_refused(tmp_path: Path, settings: di
 
 def test_a_deepspeed_file_that_is_no_json_is_named(tmp_path: Path) -> None:
     (tmp_path / "zero.yaml").write_text("zero_stage: 2\n")
-    with pytest.raises(DataError, match=r"zero\.yaml: invalid JSON"):
+    with pytest.raises(UsageError, match=r"^training\.deepspeed: .*zero\.yaml: invalid JSON"):
         arguments(tmp_path, deepspeed=str(tmp_path / "zero.yaml"))
