@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -15,14 +16,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from prospect_hf.checked_json import as_dict, load_json
+from prospect_hf.checked_json import as_dict, get_dict, get_index, load_json
 from prospect_hf.errors import DataError, UsageError
 from prospect_hf.files import sole_writer, write_json
 from prospect_hf.frames.store import write_frames
 from prospect_hf.progress import Progress
 from prospect_hf.simulator.flavours import FLAVOURS
 from prospect_hf.simulator.render import encode_jpeg, render
-from prospect_hf.simulator.scene import FPS, GENERATOR_VERSION, Episode, SceneConfig, seconds
+from prospect_hf.simulator.scene import FIXTURE, FPS, GENERATOR_VERSION, Episode, SceneConfig, seconds
 from prospect_hf.simulator.script import simulate
 from prospect_hf.workers import worker_pool
 
@@ -34,11 +35,20 @@ POOL_PAYS_FROM = 24
 
 @dataclass
 class SplitCounts:
-    """Counts of one split of one source: ``events`` are step starts and completions, ``turns`` of both speakers."""
+    """Counts of one split of one source.
+
+    Args:
+        recordings, videos: a recording has one video a view.
+        frames: of all videos.
+        telling: frames whose picture alone tells the state of every step.
+        turns: of both speakers.
+        events: step starts and completions.
+    """
 
     recordings: int = 0
     videos: int = 0
     frames: int = 0
+    telling: int = 0
     turns: int = 0
     events: int = 0
 
@@ -62,6 +72,7 @@ class _Job:
 class _Written:
     records: list[dict[str, Any]]
     frames: int
+    telling: int
     turns: int
     events: int
 
@@ -130,6 +141,7 @@ def _write_corpus(
             counts.recordings += 1
             counts.videos += len(written.records)
             counts.frames += written.frames
+            counts.telling += written.telling
             counts.turns += written.turns
             counts.events += written.events
             bar.update()
@@ -163,6 +175,30 @@ def corpus_is_current(
     except DataError:
         return False
     return bool(found.pop("finished", False)) and found.pop("counts", None) is not None and found == recipe
+
+
+def telling_shares(root: Path) -> dict[str, float]:
+    """Share of each split's frames whose picture alone tells the state of every step, 0 to 1.
+
+    Raises ``DataError`` where ``simulator.json`` in ``root`` does not hold the counts of a corpus.
+    """
+    path = root / MARKER
+    frames, telling = Counter[str](), Counter[str]()
+    counts = get_dict(as_dict(load_json(path), str(path)), "counts", str(path))
+    for source in counts:
+        where = f"{path}: counts.{source}"
+        for split, of_split in get_dict(counts, source, f"{path}: counts").items():
+            frames[split] += get_index(as_dict(of_split, f"{where}.{split}"), "frames", f"{where}.{split}")
+            telling[split] += get_index(of_split, "telling", f"{where}.{split}")
+    if not frames or not min(frames.values()) or any(telling[split] > frames[split] for split in frames):
+        raise DataError(f"{path}: 'counts' are not those of a corpus; remove the folder, and it is simulated again.")
+    return {split: telling[split] / frames[split] for split in frames}
+
+
+def telling_text(shares: Mapping[str, float]) -> str:
+    """The shares of :func:`telling_shares` as a sentence."""
+    said = ", ".join(f"{100 * share:.1f} % ({split})" for split, share in shares.items())
+    return f"Frames whose picture alone tells the state of every step: {said}."
 
 
 def _recipe(
@@ -219,7 +255,14 @@ def _write_recording(job: _Job, root: Path, seed: int, scene: SceneConfig, views
         path = root / "processed_data" / job.source / "frames" / f"{flavour.frame_name.format(key=key)}.arrow"
         write_frames(path, map(encode_jpeg, render(episode, view)))
         records.append(_record(episode, flavour.uid.format(key=key)))
-    return _Written(records, views * len(episode.frames), views * len(episode.turns), views * len(episode.events))
+    telling = sum(None not in episode.visible_states(frame) for frame in range(len(episode.frames)))
+    return _Written(
+        records,
+        frames=views * len(episode.frames),
+        telling=views * telling,
+        turns=views * len(episode.turns),
+        events=views * len(episode.events),
+    )
 
 
 def _record(episode: Episode, video_uid: str) -> dict[str, Any]:
@@ -228,7 +271,8 @@ def _record(episode: Episode, video_uid: str) -> dict[str, Any]:
     duration = len(episode.frames) / FPS
     spans = episode.spans()
     described = "\n".join(
-        f"[{start:.1f}s-{duration if end is None else end:.1f}s] {flavour.verb} {episode.parts[step].name}"
+        f"[{start:.1f}s-{duration if end is None else end:.1f}s] "
+        f"{'press' if episode.parts[step].kind == FIXTURE else flavour.verb} {episode.parts[step].name}"
         for step, start, end in spans
     )
     conversation = [

@@ -25,6 +25,10 @@ COLOURS: dict[str, Colour] = {
 }
 
 
+# What is pressed on a board, by shape: words that no source has for a part.
+FIXTURES = {"disc": "button", "square": "switch", "triangle": "pedal", "cross": "tap"}
+
+
 @dataclass(frozen=True)
 class Flavour:
     """Wording, naming and looks of one source.
@@ -54,35 +58,55 @@ class Flavour:
     board: Colour
     tray: Colour
 
-    def part_name(self, colour: str, shape: str) -> str:
-        """The name of a part in plan and utterances, e.g. "red wheel"."""
-        return f"{colour} {self.nouns[shape]}"
+    def part_name(self, colour: str, shape: str, fixture: bool = False) -> str:
+        """The name of a part in plan and utterances, e.g. "red wheel", or of a fixture, e.g. "red button"."""
+        return f"{colour} {FIXTURES[shape] if fixture else self.nouns[shape]}"
 
-    def plan_step(self, part: str) -> str:
+    def instruction(self, part: str, fixture: bool = False) -> str:
+        """What is to be done with ``part``, as a clause."""
+        return f"press the {part}" if fixture else f"{self.verb} the {part} {self.place}"
+
+    def plan_step(self, part: str, fixture: bool = False) -> str:
         """The plan's line for ``part``, without its number."""
-        return f"{self.verb.capitalize()} the {part} {self.place}."
+        return _sentence(self.instruction(part, fixture))
 
     def request(self) -> str:
         """The user's opening."""
         return f"I want to {self.goal}. Can you guide me?"
 
-    def opening(self, part: str, asked: bool) -> str:
+    def opening(self, instruction: str, asked: bool) -> str:
         """The assistant's opening: an answer if the user ``asked``, else unprompted."""
-        return f"{'Sure. ' if asked else 'Hello. '}First, {self.verb} the {part} {self.place}."
+        return f"{'Sure. ' if asked else 'Hello. '}First, {instruction}."
 
     def completion(self, part: str, following: str | None) -> str:
-        """The utterance when ``part`` is completed; ``following`` is the first step that is not, if any."""
+        """The utterance when ``part`` is completed; ``following`` is what is next to be done, ``None`` at the end."""
         if following is None:
             return f"{self.praise} The {part} was the last. All is {self.done}."
-        return f"{self.praise} Now {self.verb} the {following} {self.place}."
+        return f"{self.praise} Now {following}."
 
     def correction(self, wrong: str, right: str) -> str:
         """The utterance when the part ``wrong``, which belongs to no step, is picked."""
         return f"That is the {wrong}. You need the {right}."
 
-    def loosening(self, part: str) -> str:
+    def too_early(self, part: str, missing: str) -> str:
+        """The utterance when the step of ``part`` starts and the earlier one of ``missing`` is not started."""
+        return f"That is the {part}. The {missing} comes first."
+
+    def left_out(self, parts: Sequence[str], following: str) -> str:
+        """The utterance when a step is completed and those of ``parts``, which come before it, are not started."""
+        return f"You left out {_listed(parts)}. Now {following}."
+
+    def again(self, part: str) -> str:
+        """The utterance when a completed step is done again."""
+        return f"The {part} is already {self.done}."
+
+    def unfinished(self, part: str) -> str:
+        """The utterance when the hand has left ``part`` and its step is not completed."""
+        return f"The {part} is not {self.done} yet. Finish it."
+
+    def loosening(self, part: str, fixture: bool = False) -> str:
         """The utterance when a completed step is undone."""
-        return f"The {part} came loose. {self.verb.capitalize()} it again."
+        return f"The {part} came loose. {'Press' if fixture else self.verb.capitalize()} it again."
 
     def answer_next(self, parts: Sequence[str], states: Sequence[int]) -> str:
         """The answer to "What is next?": the first step not started, else the first one in progress."""
@@ -112,13 +136,17 @@ class Flavour:
 
     def question_done(self) -> str:
         """A question for the completed steps."""
-        return f"Which parts are {self.done}?"
+        return f"Which {'steps' if self.done == 'done' else 'parts'} are {self.done}?"
 
     def progress(self, parts: Sequence[str], states: Sequence[int]) -> str:
         """The running summary that goes with an assistant turn."""
         groups = [[p for p, s in zip(parts, states, strict=True) if s == state] for state in (2, 1, 0)]
         done, doing, left = (_listed(group) if group else "none" for group in groups)
         return f"The goal is to {self.goal}. {self.done.capitalize()}: {done}. In progress: {doing}. To do: {left}."
+
+
+def _sentence(clause: str) -> str:
+    return f"{clause[0].upper()}{clause[1:]}."
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -15,11 +15,27 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageOps
 
 from prospect_hf.simulator.flavours import COLOURS, Colour
-from prospect_hf.simulator.scene import FAST, GENERATOR_VERSION, HELD, UNITS, Episode, Point, SceneState, towards
+from prospect_hf.simulator.scene import (
+    DRAWER,
+    FAST,
+    FIXTURE,
+    GENERATOR_VERSION,
+    HELD,
+    LOOSE,
+    SHUT,
+    UNITS,
+    Episode,
+    Point,
+    SceneState,
+    towards,
+)
 
 RADIUS = 4.6
 BOLT_RADIUS = 2.7
 OUTLINE: Colour = (22, 22, 26)
+# The plate of a fixture that is pressed, and of one that is not.
+LIT: Colour = (255, 255, 255)
+UNLIT: Colour = (60, 60, 66)
 HANDS: tuple[Colour, ...] = ((224, 186, 160), (186, 138, 108), (118, 82, 62), (160, 160, 166))
 
 Box = tuple[float, float, float, float]
@@ -90,34 +106,53 @@ class _Painter:
         self.margin = math.ceil(2 * episode.scene.jitter * self.scale) + 1
         self.skin = skin
         self.skin_edge: Colour = (skin[0] * 5 // 9, skin[1] * 5 // 9, skin[2] * 5 // 9)
-        self.bench = self._paint_bench()
+        self.elsewhere, self.bench = self._paint_bench()
         self.bolt = self._paint_bolt()
+        self.lid = self._paint_lid()
         self.sprites: dict[tuple[int, int, bool], Image.Image] = {}
 
     def paint(self, state: SceneState, shake: Point) -> Image.Image:
         """The scene of ``state``, moved by ``shake`` units, at its final size and without light or noise."""
         side = self.size * self.supersample
         left, top = self.margin + round(shake[0] * self.scale), self.margin + round(shake[1] * self.scale)
-        canvas = self.bench.crop((left, top, left + side, top + side))
-        origin = (left - self.margin, top - self.margin)
+        canvas = self._paint_scene(state, (left, top, left + side, top + side))
+        if state.pan:
+            scene, canvas = canvas, self.elsewhere.crop((left, top, left + side, top + side))
+            canvas.paste(scene, (round(state.pan * self.scale), 0))
+        return canvas.reduce(self.supersample) if self.supersample > 1 else canvas
+
+    def _paint_scene(self, state: SceneState, view: tuple[int, int, int, int]) -> Image.Image:
+        """What the camera sees in the box ``view`` of the bench."""
+        canvas = self.bench.crop(view)
+        origin = (view[0] - self.margin, view[1] - self.margin)
         held = None
         for index, pose in enumerate(state.poses):
+            part = self.episode.parts[index]
+            if part.kind == FIXTURE:
+                self._paint_fixture(canvas, index, pose.where == LOOSE, origin)
+                continue
+            if part.kind == DRAWER:
+                self._paste(canvas, self._sprite(index, 0, False), part.home, origin)  # the stock
             if pose.where == HELD:
                 held = index
-                continue
-            self._paste(canvas, self._sprite(index, pose.angle, False), pose.at, origin)
+            elif pose.where == SHUT:
+                assert part.slot is not None
+                self._paste(canvas, self.lid, part.slot, origin)
+            else:
+                self._paste(canvas, self._sprite(index, pose.angle, False), pose.at, origin)
             if pose.where == FAST:
                 self._paste(canvas, self.bolt, pose.at, origin)
         if state.hand is not None:
             self._paint_hand(canvas, state.hand, state.closed, held, state, origin)
-        return canvas.reduce(self.supersample) if self.supersample > 1 else canvas
+        return canvas
 
     def _paste(self, canvas: Image.Image, sprite: Image.Image, at: Point, origin: tuple[int, int]) -> None:
         x = round(at[0] * self.scale - sprite.width / 2) - origin[0]
         y = round(at[1] * self.scale - sprite.height / 2) - origin[1]
         canvas.paste(sprite, (x, y), sprite)
 
-    def _paint_bench(self) -> Image.Image:
+    def _paint_bench(self) -> tuple[Image.Image, Image.Image]:
+        """The bare bench, and the bench with tray, board, wells and slots."""
         flavour, scale, margin = self.episode.flavour, self.scale, self.margin
         side = self.size * self.supersample + 2 * margin
         bench = Image.new("RGB", (side, side), flavour.bench)
@@ -127,6 +162,7 @@ class _Painter:
             return (x0 * scale + margin, y0 * scale + margin, x1 * scale + margin, y1 * scale + margin)
 
         _paint_texture(draw, flavour.texture, flavour.bench_mark, side, scale)
+        bare = bench.copy()
         board, tray = {
             "bottom": ((0.4, 0.4, 47.6, 23.8), (0.4, 24.4, 47.6, 47.6)),
             "right": ((0.4, 0.4, 23.8, 47.6), (24.4, 0.4, 47.6, 47.6)),
@@ -142,7 +178,7 @@ class _Painter:
                 x, y = part.slot
                 draw.rectangle(box(x - 5, y - 5, x + 5, y + 5), fill=_darker(flavour.board, 0.8))
                 draw.rectangle(box(x - 5, y - 5, x + 5, y + 5), outline=_darker(flavour.board, 0.5), width=edge)
-        return bench
+        return bare, bench
 
     def _paint_bolt(self) -> Image.Image:
         """A white ring with a dark rim and a dark middle: the mark of a completed step."""
@@ -155,12 +191,34 @@ class _Painter:
             draw.ellipse((middle - reach, middle - reach, middle + reach, middle + reach), fill=fill)
         return bolt
 
+    def _paint_lid(self) -> Image.Image:
+        """The front of a closed drawer: a plate with a handle, over a whole slot."""
+        size = 2 * math.ceil(5 * self.scale) + 1
+        lid = Image.new("RGBA", (size, size), _darker(self.episode.flavour.board, 0.65))
+        draw = ImageDraw.Draw(lid)
+        edge = max(1, round(0.5 * self.scale))
+        draw.rectangle((0, 0, size - 1, size - 1), outline=OUTLINE, width=edge)
+        draw.line((0.25 * size, 0.5 * size, 0.75 * size, 0.5 * size), fill=(235, 235, 235), width=2 * edge)
+        return lid
+
+    def _paint_fixture(self, canvas: Image.Image, index: int, pressed: bool, origin: tuple[int, int]) -> None:
+        """A round plate with the fixture's shape on it; the plate is lit while the fixture is pressed."""
+        slot = self.episode.parts[index].slot
+        assert slot is not None
+        x, y = slot[0] * self.scale - origin[0], slot[1] * self.scale - origin[1]
+        draw = ImageDraw.Draw(canvas)
+        for radius, fill in ((5.6, OUTLINE), (5.0, LIT if pressed else UNLIT)):
+            reach = radius * self.scale
+            draw.ellipse((x - reach, y - reach, x + reach, y + reach), fill=fill)
+        self._paste(canvas, self._sprite(index, 0, False), slot, origin)
+
     def _sprite(self, index: int, angle: int, lifted: bool) -> Image.Image:
         """The picture of part ``index``, turned by ``angle`` degrees; a ``lifted`` one is nearer, so larger."""
         key = (index, angle, lifted)
         if key not in self.sprites:
             part = self.episode.parts[index]
-            radius = RADIUS * self.scale * (1.15 if lifted else 1.0)
+            smaller = 0.75 if part.kind == FIXTURE else 1.0
+            radius = RADIUS * self.scale * (1.15 if lifted else smaller)
             size = 2 * math.ceil(radius * 1.5) + 1
             sprite = Image.new("RGBA", (size, size), (0, 0, 0, 0))
             draw = ImageDraw.Draw(sprite)

@@ -9,7 +9,7 @@ Lengths are in scene units: the picture is ``UNITS`` units wide and high, whatev
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from prospect_hf.errors import UsageError
 from prospect_hf.simulator.flavours import FLAVOURS, Flavour
@@ -19,9 +19,13 @@ UNITS = 48
 # Part of every seed: raise it when a change makes the same seed give other scenes.
 GENERATOR_VERSION = 2
 
-TRAY, HELD, LOOSE, FAST = "tray", "held", "loose", "fast"
-# The state of a step is what its part looks like: 0 not started, 1 in progress, 2 completed.
-STATE_OF = {TRAY: 0, HELD: 1, LOOSE: 1, FAST: 2}
+# Where a part is. SHUT: it looks as it did before its step began: a closed drawer, a fixture that nobody presses.
+TRAY, HELD, LOOSE, FAST, SHUT = "tray", "held", "loose", "fast", "shut"
+# What the look of a part tells of its step: 0 not started, 1 in progress, 2 completed; a shut one may be 0 or 2.
+STATE_OF = {TRAY: 0, HELD: 1, LOOSE: 1, FAST: 2, SHUT: None}
+# PLAIN parts stay where they are fastened, to be seen to the end. A DRAWER closes over its part, which comes from a
+# stock that looks the same however much was taken. A FIXTURE of the board is pressed, and comes back.
+PLAIN, DRAWER, FIXTURE = "plain", "drawer", "fixture"
 
 SLOT_COUNT = 8
 WELL_COUNT = 8
@@ -56,6 +60,26 @@ class SceneConfig:
     """Chance that the hand leaves a part loose on the board for a while in the middle of the work."""
     p_hover: float = 0.5
     """Chance that an idle move ends above a part, which is not picked, and not at a random point."""
+    p_drawer: float = 0.0
+    """Chance that a step puts its part, of which there is a stock, into a drawer: a completed one cannot be seen."""
+    p_fixture: float = 0.0
+    """Chance that a step is a press on a fixture of the board: a completed one leaves no trace."""
+    p_twin: float = 0.0
+    """Chance that a step's part looks like that of an earlier step: "the first red wheel", "the second red wheel"."""
+    p_pan: float = 0.0
+    """Chance, in each time between two actions, that the camera looks away from the board and comes back."""
+    p_long_pause: float = 0.0
+    """Chance, before the first action and between two, that a long time passes."""
+    p_skip: float = 0.0
+    """Chance that the person leaves out a step, but for the last one, for good."""
+    p_repeat: float = 0.0
+    """Chance, before each step, that the person does a completed one again."""
+    p_unfinished: float = 0.0
+    """Chance that the person leaves a step before it is completed and does not come back to it."""
+    corrections: bool = False
+    """Whether the assistant says so when a step is out of order, left out, repeated or left unfinished."""
+    orders: int = 1
+    """This many recordings in a row have the same parts and plan, each with a course of its own."""
     prelude: Range = (3, 12)
     """Frames before the first reach; the hand comes in, and the opening is said, somewhere in them."""
     idle: Range = (0, 5)
@@ -66,6 +90,10 @@ class SceneConfig:
     """Frames in which the part is in the hand."""
     work: Range = (2, 8)
     """Frames in which the part is on the board, not yet fastened."""
+    pan: Range = (2, 6)
+    """Frames in which a camera that looks away does not show the board."""
+    long_pause: Range = (16, 40)
+    """Frames of a long pause."""
     trailing: Range = (2, 6)
     """Frames after the last event of a recording that was not cut."""
     jitter: float = 1.0
@@ -90,6 +118,13 @@ class SceneConfig:
             raise UsageError(f"scene.prelude={self.prelude}: the opening needs at least 3 frames.")
         if min(self.reach[0], self.carry[0], self.work[0]) < 1:
             raise UsageError("scene.reach, scene.carry and scene.work need at least 1 frame each.")
+        if self.p_drawer + self.p_fixture > 1:
+            raise UsageError(
+                f"scene.p_drawer={self.p_drawer} and scene.p_fixture={self.p_fixture}: a step is one of them or "
+                "neither, so together they are at most 1."
+            )
+        if self.orders < 1:
+            raise UsageError(f"scene.orders={self.orders}: give 1 or more.")
         if self.image_size < 16 or self.supersample < 1:
             raise UsageError("scene.image_size must be 16 or more and scene.supersample 1 or more.")
         if min(self.jitter, self.lighting, self.noise) < 0 or self.lighting >= 0.5:
@@ -100,19 +135,30 @@ class SceneConfig:
 
 @dataclass(frozen=True)
 class Part:
-    """A thing in the tray. ``slot`` is its place on the board, ``None`` for a part that belongs to no step."""
+    """A thing in the tray, or a fixture of the board.
+
+    Args:
+        name: in plan and utterances.
+        kind: ``plain``, ``drawer`` or ``fixture``.
+        colour, shape: its look.
+        home: its place in the tray; of a fixture, its slot.
+        slot, slot_index: its place on the board, ``None`` for a part that belongs to no step.
+        twin: the earlier step whose part looks the same, ``None`` if there is none.
+    """
 
     name: str
+    kind: str
     colour: str
     shape: str
     home: Point
     slot: Point | None
     slot_index: int | None
+    twin: int | None
 
 
 @dataclass(frozen=True)
 class Pose:
-    """Where a part is (``tray``, ``held``, ``loose`` or ``fast``), its centre in units and its turn in degrees."""
+    """Where a part is (a key of ``STATE_OF``), its centre in units and its turn in degrees."""
 
     where: str
     at: Point
@@ -121,11 +167,21 @@ class Pose:
 
 @dataclass(frozen=True)
 class SceneState:
-    """One frame: the fingertips (``None`` while no hand is in view), whether they hold on, and every part's pose."""
+    """One frame.
+
+    Args:
+        hand: the fingertips, ``None`` while no hand is in view.
+        closed: whether they hold on.
+        poses: of every part.
+        states: of every step, as the labels have them.
+        pan: how far the camera looks away, in units; from ``UNITS`` on nothing of the scene is in view.
+    """
 
     hand: Point | None
     closed: bool
     poses: tuple[Pose, ...]
+    states: tuple[int, ...]
+    pan: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -170,16 +226,24 @@ class Episode:
     @property
     def flavour(self) -> Flavour:
         """Wording and looks."""
-        return FLAVOURS[self.source]
+        return flavour_of(self.source, self.scene)
 
     @property
     def plan(self) -> tuple[str, ...]:
         """The steps' texts in plan order."""
-        return tuple(self.flavour.plan_step(part.name) for part in self.parts[: self.num_steps])
+        return tuple(self.flavour.plan_step(part.name, part.kind == FIXTURE) for part in self.parts[: self.num_steps])
 
-    def visible_states(self, frame: int) -> tuple[int, ...]:
-        """The table of steps as the picture of ``frame`` shows it."""
-        return tuple(STATE_OF[pose.where] for pose in self.frames[frame].poses[: self.num_steps])
+    def visible_states(self, frame: int) -> tuple[int | None, ...]:
+        """The state of each step as the picture of ``frame`` alone shows it; ``None`` where it does not tell."""
+        state = self.frames[frame]
+        if state.pan:
+            return (None,) * self.num_steps
+        shown: list[int | None] = [STATE_OF[pose.where] for pose in state.poses[: self.num_steps]]
+        for step, part in enumerate(self.parts[: self.num_steps]):
+            if part.twin is not None and {shown[step], shown[part.twin]} == {1, 2}:
+                # The first of two that look alike is done first, but either may have come loose again.
+                shown[step] = shown[part.twin] = None
+        return tuple(shown)
 
     def spans(self) -> list[tuple[int, float, float | None]]:
         """``(step, start, end)`` in seconds, by start; a re-opened step has two, an unfinished one no end."""
@@ -193,6 +257,12 @@ class Episode:
                 position = opened.pop(event.step)
                 spans[position] = (event.step, spans[position][1], seconds(event.frame))
         return spans
+
+
+def flavour_of(source: str, scene: SceneConfig) -> Flavour:
+    """The wording and looks of ``source``; where steps are also presses, completed steps are "done", not "fastened"."""
+    flavour = FLAVOURS[source]
+    return replace(flavour, done="done") if scene.p_fixture > 0 else flavour
 
 
 def seconds(frame: int) -> float:

@@ -203,7 +203,8 @@ def test_what_is_said_follows_from_what_is_seen() -> None:
         for event in episode.events:
             turn = said.get(event.frame)
             states = episode.visible_states(event.frame)
-            following = next((name for name, state in zip(names, states, strict=True) if state != 2), None)
+            left = [name for name, state in zip(names, states, strict=True) if state != 2]
+            following = flavour.instruction(left[0]) if left else None
             if event.transition == "complete":
                 assert turn is not None and turn.content == flavour.completion(names[event.step], following)
             elif turn is not None:
