@@ -14,11 +14,11 @@ from typing import Any
 import torch
 
 try:
-    from .processing_dst_smolvlm import DSTSmolVLMProcessor, Stream
-    from .tracking_dst_smolvlm import StateTable, Transition
+    from .processing_dst_smolvlm import DSTSmolVLMProcessor, Stream, one_line
+    from .tracking_dst_smolvlm import Deviation, StateTable, Transition
 except ImportError:  # imported as a top-level module of the installed package
-    from processing_dst_smolvlm import DSTSmolVLMProcessor, Stream
-    from tracking_dst_smolvlm import StateTable, Transition
+    from processing_dst_smolvlm import DSTSmolVLMProcessor, Stream, one_line
+    from tracking_dst_smolvlm import Deviation, StateTable, Transition
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,41 @@ class ContextEvent:
     tokens_before: int
     tokens_after: int
     summary: str = ""
+
+
+@dataclass(frozen=True)
+class PlanChange:
+    """How the plan was changed before a frame.
+
+    Args:
+        before: the steps until then.
+        plan: the steps from this frame on.
+        goal: what the user wants to achieve from then on.
+        kept: ``[steps]``, for each step of ``plan`` its index in ``before``, None where it is new.
+    """
+
+    before: tuple[str, ...]
+    plan: tuple[str, ...]
+    goal: str
+    kept: tuple[int | None, ...]
+
+    @classmethod
+    def between(cls, before: Sequence[str], plan: Sequence[str], goal: str) -> PlanChange:
+        """The change from the steps ``before`` to ``plan``.
+
+        A step is kept where its text is, read as the prompt writes it. Of a text that occurs several times, the first
+        occurrence is the first one before, the second the second, and so on.
+        """
+        places: dict[str, deque[int]] = {}
+        for place, step in enumerate(before):
+            places.setdefault(one_line(step), deque()).append(place)
+        found = (places.get(one_line(step)) for step in plan)
+        return cls(tuple(before), tuple(plan), goal, tuple(waiting.popleft() if waiting else None for waiting in found))
+
+    def after(self, earlier: PlanChange) -> PlanChange:
+        """This change and the ``earlier`` one before it, as one."""
+        kept = tuple(None if place is None else earlier.kept[place] for place in self.kept)
+        return PlanChange(earlier.before, self.plan, self.goal, kept)
 
 
 @dataclass(frozen=True)
@@ -56,6 +91,10 @@ class StreamEvent:
         latency: seconds by part: vision (encoding the picture), decide (the passes up to the decisions), write (texts),
             context (making room). In a batch they are those of the whole batch.
         context: how room was made before the frame, None if there was room.
+        deviations: from the plan, which the table shows on this frame for the first time; those that only the end of
+            the video shows are in ``DSTStream.deviations_at_end``.
+        plan_change: how the plan was changed before the frame, None if it stayed; ``transitions``, ``states`` and
+            ``probabilities`` are of the plan from this frame on.
     """
 
     frame: int
@@ -71,6 +110,8 @@ class StreamEvent:
     cache_length: int
     latency: dict[str, float]
     context: ContextEvent | None
+    deviations: tuple[Deviation, ...]
+    plan_change: PlanChange | None = None
 
 
 @dataclass(frozen=True)
@@ -125,7 +166,7 @@ class FrameFacts:
         user_text: what the user says on it, on one line.
         user_turn: token ids of the user's turn, empty if the user says nothing.
         rejected_before: proposals that the table had refused before this frame.
-        latency, context: as in ``StreamEvent``.
+        latency, context, plan_change: as in ``StreamEvent``.
         p_speak, p_update, probabilities: the heads' answers, as in ``StreamEvent``.
         transitions: changes of the table.
         text: what was written, None if nothing.
@@ -137,6 +178,7 @@ class FrameFacts:
     rejected_before: int = 0
     latency: dict[str, float] = field(default_factory=_no_latency)
     context: ContextEvent | None = None
+    plan_change: PlanChange | None = None
     p_speak: float = math.nan
     p_update: float = math.nan
     probabilities: tuple[tuple[float, ...], ...] = ()
@@ -154,7 +196,7 @@ class StreamRow:
         task: what it is about.
         table: the tracked states.
         generator: of the sampling of its texts.
-        first_states: the states before the first frame.
+        first_states: the states with which the prompt opens: before the first frame, or at the last change of the plan.
         most: upper bounds in tokens: of a frame with its state text, and of an utterance.
         pending: ids to be fed, which are not in the cache yet.
         features: ``[hidden]`` each, for the ``<image>`` tokens among ``pending``.
@@ -162,6 +204,8 @@ class StreamRow:
         head_length: tokens at the beginning that ``drop_middle`` keeps.
         frame_starts: place in the cache of each frame's first token.
         frame, time: index and seconds of the last frame; -1 and -inf before the first one.
+        opened: index of the first frame that follows the prompt: 0, or the one after the last change of the plan.
+        plan_change: a change that the next frame's event will tell.
         phase: "" between frames, "frame" until the heads have answered, then the role whose text is being written.
         words: ids of that text so far.
         limit: how many there may be.
@@ -184,6 +228,8 @@ class StreamRow:
     frame_starts: deque[int] = field(default_factory=deque)
     frame: int = -1
     time: float = -math.inf
+    opened: int = 0
+    plan_change: PlanChange | None = None
     phase: str = ""
     words: list[int] = field(default_factory=list)
     limit: int = 0
@@ -198,4 +244,4 @@ class StreamRow:
         return frame + max(written, len(user_turn))
 
 
-__all__ = ["ContextEvent", "FrameFacts", "StreamEvent", "StreamInput", "StreamRow", "Task"]
+__all__ = ["ContextEvent", "FrameFacts", "PlanChange", "StreamEvent", "StreamInput", "StreamRow", "Task"]

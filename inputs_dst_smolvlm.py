@@ -18,11 +18,13 @@ try:
     from .decoding_dst_smolvlm import LARGEST_SEED
     from .events_dst_smolvlm import StreamInput, StreamRow
     from .processing_dst_smolvlm import DSTSmolVLMProcessor, Stream, one_line
+    from .tracking_dst_smolvlm import Tracking
 except ImportError:  # imported as a top-level module of the installed package
     from context_dst_smolvlm import StreamError
     from decoding_dst_smolvlm import LARGEST_SEED
     from events_dst_smolvlm import StreamInput, StreamRow
     from processing_dst_smolvlm import DSTSmolVLMProcessor, Stream, one_line
+    from tracking_dst_smolvlm import Tracking
 
 if TYPE_CHECKING:
     from .modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
@@ -119,6 +121,33 @@ def frames_of(source: Any) -> Iterator[Any]:
         raise StreamError(f"The frames are {type(source).__name__}: give a list or a generator of frames.") from None
 
 
+def check_model(model: DSTSmolVLMForConditionalGeneration, processor: DSTSmolVLMProcessor, tracking: Tracking) -> None:
+    """Raise ``StreamError`` where a model cannot follow a video, its processor is another's, or it writes no states."""
+    if model.training:
+        raise StreamError("The model is in training mode; call model.eval() before it follows a video.")
+    if processor.tokens_per_frame != model.config.stream_tokens:
+        raise StreamError(
+            f"The processor lays out {processor.tokens_per_frame} tokens a frame, the model reads "
+            f"{model.config.stream_tokens}; load both from one folder."
+        )
+    if processor.state_feedback != model.config.state_feedback:
+        raise StreamError(
+            f"The processor has state_feedback={processor.state_feedback}, the model was trained with "
+            f"{model.config.state_feedback}; load both from one folder."
+        )
+    attention = model.config.text_config._attn_implementation
+    if attention not in ("sdpa", "eager"):
+        raise StreamError(
+            f"Streams run on sdpa or eager attention, not on {attention}: load the model with "
+            'attn_implementation="sdpa".'
+        )
+    if tracking.source == "text" and not processor.state_feedback:
+        raise StreamError(
+            "tracking source text reads the state texts, and this model was trained without them "
+            "(state_feedback=false): use tracking source head."
+        )
+
+
 def check_task(task: Any) -> list[int]:
     """Check what a stream is about, and return its states before the first frame.
 
@@ -135,6 +164,8 @@ def check_task(task: Any) -> list[int]:
     check_text(task.goal, "The goal")
     for step, text in enumerate(plan, start=1):
         check_text(text, f"Step {step} of the plan")
+        if not one_line(text):
+            raise StreamError(f"Step {step} of the plan is empty: write what is to be done, or leave it out.")
     if task.seed is not None and (type(task.seed) is not int or abs(task.seed) > LARGEST_SEED):
         raise StreamError(f"The seed must be a whole number of 62 bits, not {task.seed!r}.")
     if states is None:
@@ -201,6 +232,7 @@ def encode_frames(
 
 __all__ = [
     "check_input",
+    "check_model",
     "check_settings",
     "check_task",
     "check_text",

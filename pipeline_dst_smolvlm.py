@@ -39,6 +39,7 @@ class DSTStreamPipeline(Pipeline):
             plan: the steps.
             goal: what the user wants to achieve.
             user_texts: frame index -> what the user says on it.
+            plan_changes: frame index -> the plan from that frame on; see ``DSTStream.change_plan``.
             **kwargs: ``context``, ``tracking`` and ``decoding`` of ``DSTStream``.
 
         Returns:
@@ -52,16 +53,26 @@ class DSTStreamPipeline(Pipeline):
         return super().__call__({"video": video, "plan": plan, "goal": goal}, **kwargs)
 
     def _sanitize_parameters(
-        self, user_texts: Mapping[int, str] | None = None, **options: Any
+        self,
+        user_texts: Mapping[int, str] | None = None,
+        plan_changes: Mapping[int, Sequence[str]] | None = None,
+        **options: Any,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         unknown = set(options) - {"context", "tracking", "decoding"}
         if unknown:
             raise TypeError(
-                f"The pipeline takes no {sorted(unknown)}; it takes user_texts, context, tracking, decoding."
+                f"The pipeline takes no {sorted(unknown)}; it takes user_texts, plan_changes, context, tracking and "
+                "decoding."
             )
-        return {} if user_texts is None else {"user_texts": user_texts}, options, {}
+        by_frame = {"user_texts": user_texts, "plan_changes": plan_changes}
+        return {name: given for name, given in by_frame.items() if given is not None}, options, {}
 
-    def preprocess(self, inputs: dict[str, Any], user_texts: Mapping[int, str] | None = None) -> dict[str, Any]:
+    def preprocess(
+        self,
+        inputs: dict[str, Any],
+        user_texts: Mapping[int, str] | None = None,
+        plan_changes: Mapping[int, Sequence[str]] | None = None,
+    ) -> dict[str, Any]:
         """The inputs of a stream; its frames are read while they are followed."""
         missing = {"video", "plan"} - set(inputs)
         if missing:
@@ -69,6 +80,7 @@ class DSTStreamPipeline(Pipeline):
         return {
             "frames": self._frames(inputs["video"]),
             "user_texts": user_texts or {},
+            "plan_changes": plan_changes or {},
             "plan": inputs["plan"],
             "goal": inputs.get("goal", ""),
         }
@@ -81,8 +93,12 @@ class DSTStreamPipeline(Pipeline):
     def _forward(self, model_inputs: dict[str, Any], **options: Any) -> dict[str, Any]:
         stream = self.model.stream(self.processor, model_inputs["plan"], model_inputs["goal"], **options)
         # Step by step: the model's own streaming module may be another copy of the file than the pipeline's.
-        texts = model_inputs["user_texts"]
-        return {"events": [stream.step(picture, texts.get(n)) for n, picture in enumerate(model_inputs["frames"])]}
+        texts, plans, events = model_inputs["user_texts"], model_inputs["plan_changes"], []
+        for number, picture in enumerate(model_inputs["frames"]):
+            if number in plans:
+                stream.change_plan(plans[number])
+            events.append(stream.step(picture, texts.get(number)))
+        return {"events": events}
 
     def postprocess(self, model_outputs: dict[str, Any]) -> list[StreamEvent]:
         """The events."""

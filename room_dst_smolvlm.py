@@ -1,22 +1,26 @@
-"""Room in a full context: an error, a restart, a cut in the middle, or a restart with a summary.
+"""What a stream's context opens with, and room in a full one: an error, a restart, a cut, or a restart with a summary.
 
-``plan_room`` decides; the batch of streams carries its plan out. Remote code of the Hub: it imports torch and
-transformers and nothing of the training package.
+``plan_room`` decides; the batch of streams carries its plan out. ``replan`` prepares a stream to be opened with another
+plan. Remote code of the Hub: it imports torch and transformers and nothing of the training package.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 try:
-    from .context_dst_smolvlm import Context, ContextFull
-    from .events_dst_smolvlm import StreamRow
+    from .context_dst_smolvlm import Context, ContextFull, StreamError
+    from .events_dst_smolvlm import PlanChange, StreamRow, Task
+    from .inputs_dst_smolvlm import check_settings, check_task
     from .processing_dst_smolvlm import SUMMARY_REQUEST, DSTSmolVLMProcessor, Stream, state_text
+    from .tracking_dst_smolvlm import StateTable, Tracking
 except ImportError:  # imported as a top-level module of the installed package
-    from context_dst_smolvlm import Context, ContextFull
-    from events_dst_smolvlm import StreamRow
+    from context_dst_smolvlm import Context, ContextFull, StreamError
+    from events_dst_smolvlm import PlanChange, StreamRow, Task
+    from inputs_dst_smolvlm import check_settings, check_task
     from processing_dst_smolvlm import SUMMARY_REQUEST, DSTSmolVLMProcessor, Stream, state_text
+    from tracking_dst_smolvlm import StateTable, Tracking
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,55 @@ class Restart:
 
     prompt: Stream
     summary: str = ""
+
+
+def first_table(task: Task, tracking: Tracking) -> StateTable:
+    """The table before the first frame. Raises ``StreamError`` where the task cannot be used."""
+    check_settings(task=task)
+    states = check_task(task)
+    try:
+        return StateTable(states, tracking)
+    except ValueError as error:
+        raise StreamError(str(error)) from error
+
+
+def replan(
+    row: StreamRow,
+    steps: Sequence[str],
+    goal: str | None,
+    processor: DSTSmolVLMProcessor,
+    most: Callable[[int], tuple[int, int]],
+    max_tokens: int,
+) -> None:
+    """Give a stream another plan between two frames; kept steps keep their state. Its cache has to be emptied then.
+
+    Args:
+        row: the stream.
+        steps: the new plan.
+        goal: the new goal; None: it stays.
+        processor: lays out the new prompt.
+        most: upper bounds in tokens for a number of steps, as ``StreamRow.most``.
+        max_tokens: the context in tokens.
+
+    Raises:
+        StreamError: what cannot be used, or a plan that leaves no room for a frame; the stream is unchanged.
+    """
+    if row.phase:
+        raise StreamError(
+            f"stream {row.number} is in the middle of frame {row.frame}: change the plan between two frames, or start "
+            "a new stream where it broke off."
+        )
+    task = replace(row.task, plan=steps, goal=row.task.goal if goal is None else goal, states=None)
+    check_task(task)
+    change = PlanChange.between(row.task.plan, steps, task.goal)
+    table, bounds = row.table.replanned(change.kept), most(len(steps))
+    # Of the pending tokens only the user's words belong into the new context: the model has not read them yet.
+    kept = len(task.prompt(processor, table.states).input_ids) + len(row.user_turn)
+    check_room(kept, sum(bounds), max_tokens)
+    row.task = replace(task, plan=list(steps), states=list(table.states))
+    row.table, row.most, row.first_states = table, bounds, list(table.states)
+    row.pending, row.opened = list(row.user_turn), row.frame + 1
+    row.plan_change = change if row.plan_change is None else change.after(row.plan_change)
 
 
 def check_room(kept: int, coming: int, max_tokens: int) -> None:
@@ -106,4 +159,4 @@ def summary_cost(processor: DSTSmolVLMProcessor, summary_tokens: int) -> int:
     return len(asked.input_ids) + summary_tokens
 
 
-__all__ = ["Cut", "Restart", "check_room", "plan_room"]
+__all__ = ["Cut", "Restart", "check_room", "first_table", "plan_room", "replan"]

@@ -20,20 +20,20 @@ try:
     from .context_dst_smolvlm import Context, ContextFull, StreamError
     from .decoding_dst_smolvlm import Decoding
     from .events_dst_smolvlm import ContextEvent, FrameFacts, StreamEvent, StreamInput, StreamRow, Task
-    from .inputs_dst_smolvlm import check_input, check_settings, check_task, encode_frames, frames_of, listed
+    from .inputs_dst_smolvlm import check_input, check_model, check_settings, encode_frames, frames_of, listed
     from .processing_dst_smolvlm import DSTSmolVLMProcessor, Stream, one_line
-    from .room_dst_smolvlm import Cut, Restart, check_room, plan_room
-    from .tracking_dst_smolvlm import StateTable, Tracking
+    from .room_dst_smolvlm import Cut, Restart, check_room, first_table, plan_room, replan
+    from .tracking_dst_smolvlm import Deviation, Tracking
     from .turns_dst_smolvlm import Turns
 except ImportError:  # imported as a top-level module of the installed package
     from cache_dst_smolvlm import StreamCache, cut
     from context_dst_smolvlm import Context, ContextFull, StreamError
     from decoding_dst_smolvlm import Decoding
     from events_dst_smolvlm import ContextEvent, FrameFacts, StreamEvent, StreamInput, StreamRow, Task
-    from inputs_dst_smolvlm import check_input, check_settings, check_task, encode_frames, frames_of, listed
+    from inputs_dst_smolvlm import check_input, check_model, check_settings, encode_frames, frames_of, listed
     from processing_dst_smolvlm import DSTSmolVLMProcessor, Stream, one_line
-    from room_dst_smolvlm import Cut, Restart, check_room, plan_room
-    from tracking_dst_smolvlm import StateTable, Tracking
+    from room_dst_smolvlm import Cut, Restart, check_room, first_table, plan_room, replan
+    from tracking_dst_smolvlm import Deviation, Tracking
     from turns_dst_smolvlm import Turns
 
 if TYPE_CHECKING:
@@ -76,35 +76,14 @@ class StreamBatch:
         tasks = listed(tasks, "The tasks")
         if not tasks:
             raise StreamError("There are no tasks: give one for each stream.")
-        if model.training:
-            raise StreamError("The model is in training mode; call model.eval() before it follows a video.")
-        if processor.tokens_per_frame != model.config.stream_tokens:
-            raise StreamError(
-                f"The processor lays out {processor.tokens_per_frame} tokens a frame, the model reads "
-                f"{model.config.stream_tokens}; load both from one folder."
-            )
-        if processor.state_feedback != model.config.state_feedback:
-            raise StreamError(
-                f"The processor has state_feedback={processor.state_feedback}, the model was trained with "
-                f"{model.config.state_feedback}; load both from one folder."
-            )
-        text_config = model.config.text_config
-        if text_config._attn_implementation not in ("sdpa", "eager"):
-            raise StreamError(
-                f"Streams run on sdpa or eager attention, not on {text_config._attn_implementation}: load the model "
-                'with attn_implementation="sdpa".'
-            )
         self.model, self.processor = model, processor
         self.device, self.dtype = model.device, model.dtype  # looked up once: each look-up walks all parameters
         self.context = Context(context) if isinstance(context, str) else context
         self.decoding = Decoding() if decoding is None else decoding
         self.tracking = Tracking() if tracking is None else tracking
         check_settings(context=self.context, decoding=self.decoding, tracking=self.tracking, on_text=on_text)
-        if self.tracking.source == "text" and not processor.state_feedback:
-            raise StreamError(
-                "tracking source text reads the state texts, and this model was trained without them "
-                "(state_feedback=false): use tracking source head."
-            )
+        check_model(model, processor, self.tracking)
+        text_config = model.config.text_config
         self.max_tokens = self.context.limit(text_config.max_position_embeddings)
         self.cache = StreamCache(len(tasks), text_config.num_hidden_layers)
         self.turns = Turns(
@@ -116,28 +95,16 @@ class StreamBatch:
             model.config.dst_update_threshold if dst_update_threshold is None else dst_update_threshold,
             on_text,
         )
-        self.rows = [self._row(number, task) for number, task in enumerate(tasks)]
-        self.step_hidden = torch.zeros(
-            len(tasks),
-            max(len(task.plan) for task in tasks),
-            text_config.hidden_size,
-            device=model.device,
-            dtype=model.dtype,
-        )
-        for row in self.rows:
-            prompt = row.task.prompt(processor, row.first_states)
-            check_room(len(prompt.input_ids), row.coming([]), self.max_tokens)
-
-    def _row(self, number: int, task: Task) -> StreamRow:
-        check_settings(task=task)
-        states = check_task(task)
-        try:
-            table = StateTable(states, self.tracking)
-        except ValueError as error:
-            raise StreamError(str(error)) from error
-        seed = number if task.seed is None else task.seed
-        generator = torch.Generator(self.model.device).manual_seed(self.decoding.seed + seed)
-        return StreamRow(number, task, table, generator, states, self.turns.most(len(states)))
+        self.rows: list[StreamRow] = []
+        for number, task in enumerate(tasks):
+            table = first_table(task, self.tracking)
+            generator = torch.Generator(self.device)
+            generator.manual_seed(self.decoding.seed + (number if task.seed is None else task.seed))
+            row = StreamRow(number, task, table, generator, list(table.states), self.turns.most(len(table.states)))
+            check_room(len(task.prompt(processor, table.states).input_ids), row.coming([]), self.max_tokens)
+            self.rows.append(row)
+        shape = len(tasks), max(len(task.plan) for task in tasks), text_config.hidden_size
+        self.step_hidden = torch.zeros(shape, device=self.device, dtype=self.dtype)
 
     @property
     def speaking_threshold(self) -> float:
@@ -148,6 +115,18 @@ class StreamBatch:
     def dst_update_threshold(self) -> float:
         """The table is updated on a frame where p(update) is at least this."""
         return self.turns.dst_update_threshold
+
+    # -- plan -----------------------------------------------------------------------------------------------------
+
+    def change_plan(self, number: int, steps: Sequence[str], goal: str | None = None) -> None:
+        """Change the plan of stream ``number`` before its next frame; see ``DSTStream.change_plan``."""
+        if type(number) is not int or not 0 <= number < len(self.rows):
+            raise StreamError(f"There is no stream {number!r}: the streams are 0 to {len(self.rows) - 1}.")
+        replan(self.rows[number], steps, goal, self.processor, self.turns.most, self.max_tokens)
+        self.cache.truncate(number, 0)  # the new prompt is fed with the next frame
+        kept, longest = self.step_hidden, max(len(row.task.plan) for row in self.rows)
+        self.step_hidden = kept.new_zeros(kept.shape[0], longest, kept.shape[2])
+        self.step_hidden[:, : kept.shape[1]] = kept[:, :longest]
 
     # -- room -----------------------------------------------------------------------------------------------------
 
@@ -227,8 +206,10 @@ class StreamBatch:
         started = time.perf_counter()
         features = encode_frames(self.model, self.processor, {number: item.frame for number, item in inputs.items()})
         vision = time.perf_counter() - started
-        if not any(self.cache.lengths):
-            self._enter({row.number: row.task.prompt(self.processor, row.first_states) for row in self.rows})
+        empty = [row for row in self.rows if not self.cache.lengths[row.number]]
+        prompts = {row.number: row.task.prompt(self.processor, row.first_states) for row in empty}
+        for part in [prompts] if len(empty) == len(self.rows) else [{number: prompts[number]} for number in prompts]:
+            self._enter(part)
         plans: dict[int, tuple[Cut | Restart | None, float]] = {}
         for number, turn in turns.items():
             started = time.perf_counter()
@@ -239,7 +220,7 @@ class StreamBatch:
             started = time.perf_counter()
             context = None if plan is None else self._make_room(row, plan)
             seconds += time.perf_counter() - started
-            if row.frame == 0 and row.facts.talked:
+            if row.frame == row.opened and row.facts.talked:
                 row.head_length = self.held(row)
             row.frame += 1
             row.time = self._time(row) if item.time is None else float(item.time)
@@ -248,7 +229,9 @@ class StreamBatch:
                 user_turn=turns[number],
                 rejected_before=row.table.rejected,
                 context=context,
+                plan_change=row.plan_change,
             )
+            row.plan_change = None
             row.facts.latency |= {"vision": vision, "context": seconds if context else 0.0}
             frame = Stream()
             self.processor.add_frame(frame)
@@ -453,6 +436,10 @@ class DSTStream:
         """``[steps]``, the tracked table."""
         return tuple(self.batch.rows[0].table.states)
 
+    def deviations_at_end(self) -> tuple[Deviation, ...]:
+        """What deviates from the plan if the video ends here (skipped, unfinished); the stream may still go on."""
+        return self.batch.rows[0].table.deviations.at_end()
+
     @property
     def cache_length(self) -> int:
         """Tokens in the KV cache."""
@@ -474,6 +461,23 @@ class DSTStream:
         (event,) = self.batch.step([frame], [user_text], [time])
         assert event is not None
         return event
+
+    def change_plan(self, steps: Sequence[str], goal: str | None = None) -> None:
+        """Change the plan before the next frame; the first one may be still to come.
+
+        A step whose text stays keeps its state, wherever it is; equal texts are kept in their order. A new step is not
+        started. From the next frame on, the stream is one that was opened with the new plan in these states; words of
+        the user that were not read yet are kept, and the drawing of texts goes on.
+
+        Args:
+            steps: the new plan.
+            goal: what the user wants to achieve from now on; None: the goal stays.
+
+        Raises:
+            StreamError: a plan without steps or with an empty one, texts that cannot be used, no room for a frame, or a
+                stream in the middle of a frame; the stream is unchanged and can go on.
+        """
+        self.batch.change_plan(0, steps, goal)
 
     def run(self, frames: Iterable[Any]) -> Iterator[StreamEvent]:
         """Follow ``frames`` (or ``StreamInput``) to their end."""

@@ -172,6 +172,8 @@ class Turns:
             cache_length=self.cache.lengths[row.number],
             latency=facts.latency,
             context=facts.context,
+            deviations=row.table.deviations.see(row.table.states),
+            plan_change=facts.plan_change,
         )
 
     def _text(self, row: StreamRow) -> str:

@@ -36,6 +36,17 @@ def test_pictures_and_a_plan_give_events() -> None:
     assert_same_events(arrays, expected(FRAMES, PLAN, "the red wheel", {}))
 
 
+def test_a_plan_that_changes_on_the_way() -> None:
+    events = pipe()(FRAMES, PLAN, "the red wheel", plan_changes={0: PLAN[1:], 4: ["now please", "two"]}, decoding=FIVE)
+    stream = DSTStream(talkative_model(), small_processor(), PLAN[1:], "the red wheel", decoding=FIVE)
+    ours = [stream.step(frame) for frame in FRAMES[:4]]
+    stream.change_plan(["now please", "two"])
+    assert_same_events(events, ours + [stream.step(frame) for frame in FRAMES[4:]])
+    assert [event.plan_change is not None for event in events] == [n in (0, 4) for n in range(9)]
+    with pytest.raises(StreamError, match="plan is empty"):
+        pipe()(FRAMES, PLAN, plan_changes={1: []})
+
+
 def test_several_videos_each_with_its_plan() -> None:
     videos = [{"video": FRAMES, "plan": PLAN, "goal": "two"}, {"video": FRAMES[:4], "plan": PLAN[:1]}]
     first, second = pipe()(videos, decoding=FIVE)
