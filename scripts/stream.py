@@ -12,6 +12,9 @@
     python scripts/stream.py stream.source=webcam:0 stream.live=true stream.plan_file=plan.txt \\
         'stream.user_texts=["20 What comes next?"]'
 
+    # A plan that changes at given times.
+    python scripts/stream.py stream.source=clip.mp4 stream.plan_file=plan.txt stream.plan_changes=changes.json
+
     # A small context, cut in the middle.
     python scripts/stream.py stream.source=clip.mp4 stream.plan_file=plan.txt context=drop_middle \\
         context.max_tokens=1024

@@ -40,6 +40,22 @@ function unitSquare(across, up, most = 1) { // axes from 0 to `most`
   shape(picture, "text", { x: 6, y: y(most / 2), "text-anchor": "middle", transform: `rotate(-90 6 ${y(most / 2)})` }, up);
   return [picture, x, y];
 }
+// The reliability of decisions: mean p(yes) and share of yes of each bin. heads: {name, kind, error, bins: [[frames, p, share]]}.
+function reliabilityChart(heads) {
+  const found = heads.filter((head) => head.bins.length), largest = Math.max(0, ...found.flatMap((head) => head.bins.flatMap(([, p, yes]) => [p, yes])));
+  const most = [0.1, 0.2, 0.4, 1].find((end) => end >= largest) || 1, [picture, x, y] = unitSquare("mean probability", "share of yes", most);
+  const title = "Reliability, at most 15 bins with as many frames each", legend = element("div", undefined, "legend"), words = [];
+  shape(picture, "path", { class: "ideal", d: `M${x(0)} ${y(0)}L${x(most)} ${y(most)}` });
+  for (const { name, kind, error, bins } of found) {
+    shape(picture, "path", { class: kind, "stroke-width": 2, "stroke-linejoin": "round", d: bins.map(([, p, yes], n) => `${n ? "L" : "M"}${x(p).toFixed(1)} ${y(yes).toFixed(1)}`).join("") });
+    for (const [count, p, yes] of bins) shape(shape(picture, "circle", { class: `dot ${kind}`, cx: x(p), cy: y(yes), r: 4 }), "title", {}, `${SessionTimeline.plural(count, "frame")}: mean probability ${fixed(p, 3)}, ${fixed(100 * yes, 1)} % yes`);
+    words.push(`${name}: expected calibration error ${error === null ? "undefined" : fixed(error, 3)}`);
+    legend.append(swatch(words.at(-1), (svg) => shape(svg, "path", { class: kind, "stroke-width": 3, d: "M0 6H18" })));
+  }
+  legend.append(swatch("probabilities that mean what they say", (svg) => shape(svg, "path", { class: "ideal", "stroke-width": 2, d: "M0 6H18" })));
+  picture.setAttribute("aria-label", `${title}. ${words.join(". ")}`);
+  return append(element("div"), element("h4", title, "chart-title"), picture, legend);
+}
 function niceRange(values, share) { // [from, to, step] around the values, with 4 to 8 round steps
   let low = Math.min(...values), high = Math.max(...values);
   const spread = high - low || Math.abs(high) || 1, raw = spread * 1.1 / 5, power = 10 ** Math.floor(Math.log10(raw)), step = [1, 2, 5, 10].map((m) => m * power).find((s) => s >= raw);
@@ -66,11 +82,11 @@ function confusionTable(name, counts) {
 function timelineSession(view, units) {
   const verdict = (one) => one.verdict === "matched" && one.exact ? "exact" : one.verdict === "different" ? "wrong" : one.verdict;
   const index = new Map(view.reference.map((one, n) => [one.frame, n]));
-  const said = view.said.map((one) => ({ ...one, verdict: verdict(one), pair: one.partner === undefined ? null : index.get(one.partner) }));
+  const said = view.said.map((one) => ({ ...one, text: one.text || "(no text)", verdict: verdict(one), pair: one.partner === undefined ? null : index.get(one.partner) }));
   const reference = view.reference.map((one) => ({ ...one, verdict: verdict(one) }));
   for (const one of said) if (one.verdict === "matched") [one.words, reference[one.pair].words] = SessionTimeline.wordDifferences(one.text, reference[one.pair].text);
   const share = (values) => values.map((value) => value / units);
   return { ...view, said, reference, p_speak: share(view.p_speak), p_update: share(view.p_update) };
 }
-return { append, shape, fixed, header, region, figure, swatch, unitSquare, niceRange, confusionTable, timelineSession };
+return { append, shape, fixed, header, region, figure, swatch, unitSquare, reliabilityChart, niceRange, confusionTable, timelineSession };
 })();

@@ -12,9 +12,14 @@ session: plain data. Frames count from 0; `first_frame` only moves the clock and
   fps               frames per second
   first_frame       number shown for frame 0
   steps             [text, ...]
+  stretches         of each step the frames in which it is in the plan, [[from, to, number], ...], `to` exclusive; null or
+                    absent: every step is in the plan, with its place as its number
   predicted_states  [[frame, step, state], ...] changes of the predicted table, in any order; before its first change a
                     step is 0 (not started); state is 0, 1 (in progress) or 2 (completed)
   reference_states  the same for the reference, or null where there are no state labels
+  deviations        [[frame, step, words], ...] where the predicted table leaves the order of the plan, in order of frames;
+                    may be left out
+  reference_deviations  the same for the reference; null where there are no state labels; may be left out
   p_speak, p_update one number a frame, or [] where there are no probabilities
   said              utterances of the assistant, in order of frames
   reference         utterances of the reference, in order of frames, or null where there is no reference
@@ -46,7 +51,8 @@ wrong, redundant or missed. `scale` (pixels a frame), `left` (leftmost frame), `
 where things are drawn.
 
 Keys: arrows, home, end: frame. n, p: next and previous utterance of the assistant. d, shift + d: next and previous
-disagreement. u: next change of the predicted table. c: next context event. +, -, 0: zoom.
+disagreement. u: next change of the predicted table. v: next deviation from the plan, predicted or of the reference.
+c: next context event. +, -, 0: zoom.
 
 SessionTimeline.wordDifferences(ours, theirs) -> [words of ours, words of theirs], as `words` of an utterance.
 
@@ -88,6 +94,8 @@ function runs(steps, frames, changes) {
   return rows;
 }
 const stateAt = (row, i) => row.find((run) => i < run[1])[2];
+// The number of a step in the plan at a frame; undefined where it is not in it.
+const numberAt = (session, k, i) => session.stretches ? session.stretches[k].find(([from, to]) => from <= i && i < to)?.[2] : k + 1;
 
 // Where two rows of runs differ: [from, to] of each stretch.
 function differences(row, other) {
@@ -129,6 +137,7 @@ function draw(root, session, options = {}) {
   const { thresholds = [null, null], thumbnails = [], heads = null, cache = [], latency = {}, contexts = [] } = options;
   const verdictWords = { ...VERDICTS, ...options.verdicts }, names = { ...NAMES, ...options.names };
   const tracked = runs(K, N, session.predicted_states);
+  const drawn = session.stretches ? tracked.map((row, k) => row.flatMap(([a, b, state]) => session.stretches[k].map(([from, to]) => [Math.max(a, from), Math.min(b, to), state]).filter(([from, to]) => from < to))) : tracked;
   const expected = session.reference_states && runs(K, N, session.reference_states);
   const timeOf = (i) => (session.first_frame + i) / fps;
   const headAt = (i, k) => { const o = 3 * (i * K + k); return [heads[o], heads[o + 1], heads[o + 2]]; };
@@ -140,6 +149,8 @@ function draw(root, session, options = {}) {
     ...differing.flatMap((row) => row.map((stretch) => stretch[0])),
     ...[...said, ...reference].filter((one) => DISAGREE.has(one.verdict)).map((one) => one.frame),
   ])].sort((a, b) => a - b);
+  const strayed = session.deviations || [], expectedStrayed = session.reference_deviations || [];
+  const strayedAt = [...new Set([...strayed, ...expectedStrayed].map((one) => one[0]))].sort((a, b) => a - b);
   const compares = expected || [...said, ...reference].some((one) => one.verdict);
 
   // ---- what is on the page ----
@@ -156,6 +167,7 @@ function draw(root, session, options = {}) {
   button("next", names.utterance + " ›", "n");
   if (compares) button("disagreement", "disagreement ›", "d");
   button("update", "update ›", "u");
+  if (strayedAt.length) button("deviation", "deviation ›", "v");
   if (contexts.length) button("context", "context ›", "c");
   bar.append(element("span", undefined, "st-gap"));
   if (options.link) button("link", "copy link", "", "copy a link to this frame");
@@ -425,6 +437,16 @@ function draw(root, session, options = {}) {
     }
     cursors(g, height);
   }
+  function diamond(g, at, middle, size, hollow) { // a deviation from the plan; the rim shows it on any state's colour
+    g.beginPath();
+    g.moveTo(at, middle - size); g.lineTo(at + size, middle); g.lineTo(at, middle + size); g.lineTo(at - size, middle);
+    g.closePath();
+    g.fillStyle = colours[hollow ? "card" : "alarm"];
+    g.strokeStyle = colours[hollow ? "alarm" : "card"];
+    g.lineWidth = 1.2;
+    g.fill();
+    g.stroke();
+  }
   function drawSteps() {
     const shown = stepsBox.clientHeight, offset = stepsBox.scrollTop, g = prepare(stepsCanvas, shown), [from, to] = visible();
     const band = (row, top, height) => {
@@ -444,8 +466,8 @@ function draw(root, session, options = {}) {
           g.fillStyle = colours.alarm;
           for (const [a, b] of differing[k]) if (b >= from && a <= to) g.fillRect(x(a), under - 2, Math.max((b - a) * scale, 1.5), 2);
         }
-        band(tracked[k], under, tall);
-        if (heads) for (const [a, b, state] of tracked[k]) { // the head's own choice, where it is not the tracked state
+        band(drawn[k], under, tall);
+        if (heads) for (const [a, b, state] of drawn[k]) { // the head's own choice, where it is not the tracked state
           for (let i = Math.max(a, from), end = Math.min(b, to); i < end; i++) {
             const o = 3 * (i * K + k), rest = Math.max(heads[o + (state + 1) % 3], heads[o + (state + 2) % 3]);
             if (heads[o + state] >= rest) continue;
@@ -453,12 +475,15 @@ function draw(root, session, options = {}) {
             g.fillRect(x(i), under + tall - 4, Math.max(scale, 1.5), 4);
           }
         }
+        for (const [list, middle, size, hollow] of [[expectedStrayed, top + 2 + (upper - 1) / 2, 3.5, true], [strayed, under + tall / 2, 5, false]])
+          for (const [at, step] of list) if (step === k && at >= from && at < to) diamond(g, mid(at), middle, size, hollow);
       });
       g.font = "12px " + FONT;
       g.fillStyle = colours["s" + now + "ink"];
-      g.fillText(SYMBOLS[now], 12, top + ROW / 2);
-      g.fillStyle = colours.ink;
-      g.fillText(shorten(g, `${k + 1}. ${steps[k].replace(/\s+/g, " ")}`, gutter - 42), 30, top + ROW / 2);
+      const n = numberAt(session, k, selected), text = steps[k].replace(/\s+/g, " ");
+      if (n) g.fillText(SYMBOLS[now], 12, top + ROW / 2);
+      g.fillStyle = n ? colours.ink : colours.soft; // pale where it is not in the plan
+      g.fillText(shorten(g, n ? `${n}. ${text}` : text, gutter - 42), 30, top + ROW / 2);
       g.fillStyle = colours.grid;
       g.fillRect(0, Math.round(top + ROW) - 1, width, 1);
     }
@@ -530,8 +555,8 @@ function draw(root, session, options = {}) {
   function busyStep() {
     const wrong = differing.findIndex((row) => row.some(([from]) => from === selected));
     if (wrong >= 0) return wrong;
-    for (let k = K - 1; k >= 0; k--) if (stateAt(tracked[k], selected) === 1) return k;
-    return tracked.findIndex((row) => stateAt(row, selected) === 0);
+    for (let k = K - 1; k >= 0; k--) if (stateAt(tracked[k], selected) === 1 && numberAt(session, k, selected)) return k;
+    return tracked.findIndex((row, k) => stateAt(row, selected) === 0 && numberAt(session, k, selected));
   }
   function select(i, show) {
     selected = Math.max(0, Math.min(N - 1, i));
@@ -561,7 +586,7 @@ function draw(root, session, options = {}) {
     ArrowLeft: (shift) => select(selected - (shift ? 10 : 1), true), ArrowRight: (shift) => select(selected + (shift ? 10 : 1), true),
     Home: () => select(0, true), End: () => select(N - 1, true),
     n: () => jump(spokenAt, false, names.utterance), p: () => jump(spokenAt, true, names.utterance),
-    u: () => jump(moved, false, "update"), c: () => jump(contextAt, false, "context event"),
+    u: () => jump(moved, false, "update"), v: () => jump(strayedAt, false, "deviation"), c: () => jump(contextAt, false, "context event"),
     d: (shift) => jump(disagreements, shift, "disagreement"),
     ArrowUp: () => stepsBox.scrollBy(0, -ROW), ArrowDown: () => stepsBox.scrollBy(0, ROW),
     "+": () => zoom(1.6, selected + 0.5), "=": () => zoom(1.6, selected + 0.5), "-": () => zoom(1 / 1.6, selected + 0.5), "0": () => setView(fitScale(), 0),
@@ -576,7 +601,7 @@ function draw(root, session, options = {}) {
     event.preventDefault();
     action(event.shiftKey);
   });
-  const ACTIONS = { previous: "p", next: "n", disagreement: "d", update: "u", context: "c", out: "-", in: "+", fit: "0" };
+  const ACTIONS = { previous: "p", next: "n", disagreement: "d", update: "u", deviation: "v", context: "c", out: "-", in: "+", fit: "0" };
   bar.addEventListener("click", (event) => {
     const name = event.target.dataset.action;
     if (name === "link") copyLink(); else if (name) KEYS[ACTIONS[name]](false);
@@ -644,9 +669,12 @@ function draw(root, session, options = {}) {
     const lines = [headline(i)], box = stepsBox.getBoundingClientRect(), k = Math.floor((event.clientY - box.top + stepsBox.scrollTop) / ROW);
     if (decisions(i)) lines.push(decisions(i));
     if (event.clientY >= box.top && event.clientY < box.bottom && k < K) {
-      lines.push(`${k + 1}. ${steps[k]}`, names.predicted + ": " + STATES[stateAt(tracked[k], i)]);
+      const n = numberAt(session, k, i);
+      lines.push(...n ? [`${n}. ${steps[k]}`, names.predicted + ": " + STATES[stateAt(tracked[k], i)]] : [steps[k], "not in the plan"]);
       if (expected) lines.push(names.expected + ": " + STATES[stateAt(expected[k], i)]);
-      if (heads) lines.push("head: " + STATES.map((name, s) => `${name} ${number(headAt(i, k)[s])}`).join(", "));
+      for (const [list, whose] of [[strayed, names.predicted], [expectedStrayed, names.expected]])
+        lines.push(...list.filter(([at, step]) => step === k && Math.abs(mid(at) - mid(i)) < 6).map((one) => `${whose}, deviation: ${one[2]}`));
+      if (heads && n) lines.push("head: " + STATES.map((name, s) => `${name} ${number(headAt(i, k)[s])}`).join(", "));
     } else {
       lines.push(...atFrame(i).map(([who, other]) => `${named(who, other)}: ${other.text}`));
       lines.push(...contexts.filter(([at]) => at === i).map((pair) => pair[1]));
@@ -670,13 +698,19 @@ function draw(root, session, options = {}) {
     for (const [who, one] of atFrame(i)) lines.push(utteranceNode("p", who, one));
     tracked.forEach((row, k) => {
       const state = stateAt(row, i), wanted = expected ? stateAt(expected[k], i) : state, changes = i && row.some((run) => run[0] === i);
-      if (!changes && state === wanted) return;
+      const n = numberAt(session, k, i);
+      if (!n || (!changes && state === wanted)) return;
       const line = element("p");
       const whose = wanted === state ? "" : `${names.predicted}: `; // whose state it is matters where they differ
-      line.append(element("b", `step ${k + 1}`), ` ${steps[k]}: ${whose}`, element("span", `${SYMBOLS[state]} ${STATES[state]}`, "st-state" + state));
+      line.append(element("b", `step ${n}`), ` ${steps[k]}: ${whose}`, element("span", `${SYMBOLS[state]} ${STATES[state]}`, "st-state" + state));
       if (wanted !== state) line.append(`; ${names.expected}: `, element("span", `${SYMBOLS[wanted]} ${STATES[wanted]}`, "st-state" + wanted));
       lines.push(line);
     });
+    for (const [list, whose] of [[strayed, names.predicted], [expectedStrayed, names.expected]]) for (const [at, , text] of list) if (at === i) {
+      const line = element("p");
+      line.append(element("b", `${whose}, deviation`, "st-is-missed"), " ", text);
+      lines.push(line);
+    }
     if (note) lines.push(element("p", note, "st-note"));
     caption.replaceChildren(...lines);
     const spoken = lines.map((line) => line.textContent).join(". ");
@@ -696,7 +730,8 @@ function draw(root, session, options = {}) {
     if (heads) swatch("st-thin st-s1ink", "at the foot: the state head's choice, where it is another");
     const given = new Set([...said, ...reference].map((one) => one.verdict));
     for (const verdict of Object.keys(VERDICTS).filter((one) => given.has(one))) swatch("st-mark st-mark-" + verdict, verdictWords[verdict]);
-    if (contexts.length) swatch("st-thin st-context", "context shrunk");
+    if (strayedAt.length) swatch("st-diamond", expectedStrayed.length ? `deviation from the plan (hollow: ${names.expected})` : "deviation from the plan");
+    if (contexts.length) swatch("st-thin st-context", session.stretches ? "context or plan renewed" : "context shrunk");
     parts.forEach((part, n) => swatch("st-thin st-l" + n % 5, part + " ms"));
     return box;
   }
@@ -707,6 +742,7 @@ function draw(root, session, options = {}) {
     keys(`next, previous ${names.utterance} · `, "n", "p");
     if (compares) { keys("next disagreement, with ", "d"); keys("previous · ", "shift"); }
     keys("next update · ", "u");
+    if (strayedAt.length) keys("next deviation · ", "v");
     if (contexts.length) keys("next context event · ", "c");
     keys("zoom · ", "+", "−"); keys("fit · click a frame, drag or scroll sideways to move, ctrl + wheel to zoom", "0");
     return box;
@@ -770,5 +806,5 @@ function draw(root, session, options = {}) {
   select(options.selected ?? (said.length ? said[0].frame : 0), true);
   return timeline;
 }
-return { draw, wordDifferences, element, clock, number, plural, best, runs, stateAt, STATES, SYMBOLS };
+return { draw, wordDifferences, element, clock, number, plural, best, runs, stateAt, numberAt, STATES, SYMBOLS };
 })();

@@ -181,6 +181,10 @@ STREAM = Command(
             " 'stream.user_texts=[\"20 What comes next?\"]'",
         ),
         (
+            "A plan that changes at given times.",
+            "stream.source=clip.mp4 stream.plan_file=plan.txt stream.plan_changes=changes.json",
+        ),
+        (
             "A small context, cut in the middle.",
             "stream.source=clip.mp4 stream.plan_file=plan.txt context=drop_middle context.max_tokens=1024",
         ),

@@ -26,6 +26,7 @@ from prospect_hf.streaming.followed_task import FollowedTask, is_stored, session
 from prospect_hf.streaming.frame_sources import OutOfRange, SourceFrame
 from prospect_hf.streaming.interrupt import Interrupt
 from prospect_hf.streaming.pace import LivePace
+from prospect_hf.streaming.plan_changes import due, plan_after
 from prospect_hf.streaming.snapshot import restore_stream, save_stream, trace_of
 from prospect_hf.streaming.subtitles import annotate_video, write_srt
 from prospect_hf.streaming.thumbnails import ThumbnailStrip
@@ -80,7 +81,8 @@ def run(stream: StreamArguments, context: Context, tracking: Tracking, decoding:
         stream, task, model, processor, context, tracking, decoding, on_text=lambda frame, piece: view.hear(piece)
     )
     batch, first = following.batch, following.batch.rows[0].frame + 1
-    view = LiveView(task.plan, task.goal, batch.speaking_threshold, batch.dst_update_threshold, view=stream.view)
+    now = batch.rows[0].task
+    view = LiveView(now.plan, now.goal, batch.speaking_threshold, batch.dst_update_threshold, view=stream.view)
     path = new_trace_path(output, first)
     if not first and path.name != "trace.jsonl":
         say(f"{output} holds traces of earlier streams, which are kept; this one is {path.name}")
@@ -91,6 +93,8 @@ def run(stream: StreamArguments, context: Context, tracking: Tracking, decoding:
     if not outcome.frames:
         path.unlink(missing_ok=True)  # a header without events
         return report_nothing(outcome, stream, task, output, earlier)
+    if task.changes and outcome.failure is None:
+        complain(f"the source ended before the plan was to change at {task.changes[0].time:g} s")
     outputs = outputs_of(path, stream, task, strip)
     if batch.rows[0].frame == first + outcome.frames - 1:  # else the trace lacks a frame that the stream has seen
         outputs = {"state": lambda: save(following, output, path)} | outputs
@@ -171,6 +175,8 @@ def follow(
                 for frame in frames:
                     with interrupt.after_this():
                         text = task.said_until(frame_at(frame.time, fps))
+                        for change in due(task.changes, frame_at(frame.time + offset_s, fps), fps):
+                            following.change_plan(change.plan, change.goal)
                         event = following.step(frame.frame, text, frame.time + offset_s)
                         trace.write(event)
                         outcome.frames += 1
@@ -180,6 +186,10 @@ def follow(
                     outcome.dropped = frames.dropped if args.live else 0
                     view.show(event, outcome.dropped)
                     strip.add(event.frame, frame.frame)
+                if outcome.frames:
+                    deviations = following.deviations_at_end()
+                    trace.end(deviations)
+                    view.end(event.time, deviations)
             except (KeyboardInterrupt, Exception) as error:
                 outcome.failure = error  # raised or reported when page, subtitles and stream are saved
             outcome.seconds = time.perf_counter() - began
@@ -273,15 +283,38 @@ def begin(
 
     Raises:
         UsageError: the saved stream follows another plan or goal.
+        StreamError: a plan that cannot be used or leaves no room for a frame; one of ``stream.plan_changes`` too.
     """
     thresholds = args.speaking_threshold, args.dst_update_threshold
-    if not args.restore:
-        return DSTStream(model, processor, job.plan, job.goal, None, context, tracking, decoding, on_text, *thresholds)
-    stream = restore_stream(state_folder(Path(args.output_dir)), model, processor, on_text, *thresholds)
-    task = stream.batch.rows[0].task
-    if (list(task.plan), task.goal) != (job.plan, job.goal):
-        raise UsageError(f"{args.output_dir}/state follows another plan or goal; give those, or another output_dir.")
+    plan, goal = job.plan, job.goal
+    if args.restore:
+        stream = restore_stream(state_folder(Path(args.output_dir)), model, processor, on_text, *thresholds)
+        plan, goal = plan_now(stream, job, model.config.fps)
+        task = stream.batch.rows[0].task
+        if (list(task.plan), task.goal) != (plan, goal):
+            raise UsageError(
+                f"{args.output_dir}/state follows another plan or goal; give those, or another output_dir."
+            )
+    else:
+        stream = DSTStream(model, processor, plan, goal, None, context, tracking, decoding, on_text, *thresholds)
+    settings = stream.batch.context, stream.batch.tracking, stream.batch.decoding
+    for change in job.changes:  # a plan that cannot be followed is refused now, and not when its time has come
+        plan, goal = plan_after([change], plan, goal)
+        try:
+            DSTStream(model, processor, plan, goal, None, *settings)
+        except StreamError as error:
+            raise StreamError(f"stream.plan_changes, the plan of {change.time:g} s: {error}") from error
     return stream
+
+
+def plan_now(stream: DSTStream, job: FollowedTask, fps: float) -> tuple[list[str], str]:
+    """Plan and goal that a restored stream has by the settings; the changes that were made are taken out of ``job``."""
+    row, plan, goal = stream.batch.rows[0], job.plan, job.goal
+    if row.frame >= 0:
+        plan, goal = plan_after(due(job.changes, frame_at(row.time, fps), fps), plan, goal)
+    while row.plan_change is not None and job.changes and (list(row.task.plan), row.task.goal) != (plan, goal):
+        plan, goal = plan_after([job.changes.popleft()], plan, goal)  # made for a frame that could not be used
+    return plan, goal
 
 
 def outputs_of(

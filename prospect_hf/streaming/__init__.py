@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from context_dst_smolvlm import Context, ContextFull, StreamError
     from decoding_dst_smolvlm import Decoding
-    from events_dst_smolvlm import ContextEvent, StreamEvent, StreamInput, Task
+    from events_dst_smolvlm import ContextEvent, PlanChange, StreamEvent, StreamInput, Task
     from prospect_hf.streaming.snapshot import restore_stream, save_stream
     from streaming_dst_smolvlm import DSTStream, StreamBatch
-    from tracking_dst_smolvlm import Tracking, Transition
+    from tracking_dst_smolvlm import Deviation, Tracking, Transition
 
 _ORIGINS = {
     "context_dst_smolvlm": ("Context", "ContextFull", "StreamError"),
     "decoding_dst_smolvlm": ("Decoding",),
-    "events_dst_smolvlm": ("ContextEvent", "StreamEvent", "StreamInput", "Task"),
+    "events_dst_smolvlm": ("ContextEvent", "PlanChange", "StreamEvent", "StreamInput", "Task"),
     "prospect_hf.streaming.snapshot": ("restore_stream", "save_stream"),
     "streaming_dst_smolvlm": ("DSTStream", "StreamBatch"),
-    "tracking_dst_smolvlm": ("Tracking", "Transition"),
+    "tracking_dst_smolvlm": ("Deviation", "Tracking", "Transition"),
 }
 
 __all__ = [
@@ -32,6 +32,8 @@ __all__ = [
     "ContextFull",
     "DSTStream",
     "Decoding",
+    "Deviation",
+    "PlanChange",
     "StreamBatch",
     "StreamError",
     "StreamEvent",

@@ -30,6 +30,9 @@ class StreamArguments:
         goal: what the user wants to do.
         plan: the steps.
         plan_file: in place of ``plan``, a text file with one step a line.
+        plan_changes: a JSON file of plans that take the place of the one before them at their times (seconds of the
+            source), ``[{"time": 30.0, "plan": ["first step", "second step"], "goal": "may be left out"}]``; steps whose
+            text stays keep their state.
         user_texts: what the user says, "SECONDS TEXT" each.
         start_s, end_s: the part of the source that is followed, in seconds; a session is followed whole.
         live: keep up with the source: frames are dropped by time, and counted, where the model is slower.
@@ -53,6 +56,7 @@ class StreamArguments:
     goal: str = ""
     plan: list[str] = field(default_factory=list)
     plan_file: str | None = None
+    plan_changes: str | None = None
     user_texts: list[str] = field(default_factory=list)
     start_s: float = 0.0
     end_s: float | None = None
@@ -71,7 +75,7 @@ class StreamArguments:
         if self.session is not None:
             if self.root is None:
                 raise UsageError("stream.session needs stream.root, the folder that holds processed_data.")
-            if self.plan or self.plan_file or self.goal or self.user_texts:
+            if self.plan or self.plan_file or self.plan_changes or self.goal or self.user_texts:
                 raise UsageError("A session brings its own goal, plan and user texts: leave those settings out.")
             if self.start_s or self.end_s is not None:
                 raise UsageError("A session is followed whole: leave stream.start_s and stream.end_s out.")

@@ -6,7 +6,7 @@ import difflib
 import math
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from prospect_hf.errors import UsageError
 from prospect_hf.sessions import SOURCES
 from prospect_hf.streaming.arguments import StreamArguments
 from prospect_hf.streaming.frame_sources import URLS, SourceFrame, SourceFrames, open_source
+from prospect_hf.streaming.plan_changes import PlannedChange, read_plan_changes
 from prospect_hf.timeline import frame_at
 from video_dst_smolvlm import without_secrets
 
@@ -35,6 +36,7 @@ class FollowedTask:
         frames: seconds -> the frames from then on.
         texts: (frame, what the user says on it), in order.
         reference: utterances and state changes, as the trace's header holds them; None for a video.
+        changes: of the plan, in order of time.
     """
 
     goal: str
@@ -43,6 +45,7 @@ class FollowedTask:
     frames: Callable[[float], SourceFrames]
     texts: deque[tuple[int, str]]
     reference: dict[str, Any] | None = None
+    changes: deque[PlannedChange] = field(default_factory=deque)
 
     def said_until(self, frame: int) -> str | None:
         """What the user has said up to a frame and was not asked for yet."""
@@ -72,7 +75,13 @@ def video_task(args: StreamArguments, fps: float) -> FollowedTask:
     def frames(start_s: float) -> SourceFrames:
         return open_source(source, fps, max(start_s, 0.0), end_s)
 
-    return FollowedTask(args.goal, plan, without_secrets(source), frames, deque(texts))
+    changes = deque(read_plan_changes(Path(args.plan_changes))) if args.plan_changes else deque()
+    for change in changes:
+        if not args.start_s <= change.time < end_s:
+            raise UsageError(
+                f"stream.plan_changes: the change at {change.time:g} s falls outside the part that is followed."
+            )
+    return FollowedTask(args.goal, plan, without_secrets(source), frames, deque(texts), changes=changes)
 
 
 def session_task(args: StreamArguments, processor: DSTSmolVLMProcessor, fps: float) -> FollowedTask:

@@ -15,10 +15,11 @@ from rich.text import Text
 
 from prospect_hf.terminal import visible
 from streaming_dst_smolvlm import StreamEvent
-from tracking_dst_smolvlm import STATE_NAMES
+from tracking_dst_smolvlm import STATE_NAMES, Deviation
 
 SYMBOLS = ("○", "◐", "●")
 COLOURS = ("dim", "yellow", "green")
+SPEAKERS = {"user": "cyan", "assistant": "magenta", "plan": "red"}  # "plan": what deviates from it
 BAR = 20  # characters
 LAST_WORDS = 6
 STEPS_SHOWN = 20
@@ -83,11 +84,17 @@ class LiveView:
         at = clock(event.time)
         told = [("user", event.user_text)] if event.user_text else []
         told += [("assistant", event.text)] if event.text else []
+        told += [("plan", str(deviation)) for deviation in event.deviations]
         self.words.extend((at, who, visible(text)) for who, text in told)
         self._event = event
+        if event.plan_change is not None:
+            self.plan, self.goal = [visible(step) for step in event.plan_change.plan], visible(event.plan_change.goal)
         if self._live is not None:
             self._live.update(self._layout())
             return
+        if event.plan_change is not None:
+            kept = sum(place is not None for place in event.plan_change.kept)
+            self._line(at, f"plan changed: {len(self.plan)} steps, {kept} kept")
         for move in event.transitions:
             self._line(at, f"step {move.step + 1} {STATE_NAMES[move.after]}: {self.plan[move.step]}")
         for who, text in told:
@@ -96,6 +103,15 @@ class LiveView:
             self._line(
                 at, f"context: {event.context.strategy}, {event.context.tokens_before} to {event.context.tokens_after}"
             )
+
+    def end(self, second: float, deviations: Sequence[Deviation]) -> None:
+        """Show the deviations from the plan that the end of the video, at ``second``, shows."""
+        for deviation in deviations:
+            self.words.append((clock(second), "plan", str(deviation)))
+            if self._live is None:
+                self._line(clock(second), f"plan: {deviation}")
+        if self._live is not None:
+            self._live.update(self._layout())
 
     def _line(self, at: str, text: str) -> None:
         self.console.print(Text(f"{at}  {text}"), soft_wrap=True)
@@ -115,7 +131,7 @@ class LiveView:
         words.add_column(no_wrap=True)
         words.add_column(ratio=1)
         for at, who, text in self.words:
-            words.add_row(at, Text(who, style="cyan" if who == "user" else "magenta"), Text(text))
+            words.add_row(at, Text(who, style=SPEAKERS[who]), Text(text))
         if self.speaking.strip():
             words.add_row("", Text("assistant", style="magenta"), Text(visible(self.speaking) + " …", style="italic"))
         parts.append(Panel(words, title="last words", title_align="left", border_style="dim"))

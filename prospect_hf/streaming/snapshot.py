@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from context_dst_smolvlm import Context
 from decoding_dst_smolvlm import Decoding
-from events_dst_smolvlm import FrameFacts
+from events_dst_smolvlm import FrameFacts, PlanChange
 from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
 from processing_dst_smolvlm import DSTSmolVLMProcessor
 from prospect_hf.checked_json import as_dict, load_json
@@ -31,7 +31,7 @@ from prospect_hf.files import replacing_folder, write_json
 from streaming_dst_smolvlm import DSTStream
 from tracking_dst_smolvlm import StateTable, Tracking
 
-VERSION = 2
+VERSION = 3
 TENSORS, FACTS = "stream.safetensors", "stream.json"
 
 
@@ -73,6 +73,8 @@ def save_stream(stream: DSTStream, folder: Path, trace: str | None = None) -> No
         "dst_update_threshold": batch.dst_update_threshold,
         "frame": row.frame,
         "time": row.time if row.frame >= 0 else None,
+        "opened": row.opened,
+        "plan_change": None if row.plan_change is None else asdict(row.plan_change),
         "talked": row.facts.talked,
         "pending": row.pending,
         "user_turn": row.user_turn,
@@ -140,6 +142,10 @@ def restore_stream(
     row.table = StateTable.load(facts["table"])
     row.frame = facts["frame"]
     row.time = row.time if facts["time"] is None else facts["time"]
+    row.opened, change = facts["opened"], facts["plan_change"]
+    row.plan_change = change and PlanChange(
+        tuple(change["before"]), tuple(change["plan"]), change["goal"], tuple(change["kept"])
+    )
     row.facts = FrameFacts(talked=facts["talked"])
     row.pending, row.user_turn = facts["pending"], facts["user_turn"]
     row.head_length, row.frame_starts = facts["head_length"], deque(facts["frame_starts"])

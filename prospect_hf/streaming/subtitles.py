@@ -45,6 +45,7 @@ STATE_COLOURS: dict[int, Colour] = {
 }
 SPEAK: Colour = (108, 172, 255)
 UPDATE: Colour = (214, 150, 245)
+DEVIATION: Colour = (255, 143, 133)
 
 
 def one_line(text: str) -> str:
@@ -104,8 +105,8 @@ def annotate_video(
 ) -> int:
     """Write an MP4 at the trace's frame rate, so that it plays at real speed.
 
-    Below each picture: the last utterance, p(speak) and p(update) with their thresholds, and the step table, of which
-    a long plan shows a window around the current step.
+    Below each picture: the last utterance, p(speak) and p(update) with their thresholds, and the step table with what
+    deviates from the plan, of which a long plan shows a window around the current step.
 
     Args:
         path: the MP4; it is written beside its place, then renamed.
@@ -174,8 +175,13 @@ class Painter:
         self.header = trace.header
         self.size = size
         self.unit = size[0] / 720  # a design pixel at the default width
-        self.plan = [one_line(step) for step in trace.header["plan"]]
+        self.plans = {event["frame"]: plan for event, plan in zip(trace.events, trace.plans(), strict=True)}
         self.cues = cue_times(trace)
+        # (frame, step, kind) of every deviation from the plan.
+        self.deviations = [
+            (event["frame"], one["step"], one["kind"]) for event in trace.events for one in event["deviations"]
+        ]
+        self.deviations += [(trace.events[-1]["frame"], one["step"], one["kind"]) for one in trace.end or ()]
         self.body = _font(font, 19 * self.unit)
         self.small = _font(font, 16 * self.unit)
         self.subtitle = _font(font, 22 * self.unit)
@@ -248,7 +254,7 @@ class Painter:
         draw = ImageDraw.Draw(canvas)
         left, top, right, bottom = box
         u = self.unit
-        states = event["states"]
+        states, plan = event["states"], self.plans[event["frame"]]
         row = 27 * u
         draw.text((right, top + 8 * u), "p(state)", FAINT, self.small, anchor="rm")
         draw.text((left, top + 8 * u), "steps", FAINT, self.small, anchor="lm")
@@ -262,6 +268,11 @@ class Painter:
         shown = max(1, room - 1) if cut else room
         first = min(max(0, current - shown // 2), max(0, len(states) - shown))
         moved = {move["step"] for move in event["transitions"]}
+        strayed = {  # of this plan
+            step: kind.replace("_", " ")
+            for frame, step, kind in self.deviations
+            if frame <= event["frame"] and self.plans[frame] is plan
+        }
         for line, index in enumerate(range(first, min(first + shown, len(states)))):
             y = top + (line + 0.5) * row
             state = states[index]
@@ -269,7 +280,11 @@ class Painter:
                 draw.rectangle((left - 6 * u, y - row / 2 + 1, right + 6 * u, y + row / 2 - 1), LINE)
             symbol = self.symbols[state]
             canvas.paste(symbol, (round(left), round(y - symbol.height / 2)), symbol)
-            words = _shorten(f"{index + 1}. {self.plan[index]}", self.body, right - left - 100 * u)
+            mark = strayed.get(index, "")  # the last one of the step
+            room_of_mark = self.small.getlength(mark) + 12 * u if mark else 0.0
+            text = f"{index + 1}. {one_line(plan[index])}"
+            words = _shorten(text, self.body, right - left - 100 * u - room_of_mark)
+            draw.text((right - 58 * u, y), mark, DEVIATION, self.small, anchor="rm")
             draw.text((left + 28 * u, y), words, FAINT if state == NOT_STARTED else INK, self.body, anchor="lm")
             sure = event["probabilities"][index][state]
             draw.text((right, y), f"{sure:.2f}", STATE_COLOURS[state], self.small, anchor="rm")

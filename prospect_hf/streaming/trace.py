@@ -1,4 +1,4 @@
-"""The trace of a stream: one JSON line for the header, then one a frame, written while the stream runs.
+"""The trace of a stream: a JSON line for the header, one a frame while the stream runs, one when its video has ended.
 
 A trace can be followed while it is written (``tail -f``) and has to survive a crash. So each line is written to the
 file itself and flushed, without a temporary file; after a crash only the last line can be cut short.
@@ -7,7 +7,7 @@ file itself and flushed, without a temporary file; after a crash only the last l
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from prospect_hf.checked_json import LARGEST
 from prospect_hf.errors import DataError, UsageError
 from prospect_hf.sessions import COMPLETED, NOT_STARTED
+from tracking_dst_smolvlm import DEVIATIONS, Deviation
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from streaming_dst_smolvlm import DSTStream
 
 KIND = "dst_stream"
-VERSION = 1
+VERSION = 2
 HEADER_KEYS: tuple[str, ...] = (
     "kind",
     "version",
@@ -47,7 +48,8 @@ EVENT_KEYS: tuple[str, ...] = (
     "states",
     "probabilities",
 )
-EVENT_KEYS += ("rejected", "cache_length", "latency", "context")
+EVENT_KEYS += ("rejected", "cache_length", "latency", "context", "deviations")
+END_KEY = "ended"  # of the last line
 # Probabilities may be computed in half precision.
 SUM_TOLERANCE = 0.02
 
@@ -58,13 +60,29 @@ class Trace:
 
     header: goal, plan (the steps' texts), fps, thresholds, source, model, context, reference; in the trace of a stream
         that was restored, ``continues`` names the trace beside it that holds the frames before.
-    events: one a frame, in order and without a gap; the keys are those of the stream's event.
+    events: one a frame, in order and without a gap; the keys are those of the stream's event. Goal and plan of the
+        header hold until an event's ``plan_change``, which has the new ones; older traces have no such key.
     truncated: the file's last line was cut short (a crash while it was written) and is not among the events.
+    end: the deviations from the plan that the end of the video shows; None where the stream was stopped before it.
     """
 
     header: dict[str, Any]
     events: list[dict[str, Any]]
     truncated: bool = False
+    end: list[dict[str, Any]] | None = None
+
+    def plan_changes(self) -> list[tuple[int, dict[str, Any]]]:
+        """(index of the event, its ``plan_change``) of each event before which the plan was changed."""
+        return [(n, event["plan_change"]) for n, event in enumerate(self.events) if event.get("plan_change")]
+
+    def plans(self) -> list[list[str]]:
+        """``[events]``, the steps that each event's states are of; one list for all events of a plan."""
+        plan, plans = list(self.header["plan"]), []
+        for event in self.events:
+            if event.get("plan_change"):
+                plan = list(event["plan_change"]["plan"])
+            plans.append(plan)
+        return plans
 
 
 def trace_header(
@@ -84,12 +102,12 @@ def trace_header(
         continues: file name of the trace that holds the frames before.
     """
     batch = stream.batch
-    task = batch.rows[0].task
+    task, changed = batch.rows[0].task, batch.rows[0].plan_change
     return {
         "kind": KIND,
         "version": VERSION,
         "goal": task.goal,
-        "plan": list(task.plan),
+        "plan": list(task.plan if changed is None else changed.before),  # a change is told by the next event
         "fps": batch.model.config.fps,
         "speaking_threshold": batch.speaking_threshold,
         "dst_update_threshold": batch.dst_update_threshold,
@@ -126,6 +144,7 @@ class TraceWriter:
         self._header = dict(header)
         _check_header(self._header, f"{path}: the header to be written")
         self._next_frame: int | None = None
+        self._plan = list(self._header["plan"])
         self._file: TextIO | None = None
 
     def __enter__(self) -> TraceWriter:
@@ -145,8 +164,16 @@ class TraceWriter:
         """Append one event (any dataclass with the keys of the stream's event)."""
         record = asdict(event)
         where = f"{self.path}: the event to be written"
-        self._next_frame = _check_event(record, len(self._header["plan"]), self._next_frame, where) + 1
+        plan = _check_plan_change(record, self._plan, where)
+        self._next_frame = _check_event(record, len(plan), self._next_frame, where) + 1
+        self._plan = plan
         self._append(record, f"frame {record['frame']}")
+
+    def end(self, deviations: Sequence[Deviation]) -> None:
+        """Append the end of the video, with the deviations that it shows (``DSTStream.deviations_at_end``)."""
+        record = {END_KEY: True, "deviations": [asdict(one) for one in deviations]}
+        _check_deviations(record["deviations"], len(self._plan), f"{self.path}: the end to be written")
+        self._append(record, "the end")
 
     def _append(self, record: dict[str, Any], what: str) -> None:
         if self._file is None:
@@ -165,18 +192,27 @@ def read_stream(path: Path) -> Trace:
     A stream that was killed and continued from its last snapshot has followed the frames since then twice; those of
     the later trace count.
 
+    Returns:
+        The frames of all of them, with the last one's header, but the goal and the plan that the first one begins with.
+
     Raises:
-        DataError: a trace cannot be read, or lacks frames that the later one continues.
+        DataError: a trace cannot be read, lacks frames that the later one continues, or ends with another plan.
     """
     last = trace = read_trace(path)
     events, seen = list(last.events), {path.name}
     while (name := trace.header.get("continues")) is not None:
         _require(name not in seen, f"{path}: line 1", "continues", f"is {name!r}, a trace that continues this one")
         seen.add(name)
+        later, plan = events, list(trace.header["plan"])
         path = path.with_name(name)
         trace = read_trace(path)
-        events = join_events(trace.events, events, path)
-    return Trace(last.header, events, last.truncated)
+        events = join_events(trace.events, later, path)
+        if later:
+            ended = Trace(trace.header, events[: -len(later)])
+            where = f"{path}: frame {later[0]['frame'] - 1}"
+            _require(ended.plans()[-1] == plan, where, "plan", "is not the plan that the stream was continued with")
+    opened = {key: trace.header[key] for key in ("goal", "plan")}
+    return Trace(last.header | opened, events, last.truncated, last.end)
 
 
 def join_events(earlier: list[dict[str, Any]], later: list[dict[str, Any]], path: Path) -> list[dict[str, Any]]:
@@ -215,6 +251,8 @@ def read_trace(path: Path) -> Trace:
     _check_header(header, f"{path}: line 1")
     events: list[dict[str, Any]] = []
     frame: int | None = None
+    plan = list(header["plan"])
+    end: list[dict[str, Any]] | None = None
     unfinished = len(lines) - 1  # after the last line break; empty in a complete file
     for index, line in enumerate(lines[1:], start=1):
         where = f"{path}: line {index + 1}"
@@ -223,10 +261,18 @@ def read_trace(path: Path) -> Trace:
                 break
             if not _complete(line):
                 return Trace(header, events, truncated=True)
+        if end is not None:
+            raise DataError(f"{where}: a line after the end of the video; the trace was edited.")
         event = _parse(line, where)
-        frame = _check_event(event, len(header["plan"]), frame, where) + 1
+        if END_KEY in event:
+            _missing(event, ["deviations"], where)
+            _check_deviations(event["deviations"], len(plan), where)
+            end = list(event["deviations"])
+            continue
+        plan = _check_plan_change(event, plan, where)
+        frame = _check_event(event, len(plan), frame, where) + 1
         events.append(event)
-    return Trace(header, events)
+    return Trace(header, events, end=end)
 
 
 def _complete(line: bytes) -> bool:
@@ -316,6 +362,38 @@ def _check_header(header: Mapping[str, Any], where: str) -> None:
         _require(change[1] < len(plan), where, key, f"names step {change[1]} of a plan of {len(plan)} steps")
 
 
+def _check_deviations(deviations: Any, steps: int, where: str) -> None:
+    _require(_sequence(deviations), where, "deviations", "is not a list")
+    for index, one in enumerate(deviations):
+        key = f"deviations[{index}]"
+        fine = isinstance(one, dict) and one.get("kind") in DEVIATIONS and _whole(one.get("step")) and "other" in one
+        fine = fine and (one["other"] is None or _whole(one["other"]))
+        _require(fine, where, key, f"is {one!r}, not a kind ({', '.join(DEVIATIONS)}), a step and another or null")
+        for step in (one["step"], one["other"]):
+            _require(step is None or step < steps, where, key, f"names step {step} of a plan of {steps} steps")
+
+
+def _check_plan_change(event: Mapping[str, Any], before: list[str], where: str) -> list[str]:
+    """Refuse an event whose ``plan_change`` cannot be one of the plan ``before``; returns the plan from it on."""
+    change = event.get("plan_change")
+    if change is None:
+        return before
+    _require(isinstance(change, dict), where, "plan_change", "is neither null nor an object")
+    _missing(change, ["before", "plan", "goal", "kept"], f"{where}, plan_change")
+    plan, kept = change["plan"], change["kept"]
+    fine = _sequence(change["before"]) and list(change["before"]) == before
+    _require(fine, where, "plan_change.before", "is not the plan of the frame before")
+    fine = _sequence(plan) and plan and all(isinstance(step, str) for step in plan)
+    _require(fine, where, "plan_change.plan", "is no list of strings with at least one")
+    _require(isinstance(change["goal"], str), where, "plan_change.goal", "is not a string")
+    fine = _sequence(kept) and len(kept) == len(plan)
+    _require(fine, where, "plan_change.kept", f"is no list of {len(plan)} entries, one a step")
+    old = [place for place in kept if place is not None]
+    fine = all(_whole(place) and place < len(before) for place in old) and len(set(old)) == len(old)
+    _require(fine, where, "plan_change.kept", f"is {kept!r}, not different steps of the {len(before)} before, or null")
+    return list(plan)
+
+
 def _check_event(event: Mapping[str, Any], steps: int, expected: int | None, where: str) -> int:
     """Refuse an event with a missing or wrong value; returns its frame."""
     _missing(event, EVENT_KEYS, where)
@@ -346,6 +424,7 @@ def _check_event(event: Mapping[str, Any], steps: int, expected: int | None, whe
         _require(fine, where, key, f"is {move!r}, not a step, a state before and one after")
         _require(move["step"] < steps, where, key, f"names step {move['step']} of a plan of {steps} steps")
         _require(_state(move["before"]) and _state(move["after"]), where, key, f"is {move!r}; states are 0 to 2")
+    _check_deviations(event["deviations"], steps, where)
     latency, context = event["latency"], event["context"]
     fine = isinstance(latency, dict) and all(_number(seconds) for seconds in latency.values())
     _require(fine, where, "latency", f"is {latency!r}, not finite seconds by part")

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,7 @@ def test_a_folder_of_pictures(model: str, pictures: Path, output: str, tmp_path:
         ours = stream.step(picture("clip", frame), event["user_text"])
         assert event["p_speak"] == pytest.approx(ours.p_speak) and event["text"] == ours.text
         assert tuple(event["states"]) == ours.states
+    assert trace.end == [asdict(one) for one in stream.deviations_at_end()]
     for name in ("trace.html", "trace.srt", "trace.mp4", "state/stream.json"):
         assert (tmp_path / "out" / name).stat().st_size > 0, name
 
@@ -106,7 +108,8 @@ def test_a_stopped_stream_goes_on(
     assert main([*arguments, part, "stream.restore=true"]) == 0
     whole = read_trace(tmp_path / "whole" / "trace.jsonl").events
     parts = [*read_trace(tmp_path / "part" / "trace.jsonl").events]
-    assert len(parts) == 10
+    assert len(parts) == 10 and read_trace(tmp_path / "part" / "trace.jsonl").end is None
+    assert read_stream(tmp_path / "part" / "trace-10.jsonl").end == read_trace(tmp_path / "whole" / "trace.jsonl").end
     parts += read_trace(tmp_path / "part" / "trace-10.jsonl").events
     for ours, theirs in zip(parts, whole, strict=True):
         assert {**ours, "latency": None} == {**theirs, "latency": None}
@@ -263,6 +266,9 @@ def test_a_session_is_compared_with_its_labels(model: str, output: str, tmp_path
         ("stream.frames must be", ["stream.session=wtag.x", "stream.root=.", "stream.frames=drawn"]),
         ("none of the sources", ["stream.session=x.y", "stream.root=."]),
         ("number of seconds", ["stream.source=SOURCE", PLAN, "stream.user_texts=[soon hello]"]),
+        ("/no/changes.json: no such file", [*RANGE, "stream.plan_changes=/no/changes.json"]),
+        ("the changes of the plan cannot be read", [*RANGE, "stream.plan_changes=SOURCE"]),
+        ("leave those settings out", ["stream.session=wtag.x", "stream.root=.", "stream.plan_changes=x.json"]),
         ("stream.live drops some", ["stream.source=SOURCE", PLAN, "stream.live=true", "stream.annotate=true"]),
         ("no stream can be read", ["stream.source=SOURCE", PLAN, "stream.restore=true"]),
         ("no frame from 100 s", ["stream.source=SOURCE", PLAN, "stream.start_s=100"]),

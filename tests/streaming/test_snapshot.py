@@ -58,6 +58,22 @@ def test_a_restored_stream_is_the_uninterrupted_one(
     assert {path.name for path in (tmp_path / "stream").iterdir()} == {"stream.json", "stream.safetensors"}
 
 
+def test_a_stream_whose_plan_was_changed_is_restored(tmp_path: Path) -> None:
+    """Saved before every frame around two changes: before the first frame, in mid-stream, to more steps and fewer."""
+    plans = {0: ["now please", *PLAN], 7: [PLAN[2], PLAN[0]], 20: [*PLAN, "now please"]}
+    stream, live = new_stream(), new_stream()
+    for frame, item in enumerate(inputs_of(SESSION)[:32]):
+        if frame in plans:
+            stream.change_plan(plans[frame], f"goal {frame}")
+            live.change_plan(plans[frame], f"goal {frame}")
+        save_stream(stream, tmp_path / "stream")
+        stream = restore_stream(tmp_path / "stream", talkative_model(), small_processor())
+        ours, theirs = stream.step(item.frame, item.user_text), live.step(item.frame, item.user_text)
+        assert_same_events([ours], [theirs], 0.0)
+        assert ours.plan_change == theirs.plan_change and (ours.plan_change is not None) == (frame in plans)
+        assert stream.batch.rows[0].head_length == live.batch.rows[0].head_length
+
+
 def test_thresholds_are_restored_unless_others_are_given(tmp_path: Path) -> None:
     stream = new_stream(speaking_threshold=0.25, dst_update_threshold=0.75)
     save_stream(stream, tmp_path / "stream")
@@ -101,9 +117,10 @@ def test_what_cannot_be_restored(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="another model"):
         restore_stream(folder, other, small_processor())
     facts = json.loads((folder / "stream.json").read_text())
-    (folder / "stream.json").write_text(json.dumps(facts | {"version": 99}))
-    with pytest.raises(DataError, match="version"):
-        restore_stream(folder, talkative_model(), small_processor())
+    for version in (2, 99):  # the one before plans could change, and one to come
+        (folder / "stream.json").write_text(json.dumps(facts | {"version": version}))
+        with pytest.raises(DataError, match="version"):
+            restore_stream(folder, talkative_model(), small_processor())
     (folder / "stream.json").write_text("{")
     with pytest.raises(DataError, match="no stream can be read"):
         restore_stream(folder, talkative_model(), small_processor())

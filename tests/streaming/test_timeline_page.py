@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from prospect_hf.errors import DataError
 from prospect_hf.html import write_html
 from prospect_hf.streaming.timeline_page import write_page
 from prospect_hf.streaming.trace import Trace
+from tracking_dst_smolvlm import Deviations
 
 SCROLL = "document.querySelector('.st-scroll')"
 SCRIPT = re.compile(r"<script([^>]*)>(.*?)</script>", re.S)
@@ -347,3 +349,34 @@ def test_a_template_cannot_include_what_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"other\.js"):
         write_html(tmp_path / "p.html", "<script>\n/* include: other.js */\n</script>__PAGE_DATA__", {})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_deviations_from_the_plan_are_marked_with_those_of_the_reference(tmp_path: Path) -> None:
+    """Predicted: step 2 before step 1. Reference: both in order, step 2 never completed, and the trace begins later."""
+    trace = make_trace(20, 2)
+    states = [[0, 0]] * 6 + [[0, 1]] * 4 + [[0, 2]] * 4 + [[1, 2]] * 6
+    rule = Deviations([0, 0])
+    for event, table in zip(trace.events, states, strict=True):
+        event |= {"states": table, "transitions": [], "deviations": [asdict(one) for one in rule.see(table)]}
+    trace.header["reference"] = {"utterances": [], "states": [[2, 0, 1], [9, 0, 2], [12, 1, 1]]}
+    ended = Trace(trace.header, trace.events[3:], end=[asdict(one) for one in rule.at_end()])
+    write_page(tmp_path / "p.html", ended)
+    session = embedded(tmp_path / "p.html")["session"]
+    assert session["deviations"] == [
+        [3, 1, "step 2 out of order: step 1 is not started"],
+        [7, 0, "step 1 skipped: step 2 is completed"],
+        [16, 0, "step 1 unfinished"],
+    ]
+    assert session["reference_deviations"] == [[16, 1, "step 2 unfinished"]]
+    write_page(tmp_path / "stopped.html", Trace(trace.header, trace.events[3:]))
+    assert embedded(tmp_path / "stopped.html")["session"]["reference_deviations"] == []
+    with open_browser() as new_page:
+        page = new_page(viewport={"width": 1280, "height": 900})
+        page.goto((tmp_path / "p.html").as_uri())
+        page.keyboard.press("Home")
+        for expected in (6, 10, 19):
+            page.keyboard.press("v")
+            assert chosen(page) == expected
+        caption = page.inner_text(".st-caption")
+        assert "step 1 unfinished" in caption and "step 2 unfinished" in caption
+        assert "deviation from the plan (hollow: reference)" in page.inner_text(".st-legend") and page.problems == []

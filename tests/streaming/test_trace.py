@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from model_fixtures import small_processor
+from model_fixtures import picture, small_processor
 from stream_fixtures import PLAN, talkative_model
-from trace_fixtures import HOSTILE, make_trace
+from trace_fixtures import HOSTILE, make_trace, with_plan_change
 
 from prospect_hf.errors import DataError, UsageError
 from prospect_hf.streaming.trace import EVENT_KEYS, Trace, TraceWriter, read_stream, read_trace, trace_header
 from streaming_dst_smolvlm import DSTStream, StreamEvent
+from tracking_dst_smolvlm import Deviation
 
 Event = make_dataclass("Event", EVENT_KEYS)
 
@@ -24,6 +25,8 @@ def write(path: Path, trace: Trace) -> None:
     with TraceWriter(path, trace.header) as writer:
         for event in trace.events:
             writer.write(Event(**event))
+        if trace.end is not None:
+            writer.end([Deviation(**one) for one in trace.end])
 
 
 def as_json(value: Any) -> Any:
@@ -46,7 +49,7 @@ def test_the_streams_own_event_is_taken(tmp_path: Path) -> None:
     with TraceWriter(path, trace.header) as writer:
         for event in trace.events:
             writer.write(StreamEvent(**event))
-    assert read_trace(path).events == as_json(trace.events)
+    assert read_trace(path).events == as_json([event | {"plan_change": None} for event in trace.events])
 
 
 def test_nested_dataclasses_become_objects(tmp_path: Path) -> None:
@@ -107,7 +110,7 @@ def test_a_value_without_a_json_form_is_refused(tmp_path: Path) -> None:
 
 def test_a_line_cut_short_anywhere_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
-    write(path, make_trace(3, 2, text="Grüße"))
+    write(path, Trace(**{**vars(make_trace(3, 2, text="Grüße")), "end": None}))
     content = path.read_bytes()
     last = content.rstrip(b"\n").rfind(b"\n") + 1
     for end in range(last + 1, len(content) - 1, 7):
@@ -119,6 +122,27 @@ def test_a_line_cut_short_anywhere_is_reported(tmp_path: Path) -> None:
         path.write_bytes(content[:end])
         trace = read_trace(path)
         assert not trace.truncated and len(trace.events) == events
+
+
+def test_the_end_of_the_video_is_told_or_was_not_reached(tmp_path: Path) -> None:
+    """Without its line, or with a part of it, the stream was stopped; a trace that continues it has the end."""
+    trace, path = make_trace(40), tmp_path / "trace.jsonl"
+    end = [{"kind": "unfinished", "step": 1, "other": None}, {"kind": "skipped", "step": 0, "other": None}]
+    write(path, Trace(trace.header, trace.events, end=end))
+    assert read_trace(path).end == end == read_stream(path).end
+    content = path.read_bytes()
+    last = content.rstrip(b"\n").rfind(b"\n") + 1
+    path.write_bytes(content[: last + 9])
+    assert read_trace(path).truncated and read_trace(path).end is None and len(read_trace(path).events) == 40
+    path.write_bytes(content[:last])
+    assert not read_trace(path).truncated and read_trace(path).end is None
+    write(tmp_path / "trace-30.jsonl", Trace({**trace.header, "continues": "trace.jsonl"}, trace.events[30:], end=[]))
+    assert read_stream(tmp_path / "trace-30.jsonl").end == []
+    with (
+        TraceWriter(tmp_path / "other.jsonl", trace.header) as writer,
+        pytest.raises(DataError, match=r"the end to be written: key 'deviations\[0\]' names step 9"),
+    ):
+        writer.end([Deviation("skipped", 9)])
 
 
 def change(line: int, edit: Callable[[dict[str, Any]], Any]) -> Callable[[list[str]], None]:
@@ -145,7 +169,7 @@ REFERENCE = {"utterances": [], "states": []}
 FAULTS = {
     "kind": (put(0, kind="other"), "line 1: key 'kind' is 'other'"),
     "an event first": (lambda lines: lines.pop(0), "line 1: key 'kind' is None"),
-    "version": (put(0, version=2), "line 1: key 'version' is 2"),
+    "version": (put(0, version=1), "line 1: key 'version' is 1"),
     "header key": (change(0, lambda header: header.pop("goal")), "line 1: missing key 'goal'"),
     "header is a list": (replace(0, "[1]"), "line 1: expected a JSON object, found list"),
     "fps": (put(0, fps=0), "line 1: key 'fps' is 0"),
@@ -172,6 +196,25 @@ FAULTS = {
     "row": (put(2, probabilities=[[0.2, 0.2, 0.2], [1, 0, 0]]), r"line 3 .*'probabilities\[0\]'"),
     "row of NaN": (put(2, probabilities=[[1, 0, 0], [float("nan"), 0, 0]]), r"line 3 .*'probabilities\[1\]'"),
     "text": (put(2, text=3), "line 3 .*'text'"),
+    "no deviations": (change(2, lambda event: event.pop("deviations")), "line 3: missing key 'deviations'"),
+    "deviations": (put(2, deviations={}), "line 3 .*'deviations' is not a list"),
+    "kind of deviation": (
+        put(2, deviations=[{"kind": "late", "step": 0, "other": None}]),
+        r"line 3 .*'deviations\[0\]'",
+    ),
+    "odd kind": (put(2, deviations=[{"kind": ["skipped"], "step": 0, "other": None}]), r"line 3 .*'deviations\[0\]'"),
+    "no other step": (put(2, deviations=[{"kind": "skipped", "step": 0}]), r"line 3 .*'deviations\[0\]' is"),
+    "deviating step": (
+        put(2, deviations=[{"kind": "skipped", "step": 0, "other": 2}]),
+        r"line 3 .*'deviations\[0\]' names step 2 of",
+    ),
+    "step that is none": (
+        put(2, deviations=[{"kind": "repeated", "step": -1, "other": None}]),
+        r"line 3 .*'deviations\[0\]'",
+    ),
+    "end without a key": (replace(5, '{"ended": true}'), "line 6: missing key 'deviations'"),
+    "deviation of the end": (put(5, deviations=[3]), r"line 6: key 'deviations\[0\]' is 3"),
+    "two ends": (lambda lines: lines.append(lines[-1]), "line 7: a line after the end of the video"),
     "event context": (put(2, context={"strategy": "drop_all"}), "line 3 .*context: missing keys 'tokens_before'"),
     "tokens": (
         put(2, context={"strategy": "x", "summary": "", "tokens_before": 1.5, "tokens_after": 1}),
@@ -261,3 +304,97 @@ def test_what_continues_no_trace_is_refused(tmp_path: Path) -> None:
     for name in ("../trace.jsonl", "", 3):
         with pytest.raises(DataError, match="not the name of a trace in the same folder"):
             TraceWriter(tmp_path / "t.jsonl", {**trace.header, "continues": name})
+
+
+# -- a plan that changes ------------------------------------------------------------------------------------------
+
+NEW = ["Fit the roof", "Attach the front bumper"]
+CHANGE = {"before": make_trace(4, 3).header["plan"], "plan": NEW, "goal": "", "kept": [None, 2]}
+Changed = make_dataclass("Changed", (*EVENT_KEYS, ("plan_change", Any, None)))
+
+
+def write_changed(path: Path, trace: Trace, **header: Any) -> None:
+    with TraceWriter(path, trace.header | header) as writer:
+        for event in trace.events:
+            writer.write(Changed(**event))
+
+
+def changed_trace(frames: int = 4) -> Trace:
+    return with_plan_change(make_trace(frames, 3, reference=False), 2, NEW, [None, 2])
+
+
+def test_a_change_of_the_plan_is_in_the_trace(tmp_path: Path) -> None:
+    trace = changed_trace(6)
+    write_changed(tmp_path / "t.jsonl", trace)
+    back = read_trace(tmp_path / "t.jsonl")
+    assert back.plan_changes() == [(2, trace.events[2]["plan_change"])]
+    assert back.plans() == [trace.header["plan"]] * 2 + [NEW] * 4
+    assert [len(event["states"]) for event in back.events] == [3, 3, 2, 2, 2, 2]
+    # What a trace without the key says: the plan stays.
+    write(tmp_path / "old.jsonl", make_trace(3, 2))
+    assert read_trace(tmp_path / "old.jsonl").plan_changes() == []
+
+
+def test_the_streams_own_change_is_written_and_read(tmp_path: Path) -> None:
+    stream = DSTStream(talkative_model(), small_processor(), PLAN, "the red wheel")
+    stream.change_plan(PLAN[1:])  # not told yet: the header has the plan before
+    with TraceWriter(tmp_path / "t.jsonl", trace_header(stream, "v", "m")) as writer:
+        for frame in range(4):
+            if frame == 2:
+                stream.change_plan([*PLAN, "now"], "the blue wheel")
+            writer.write(stream.step(picture("v", frame)))
+    back = read_trace(tmp_path / "t.jsonl")
+    assert back.header["plan"] == PLAN
+    assert back.plans() == [PLAN[1:]] * 2 + [[*PLAN, "now"]] * 2
+    assert [change["kept"] for _, change in back.plan_changes()] == [[1, 2], [None, 0, 1, None]]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (3, "'plan_change' is neither null nor an object"),
+        ({}, "plan_change: missing keys 'before', 'plan', 'goal', 'kept'"),
+        (CHANGE | {"before": NEW}, "'plan_change.before' is not the plan of the frame before"),
+        (CHANGE | {"before": 3}, "'plan_change.before' is not the plan"),
+        (CHANGE | {"plan": []}, "'plan_change.plan' is no list of strings with at least one"),
+        (CHANGE | {"plan": ["a", 3]}, "'plan_change.plan' is no list of strings"),
+        (CHANGE | {"plan": "ab"}, "'plan_change.plan' is no list of strings"),
+        (CHANGE | {"goal": None}, "'plan_change.goal' is not a string"),
+        (CHANGE | {"kept": [0]}, "'plan_change.kept' is no list of 2 entries"),
+        (CHANGE | {"kept": 3}, "'plan_change.kept' is no list of 2 entries"),
+        (CHANGE | {"kept": [1, 1]}, r"'plan_change.kept' is \[1, 1\], not different steps of the 3 before"),
+        (CHANGE | {"kept": [0, 3]}, r"'plan_change.kept' is \[0, 3\]"),
+        (CHANGE | {"kept": [0, -1]}, r"'plan_change.kept' is \[0, -1\]"),
+        (CHANGE | {"kept": [True, None]}, r"'plan_change.kept' is \[True, None\]"),
+        (CHANGE | {"kept": ["0", None]}, r"'plan_change.kept' is \['0', None\]"),
+        (CHANGE | {"kept": [[0], None]}, r"'plan_change.kept' is \[\[0\], None\]"),
+        (None, "'states' has 2 entries, but the plan has 3"),
+    ],
+)
+def test_a_change_that_cannot_be_is_named(tmp_path: Path, change: Any, message: str) -> None:
+    path, trace = tmp_path / "t.jsonl", changed_trace()
+    write_changed(path, trace)
+    lines = path.read_text().splitlines()
+    lines[3] = json.dumps(json.loads(lines[3]) | {"plan_change": change})
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(DataError, match=rf"t\.jsonl: line 4.*{message}"):
+        read_trace(path)
+    trace.events[2]["plan_change"] = change
+    with pytest.raises(DataError, match=message):
+        write_changed(tmp_path / "new.jsonl", trace)
+
+
+def test_a_stream_in_several_traces_has_the_plan_of_each_frame(tmp_path: Path) -> None:
+    """Killed after frame 4, continued from frame 3, which comes after the change of the plan."""
+    trace = changed_trace(8)
+    write_changed(tmp_path / "trace.jsonl", Trace(trace.header, trace.events[:5]))
+    rest = Trace(trace.header | {"plan": NEW, "goal": "Another toy"}, trace.events[3:])
+    write_changed(tmp_path / "trace-3.jsonl", rest, continues="trace.jsonl")
+    whole = read_stream(tmp_path / "trace-3.jsonl")
+    assert whole.plans() == [trace.header["plan"]] * 2 + [NEW] * 6
+    assert whole.header["goal"] == trace.header["goal"] and whole.header["continues"] == "trace.jsonl"
+    rest.header["plan"] = NEW[::-1]
+    (tmp_path / "trace-3.jsonl").unlink()
+    write_changed(tmp_path / "trace-3.jsonl", rest, continues="trace.jsonl")
+    with pytest.raises(DataError, match=r"trace\.jsonl: frame 2: key 'plan' is not the plan that the stream was cont"):
+        read_stream(tmp_path / "trace-3.jsonl")

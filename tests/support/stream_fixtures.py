@@ -115,7 +115,9 @@ def assert_same_events(ours: Sequence[StreamEvent], theirs: Sequence[StreamEvent
     """Everything but the latency is the same, probabilities within ``tolerance``."""
     assert len(ours) == len(theirs)
     for a, b in zip(ours, theirs, strict=True):
-        for name in ("frame", "time", "text", "user_text", "transitions", "states", "rejected", "cache_length"):
+        for name in (
+            "frame", "time", "text", "user_text", "transitions", "states", "deviations", "rejected", "cache_length",
+        ):  # fmt: skip
             assert getattr(a, name) == getattr(b, name), (a.frame, name)
         assert a.context == b.context
         assert abs(a.p_speak - b.p_speak) <= tolerance and abs(a.p_update - b.p_update) <= tolerance

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import asdict
 from typing import Any
 
 from prospect_hf.streaming.trace import Trace
+from tracking_dst_smolvlm import Deviations
 
 STEPS = [
     "Fetch the chassis and lay it on the bench",
@@ -40,6 +42,7 @@ def make_trace(frames: int = 40, steps: int = 3, *, reference: bool = True, seed
     if frames > 30:
         speaks[begins[1] // 2 + 9] = -1  # one too many
     states = [0] * steps
+    rule = Deviations(states)
     cache = 60 + 12 * steps
     events: list[dict[str, Any]] = []
     for frame in range(frames):
@@ -82,11 +85,31 @@ def make_trace(frames: int = 40, steps: int = 3, *, reference: bool = True, seed
             "frame": frame, "time": frame / 2, "p_speak": p_speak, "p_update": p_update, "text": spoken,
             "user_text": user, "transitions": applied, "states": list(states), "probabilities": rows,
             "rejected": int(rng.random() < 0.02), "cache_length": cache, "latency": latency, "context": context,
+            "deviations": [asdict(one) for one in rule.see(states)],
         })  # fmt: skip
     header = {
-        "kind": "dst_stream", "version": 1, "goal": text or "Assemble the toy excavator", "plan": plan, "fps": 2.0,
+        "kind": "dst_stream", "version": 2, "goal": text or "Assemble the toy excavator", "plan": plan, "fps": 2.0,
         "speaking_threshold": 0.5, "dst_update_threshold": 0.5, "source": text or "assembly101_nusar-2021_a17.mp4",
         "model": text or "outputs/tiny-dst", "context": {"strategy": "summarize_with_dst", "max_tokens": 1500},
         "reference": {"utterances": turns, "states": truth} if reference else None,
     }  # fmt: skip
-    return Trace(header, events)
+    return Trace(header, events, end=[asdict(one) for one in rule.at_end()])
+
+
+def with_plan_change(
+    trace: Trace, at: int, plan: list[str], kept: list[int | None], goal: str = "Another toy"
+) -> Trace:
+    """The trace with another plan from event ``at`` on; its new steps never start."""
+    before = trace.plans()[at]
+    events, rule = list(trace.events[:at]), None
+    for event in trace.events[at:]:
+        sure = [(1.0, 0.0, 0.0) if old is None else event["probabilities"][old] for old in kept]
+        states = [0 if old is None else event["states"][old] for old in kept]
+        moves = [{**move, "step": kept.index(move["step"])} for move in event["transitions"] if move["step"] in kept]
+        rule = rule or Deviations(states)
+        found = [asdict(one) for one in rule.see(states)]
+        changed = {"states": states, "probabilities": sure, "transitions": moves, "deviations": found}
+        events.append({**event, **changed, "plan_change": None})
+    events[at]["plan_change"] = {"before": before, "plan": plan, "goal": goal, "kept": kept}
+    assert rule is not None
+    return Trace(trace.header, events, end=[asdict(one) for one in rule.at_end()])

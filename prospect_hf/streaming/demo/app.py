@@ -92,6 +92,7 @@ def build_app(folder: str, limits: Limits | None = None) -> App:
                     max_lines=12,
                     max_length=20_000,
                 )
+                change = gr.Button("Change the plan while it runs", interactive=False, size="sm")
                 with gr.Accordion("Thresholds and context", open=False):
                     speak = gr.Slider(
                         0,
@@ -138,10 +139,14 @@ def build_app(folder: str, limits: Limits | None = None) -> App:
         clicked = start.click(
             lambda: (status_html("Starting."), gr.update(interactive=False)), None, [status, start], **quick
         )
-        run = clicked.then(demo.start, settings, [status, *shown, start, stop, trace, written, timeline], **quick)
+        run = clicked.then(
+            demo.start, settings, [status, *shown, start, stop, change, trace, written, timeline], **quick
+        )
         # Also after an error, so that the page can be used again.
-        run.then(lambda: (gr.update(interactive=True), gr.update(interactive=False)), None, [start, stop], **quick)
+        off, on = gr.update(interactive=False), gr.update(interactive=True)
+        run.then(lambda: (on, off, off), None, [start, stop, change], **quick)
         stop.click(demo.stop, None, None, **quick)
+        change.click(demo.change_plan, [plan, goal], status, **quick)
         question.submit(demo.ask, question, [question, status], **quick)
         camera.stream(demo.look, camera, None, stream_every=0.5, **quick)
     return App(page, demo)

@@ -87,7 +87,7 @@ class Demo:
         """Follow the video or the camera.
 
         Yields:
-            status, now, steps, talk, start, stop, trace, page, timeline.
+            status, now, steps, talk, start, stop, change, trace, page, timeline.
         """
         config = self.shared.model.config
         thresholds = (
@@ -96,7 +96,7 @@ class Demo:
         )
         asked = Settings(source == CAMERA, video, realtime, goal, plan, strategy, *thresholds)
         off, on = gr.update(interactive=False), gr.update(interactive=True)
-        ends: tuple[Any, ...] = off, on, off, off, ""
+        ends: tuple[Any, ...] = off, on, on, off, off, ""
         before = ("", "", "")
         visitor = self.visitor(request)
         try:
@@ -106,14 +106,14 @@ class Demo:
                     offered = [save_file_to_cache(path, str(self.shared.folder / CACHE)) for path in shown.files]
                     visitor.files.update(map(Path, offered))
                     downloads = (gr.update(value=path, interactive=True) for path in offered)
-                    ends = on, off, *downloads, timeline_html(shown.files[1].read_text(encoding="utf-8"))
+                    ends = on, off, off, *downloads, timeline_html(shown.files[1].read_text(encoding="utf-8"))
                 parts = views(shown)
                 # A part that did not change is not sent again: a list that is drawn anew loses its scroll position.
                 fresh = (part if part != old else gr.skip() for part, old in zip(parts, before, strict=True))
                 yield (status_html(shown.message, shown.failed), *fresh, *ends)
-                ends, before = (gr.skip(),) * 5, parts
+                ends, before = (gr.skip(),) * 6, parts
         except (UsageError, DataError, StreamError) as error:
-            yield (status_html(str(error), failed=True), *(gr.skip(),) * 8)
+            yield (status_html(str(error), failed=True), *(gr.skip(),) * 9)
 
     def stop(self, request: gr.Request) -> None:
         """End the stream."""
@@ -147,6 +147,14 @@ class Demo:
         except UsageError as error:
             return gr.skip(), status_html(str(error), failed=True)
         return "", gr.skip()
+
+    def change_plan(self, plan: str, goal: str, request: gr.Request) -> Any:
+        """Change the plan of the running stream; the output is the status."""
+        try:
+            self.visitor(request).change_plan(plan, goal)
+        except UsageError as error:
+            return status_html(str(error), failed=True)
+        return gr.skip()
 
     def look(self, picture: Image.Image | None, request: gr.Request) -> None:
         """A picture of the camera."""

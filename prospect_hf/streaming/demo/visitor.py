@@ -88,7 +88,7 @@ class Shown:
     """The state of a stream, as the page shows it.
 
     Args:
-        words: (seconds, who, text); who is user, assistant or note.
+        words: (seconds, who, text); who is user, assistant, plan or note.
         times: readings of the clock, in seconds, after the last frames.
         restarts: how often the context was full and was shortened.
         files: trace and timeline page, at the end of the stream.
@@ -139,6 +139,7 @@ class Visitor:
         self._busy = threading.Lock()
         self._running: Generator[Shown, None, None] | None = None
         self._questions: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._plans: queue.SimpleQueue[tuple[list[str], str]] = queue.SimpleQueue()
         self._changed = threading.Condition()  # guards the two below and `stopping`
         self._picture: tuple[float, Image.Image] | None = None
         self._dropped = 0
@@ -183,6 +184,17 @@ class Visitor:
             raise UsageError("Nothing is being followed: press Start, then ask.")
         self._questions.put(question)
 
+    def change_plan(self, plan: str, goal: str) -> None:
+        """Change plan (one step a line) and goal before the next frame; a step whose text stays keeps its state.
+
+        Raises:
+            UsageError: there is no step, or no stream is running.
+        """
+        steps = steps_of(plan)
+        if not self.running:
+            raise UsageError("Nothing is being followed: press Start with this plan.")
+        self._plans.put((steps, one_line(goal)))
+
     def look(self, picture: Image.Image) -> None:
         """Take a picture of the camera; it replaces one that the model has not processed yet."""
         with self._changed:
@@ -211,8 +223,9 @@ class Visitor:
             held.callback(places.release)
             with self._changed:
                 self.stopping, self._picture, self._dropped = False, None, 0
-            while not self._questions.empty():
-                self._questions.get()
+            for waiting in (self._questions, self._plans):
+                while not waiting.empty():
+                    waiting.get()
             self._running = self._holding(held, asked)
             yield from self._running
 
@@ -222,9 +235,7 @@ class Visitor:
             yield from self._follow(asked)
 
     def _follow(self, asked: Settings) -> Generator[Shown, None, None]:
-        plan = [one_line(line) for line in asked.plan.splitlines() if one_line(line)]
-        if not plan:
-            raise UsageError("The plan is empty: write at least one step.")
+        plan = steps_of(asked.plan)
         if not asked.camera and asked.video is None:
             raise UsageError("There is no video yet: choose a file.")
         name = "camera" if asked.video is None or asked.camera else Path(asked.video).name
@@ -274,6 +285,8 @@ class Visitor:
                     if time.perf_counter() - last_view > SHOW_EVERY_S:
                         yield shown
                         last_view = time.perf_counter()
+                else:
+                    trace.end(stream.deviations_at_end())
             except (DataError, StreamError) as error:
                 failure = error
         seconds = time.perf_counter() - began
@@ -292,7 +305,12 @@ class Visitor:
         yield shown
 
     def _step(self, stream: DSTStream, frame: SourceFrame, shown: Shown) -> StreamEvent:
-        """Process a frame, with the questions asked since the last one."""
+        """Process a frame, with the plans and questions given since the last one."""
+        while not self._plans.empty():
+            try:
+                stream.change_plan(*self._plans.get())
+            except StreamError as error:  # the stream goes on with its plan
+                shown.words.append((frame.time, "note", str(error)))
         asked = []
         while not self._questions.empty():
             asked.append(self._questions.get())
@@ -305,6 +323,10 @@ class Visitor:
                 # The failed step changed nothing: the stream goes on without the question, which does not fit.
                 shown.words.append((frame.time, "note", str(error)))
                 event = stream.step(frame.frame, None, frame.time)
+        if event.plan_change is not None:
+            shown.plan, shown.goal = list(event.plan_change.plan), event.plan_change.goal
+            kept = sum(place is not None for place in event.plan_change.kept)
+            shown.words.append((event.time, "plan", f"{len(shown.plan)} steps now, {kept} kept"))
         for who, text in (("user", event.user_text), ("assistant", event.text)):
             if text:
                 shown.words.append((event.time, who, one_line(text)))
@@ -328,3 +350,15 @@ class Visitor:
             began = at if began is None else began
             yield SourceFrame(index, at - began, picture)
             index += 1
+
+
+def steps_of(plan: str) -> list[str]:
+    """The steps of a plan with one a line.
+
+    Raises:
+        UsageError: there is none.
+    """
+    steps = [one_line(line) for line in plan.splitlines() if one_line(line)]
+    if not steps:
+        raise UsageError("The plan is empty: write at least one step.")
+    return steps

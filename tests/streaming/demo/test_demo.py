@@ -121,6 +121,11 @@ def test_a_visit(address: str, clip: Path, tmp_path: Path) -> None:
         frames = page.locator("dl div", has_text="frames").first.locator("dd")
         page.wait_for_function("document.querySelector('.dst dl div:nth-child(2) dd').textContent >= '2'")
         before = int(frames.text_content() or "0")
+        trace_plan = ["Fit the roof", *NASTY, "attach the wheel"]
+        change = page.get_by_role("button", name="Change the plan while it runs")
+        plan.fill("\n".join(trace_plan))
+        change.click()
+        page.get_by_text("5 steps now, 4 kept").wait_for()
         question = page.get_by_label("Ask while it runs")
         question.fill(NASTY[0])
         page.get_by_role("button", name="Ask").click()
@@ -130,8 +135,8 @@ def test_a_visit(address: str, clip: Path, tmp_path: Path) -> None:
         page.get_by_text("Followed to the end: 12 frames").wait_for()
         assert before < 12 and frames.text_content() == "12"
 
-        assert steps.count() == 4
-        assert [step.text_content() for step in steps.locator(".text").all()] == [*NASTY, "attach the wheel"]
+        assert steps.count() == 5 and change.is_disabled()
+        assert [step.text_content() for step in steps.locator(".text").all()] == trace_plan
         assert page.locator(".dst .talk .assistant").count() >= 1
         assert page.locator(".dst .picture img").evaluate("image => image.naturalWidth") > 0
 
@@ -142,7 +147,8 @@ def test_a_visit(address: str, clip: Path, tmp_path: Path) -> None:
             files.append(tmp_path / download.value.suggested_filename)
             download.value.save_as(files[-1])
         trace = read_trace(files[0])
-        assert len(trace.events) == 12 and trace.header["plan"] == [*NASTY, "attach the wheel"]
+        assert len(trace.events) == 12 and trace.header["plan"] == trace_plan[1:]
+        assert [one["plan"] for _, one in trace.plan_changes()] == [trace_plan]
         assert [event["user_text"] for event in trace.events if event["user_text"]] == [NASTY[0]]
         assert files[1].suffix == ".html" and "SessionTimeline.draw(" in files[1].read_text(encoding="utf-8")
 
@@ -292,7 +298,7 @@ def test_an_upload_that_is_too_large_is_told(address: str, tmp_path: Path) -> No
 def test_a_client_without_a_page_ends_its_stream_too(app: App, address: str, long_clip: Path, listens: bool) -> None:
     """Whoever asks for a stream and listens to none, or stops listening: nothing tells the server that it has left."""
     config = httpx.get(f"{address}/config").json()
-    (start,) = [each["id"] for each in config["dependencies"] if len(each["outputs"]) == 9]
+    (start,) = [each["id"] for each in config["dependencies"] if len(each["outputs"]) == 10]
     api = f"{address}/gradio_api"
     with long_clip.open("rb") as file:
         (path,) = httpx.post(f"{api}/upload", files={"files": file}).json()

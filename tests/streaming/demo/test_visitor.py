@@ -98,6 +98,31 @@ def test_questions_need_a_stream_and_words(visitor: Visitor, clip: Path) -> None
         visitor.ask(" \n")
 
 
+def test_the_plan_can_change_while_it_runs(visitor: Visitor, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(visitor_module, "SHOW_EVERY_S", 0.0)
+    with pytest.raises(UsageError, match="Nothing is being followed"):
+        visitor.change_plan("two", "")
+    views = visitor.follow(settings(clip))
+    next(views)
+    assert next(views).frames == 1
+    with pytest.raises(UsageError, match="plan is empty"):
+        visitor.change_plan(" \n\n", "")
+    visitor.change_plan("now please\n\ntwo", NASTY[0])
+    assert next(views).plan == ["now please", "two"]
+    visitor.change_plan("wheel\n" * 3000, "")  # does not fit: it is told, and the stream goes on
+    shown = last(views)
+    assert shown.frames == 12 and not shown.failed and shown.goal == NASTY[0] and shown.plan == ["now please", "two"]
+    assert (0.5, "plan", "2 steps now, 1 kept") in shown.words
+    assert sum(who == "note" and "max_tokens" in text for _, who, text in shown.words) == 1
+    assert shown.files is not None and shown.event is not None and len(shown.event.states) == 2
+    trace = read_trace(shown.files[0])
+    assert [(n, change["kept"]) for n, change in trace.plan_changes()] == [(1, [None, 2])]
+    for part in handlers.views(shown):
+        assert "<img src=x" not in part
+    visitor._plans.put((["two"], ""))  # given after the last frame: the next stream does not hear of it
+    assert last(visitor.follow(settings(clip))).plan == ["attach the wheel", "tighten the bolt", "two"]
+
+
 def test_one_stream_a_page_and_it_can_be_stopped(visitor: Visitor, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(visitor_module, "SHOW_EVERY_S", 0.0)
     views = visitor.follow(settings(clip))
