@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,8 +13,8 @@ def code_fingerprint(folder: Path, patterns: Iterable[str]) -> str:
 
     Args:
         folder: that the patterns are relative to.
-        patterns: glob patterns. Each must match a file: a pattern that matches nothing, because a file was renamed,
-            would let results of other code be taken for this code's.
+        patterns: glob patterns; ``../`` leads to the modules beside the package. Each must match a file: a pattern that
+            matches nothing, because a file was renamed, would let results of other code be taken for this code's.
 
     Raises:
         FileNotFoundError: a pattern matches no file.
@@ -26,5 +27,5 @@ def code_fingerprint(folder: Path, patterns: Iterable[str]) -> str:
                 f"{folder / pattern}: no such source file; correct the list of files that names it."
             )
         for path in paths:
-            digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+            digest.update(Path(os.path.relpath(path, folder)).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]

@@ -58,6 +58,8 @@ COLUMNS = {
     "transitions": "the changes: number of the step from 0, and `start` or `complete`",
     "states_before": "state of every step before the frame: the model's input",
     "states_after": "state of every step after the frame: the model's target",
+    "deviations": "where the states leave the plan: `out_of_order`, `skipped`, `repeated` or `unfinished`, the step "
+    "from 0, and the other step that shows it, -1 where none does; see Labels",
     "state_rule": "`reopen` or `monotone`, see Labels",
     "mistake": "what is done wrongly on this frame, as annotated; empty where nothing",
     "progress": "summary of what has happened so far, on turns that have one",

@@ -23,7 +23,7 @@ from prospect_hf.sources.proassist import DST, check_dst, source_folder
 from prospect_hf.sources.report import FILE_SPLITS, OnError
 from prospect_hf.sources.splits import SPLIT_LEAKS, SplitLeaks
 
-VERSION = datasets.Version("2.0.0")
+VERSION = datasets.Version("3.0.0")
 
 Form = Literal["dialogs", "prepared", "annotations"]
 FORMS: tuple[Form, ...] = ("dialogs", "prepared", "annotations")
@@ -52,6 +52,7 @@ LABEL_CODE = (
     "dataset/read.py",
     "dataset/row_maker.py",
     "dataset/report.py",
+    "../tracking_dst_smolvlm.py",
 )
 
 

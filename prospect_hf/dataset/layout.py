@@ -28,7 +28,7 @@ from prospect_hf.sessions import SOURCES, check_name
 
 MANIFEST_FILE = "manifest.json"
 FRAMES_FILE = "frames.json"
-FORMAT = "dst_frames 2"
+FORMAT = "dst_frames 3"
 SPLITS = ("train", "validation", "test")
 SAMPLE = "sample"
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import datasets
 import numpy as np
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 from prospect_hf.dataset.licenses import LICENSES
 from prospect_hf.sessions import Session
 from prospect_hf.timeline import Timeline, build_timeline, frame_at
+from tracking_dst_smolvlm import Deviation, session_deviations
 
 # First frame, frame after the last one, text.
 _Interval = tuple[int, int, str]
@@ -36,6 +39,9 @@ FEATURES = datasets.Features(
         "transitions": [{"step": datasets.Value("int32"), "transition": datasets.Value("string")}],
         "states_before": [datasets.Value("int8")],
         "states_after": [datasets.Value("int8")],
+        "deviations": [
+            {"kind": datasets.Value("string"), "step": datasets.Value("int32"), "other": datasets.Value("int32")}
+        ],
         "state_rule": datasets.Value("string"),
         "mistake": datasets.Value("string"),
         "progress": datasets.Value("string"),
@@ -55,7 +61,8 @@ def session_table(session: Session) -> pa.Table:
     """The rows of ``session`` with the schema ``SCHEMA``: one per frame, in order.
 
     ``timestamp`` is the end of the frame's interval, in seconds. ``mistake`` is the text of the mistakes that the frame
-    shows, empty where there is none.
+    shows, empty where there is none. ``deviations`` follow from the states and the order of the plan; those that only
+    the session's end shows are on its last frame.
     """
     return pa.concat_tables(session_tables(session))
 
@@ -64,9 +71,10 @@ def session_tables(session: Session) -> Iterator[pa.Table]:
     """``session_table`` in parts of bounded size."""
     timeline = build_timeline(session)
     mistakes = _mistakes(session)
+    deviations = _deviations(timeline) if session.events is not None else {}
     each = rows_at_once(session)
     for first in range(timeline.first_frame, timeline.num_frames, each):
-        yield _table(session, timeline, mistakes, range(first, min(first + each, timeline.num_frames)))
+        yield _table(session, timeline, mistakes, deviations, range(first, min(first + each, timeline.num_frames)))
 
 
 def rows_at_once(session: Session) -> int:
@@ -75,7 +83,13 @@ def rows_at_once(session: Session) -> int:
     return max(1, TABLE_BYTES // (sum(len(text.encode("utf-8", "replace")) + 10 for text in texts) + 200))
 
 
-def _table(session: Session, timeline: Timeline, mistakes: Sequence[_Interval], frames: range) -> pa.Table:
+def _table(
+    session: Session,
+    timeline: Timeline,
+    mistakes: Sequence[_Interval],
+    deviations: Mapping[int, Sequence[Deviation]],
+    frames: range,
+) -> pa.Table:
     """The rows of the absolute frames ``frames``."""
     count, steps = len(frames), len(session.steps)
     rows = slice(frames.start - timeline.first_frame, frames.stop - timeline.first_frame)
@@ -105,7 +119,19 @@ def _table(session: Session, timeline: Timeline, mistakes: Sequence[_Interval], 
         "speaking": timeline.speaking[rows],
         "response": _texts(frames, {frame: turn.text for frame, turn in turns.items() if turn.role == "assistant"}),
         "dst_update": timeline.dst_update[rows],
-        "transitions": _transitions(timeline, frames),
+        "transitions": _structs(
+            "transitions",
+            frames,
+            {
+                frame: [{"step": one.step, "transition": one.transition} for one in events]
+                for frame, events in timeline.events.items()
+            },
+        ),
+        "deviations": _structs(
+            "deviations",
+            frames,
+            {frame: [row_deviation(one) for one in of_frame] for frame, of_frame in deviations.items()},
+        ),
         "states_before": _lists(pa.array(timeline.states_before[rows].ravel()), steps, count),
         "states_after": _lists(pa.array(timeline.states_after[rows].ravel()), steps, count),
         "mistake": _texts(frames, _mistake_texts(mistakes, frames)),
@@ -126,14 +152,33 @@ def _texts(frames: range, texts: Mapping[int, str]) -> pa.Array:
     return pa.array(["", *texts.values()], pa.string()).take(pa.array(indices))
 
 
-def _transitions(timeline: Timeline, frames: range) -> pa.ListArray:
-    changed = [frame for frame in frames if frame in timeline.events]
+def row_deviation(deviation: Deviation) -> dict[str, Any]:
+    """A deviation as in the column ``deviations``, which has no empty values."""
+    return {
+        "kind": deviation.kind,
+        "step": deviation.step,
+        "other": -1 if deviation.other is None else deviation.other,
+    }
+
+
+def _structs(name: str, frames: range, values: Mapping[int, Sequence[Mapping[str, Any]]]) -> pa.ListArray:
+    """A column of lists of structs; ``values`` has the frames with any, also outside of ``frames``."""
+    given = [frame for frame in frames if frame in values]
     lengths = np.zeros(len(frames) + 1, np.int32)
-    lengths[[frame - frames.start + 1 for frame in changed]] = [len(timeline.events[frame]) for frame in changed]
-    events = [event for frame in changed for event in timeline.events[frame]]
-    kind = SCHEMA.field("transitions").type
-    structs = pa.array([{"step": one.step, "transition": one.transition} for one in events], kind.value_type)
+    lengths[[frame - frames.start + 1 for frame in given]] = [len(values[frame]) for frame in given]
+    kind = SCHEMA.field(name).type
+    structs = pa.array([one for frame in given for one in values[frame]], kind.value_type)
     return pa.ListArray.from_arrays(pa.array(lengths.cumsum(dtype=np.int32)), structs, type=kind)
+
+
+def _deviations(timeline: Timeline) -> dict[int, list[Deviation]]:
+    """Absolute frame -> its deviations from the plan, in a session with state labels."""
+    frames = [*sorted(timeline.events), timeline.num_frames - 1]
+    tables = timeline.states_after[np.array(frames) - timeline.first_frame].tolist()
+    found = defaultdict(list)
+    for index, deviation in session_deviations(tables, timeline.states_after.shape[1]):
+        found[frames[index]].append(deviation)
+    return found
 
 
 def _mistakes(session: Session) -> list[_Interval]:

@@ -88,6 +88,7 @@ def test_a_row_a_frame_with_its_labels(corpus: Path) -> None:
         "transitions": [],
         "states_before": [0, 0],
         "states_after": [0, 0],
+        "deviations": [],
         "state_rule": "reopen",
         "mistake": "",
         "progress": "",

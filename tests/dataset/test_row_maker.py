@@ -17,6 +17,7 @@ from prospect_hf.dataset.row_maker import SCHEMA, session_table, session_tables
 from prospect_hf.dataset.shards import value_counts
 from prospect_hf.sessions import SOURCES, DSTEvent, Mistake, Session, Step, Turn
 from prospect_hf.timeline import build_timeline
+from tracking_dst_smolvlm import session_deviations
 
 TEXTS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8).filter(str.strip)
 
@@ -59,6 +60,8 @@ def sessions(draw: st.DrawFn) -> Session:
 def rows_by_frame(session: Session) -> list[dict[str, Any]]:
     """The simple way: a dictionary for each frame."""
     timeline = build_timeline(session)
+    labelled = session.events is not None
+    found = session_deviations(timeline.states_after.tolist(), len(session.steps)) if labelled else []
     rows = []
     for frame in range(session.first_frame, session.num_frames):
         row = frame - session.first_frame
@@ -91,6 +94,11 @@ def rows_by_frame(session: Session) -> list[dict[str, Any]]:
                 ],
                 "states_before": timeline.states_before[row].tolist(),
                 "states_after": timeline.states_after[row].tolist(),
+                "deviations": [
+                    {"kind": one.kind, "step": one.step, "other": -1 if one.other is None else one.other}
+                    for at, one in found
+                    if at == row
+                ],
                 "state_rule": session.state_rule,
                 "mistake": "; ".join(shown),
                 "progress": turn.progress if turn is not None else "",

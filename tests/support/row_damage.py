@@ -16,6 +16,7 @@ from dataset_fixtures import (
 
 from prospect_hf.sessions import COMPLETED, IN_PROGRESS
 
+REPEAT_ROW = 17  # step 1 of session a starts again
 UPDATE_ROW = 5  # step 1 starts on frame 5 of session a, and completes on frame 11, where step 2 starts
 
 
@@ -170,7 +171,14 @@ ROW_DAMAGE: list[tuple[str, str, Callable[[Rows], Rows | None], set[str]]] = [
     ("dst_update", WTAG, at(UPDATE_ROW, dst_update=0), set()),
     ("dst_update", WTAG, at(UPDATE_ROW + 1, dst_update=1), set()),
     ("dst_update", WTAG, at(UPDATE_ROW, dst_update=2), set()),
+    ("no_nulls", WTAG, at(3, deviations=None), set()),
+    ("no_nulls", WTAG, at(3, deviations=[{"kind": "repeated", "step": 0, "other": None}]), set()),
+    ("deviations", WTAG, at(3, deviations=[{"kind": "repeated", "step": 0, "other": -1}]), set()),
+    ("deviations", WTAG_TEST, at(3, deviations=[{"kind": "unfinished", "step": 0, "other": -1}]), set()),
+    ("deviations", WTAG, at(REPEAT_ROW, deviations=[]), set()),
+    ("deviations", WTAG, at(REPEAT_ROW, deviations=[{"kind": "repeated", "step": 1, "other": -1}]), set()),
+    ("deviations", WTAG, at(REPEAT_ROW, deviations=[{"kind": "skipped", "step": 0, "other": -1}]), set()),
     ("sample", SAMPLE_FILE, of_session("f", put("goal", "Make coffee")), set()),
     ("sample", SAMPLE_FILE, of_session("f", put("session_id", "z")), set()),
-    ("sample", SAMPLE_FILE, lambda rows: rows[:-1], set()),
+    ("sample", SAMPLE_FILE, lambda rows: rows[:-1], {"deviations"}),  # those of the end are on the last row
 ]  # fmt: skip

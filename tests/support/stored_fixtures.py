@@ -18,7 +18,8 @@ from prospect_hf.content_hash import file_hash
 from prospect_hf.data.session_rows import TRANSITIONS, SessionRows
 from prospect_hf.data.session_store import SessionStore, write_sessions
 from prospect_hf.dataset.layout import Manifest, Shard, shard_path, write_manifest
-from prospect_hf.dataset.row_maker import FEATURES, SCHEMA
+from prospect_hf.dataset.row_maker import FEATURES, SCHEMA, row_deviation
+from tracking_dst_smolvlm import session_deviations
 
 _FOLDER = tempfile.TemporaryDirectory(prefix="stores-")
 
@@ -39,6 +40,7 @@ def in_store(sessions: Sequence[SessionRows]) -> SessionStore:
 def rows_of(session: SessionRows) -> list[dict[str, Any]]:
     """The frame rows that ``session`` would come from."""
     rows = []
+    found = session_deviations(session.states_after.tolist(), len(session.steps)) if session.labelled else []
     for frame in range(len(session)):
         item = session.item(frame)
         rows.append(
@@ -61,6 +63,7 @@ def rows_of(session: SessionRows) -> list[dict[str, Any]]:
                 "transitions": [{"step": step, "transition": TRANSITIONS[new]} for step, new in item.changes.items()],
                 "states_before": session.states_before[frame].tolist(),
                 "states_after": session.states_after[frame].tolist(),
+                "deviations": [row_deviation(one) for at, one in found if at == frame],
                 "state_rule": "reopen",
                 "mistake": "",
                 "progress": "",

@@ -38,6 +38,7 @@ PROMISES = {
     "transitions_match_states": "the states before a frame and its transitions give the states after it",
     "legal_transitions": "a step starts and then completes; with the rule reopen it may start again",
     "dst_update": "dst_update is 1 exactly where there is a transition",
+    "deviations": "deviations are those from the plan that the states of the session show",
     "sample": "the sample holds sessions of the dataset, unchanged",
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +11,7 @@ import pyarrow as pa
 from prospect_hf.dataset.inspection.blocks import Block, Mask, States, lists
 from prospect_hf.dataset.inspection.videos import inside
 from prospect_hf.dataset.licenses import LICENSES
-from prospect_hf.dataset.row_maker import SCHEMA
+from prospect_hf.dataset.row_maker import SCHEMA, row_deviation
 from prospect_hf.sessions import (
     COMPLETED,
     HIGHEST_FPS,
@@ -22,6 +23,7 @@ from prospect_hf.sessions import (
     REOPEN,
     SOURCES,
 )
+from tracking_dst_smolvlm import session_deviations
 
 # The same in every row of a session, beside its plan.
 CONSTANT = ("source", "video_uid", "recording", "user_type", "fps", "frames_file", "goal", "state_rule", "license")
@@ -35,7 +37,7 @@ def check_rows(
     """Check the promises of a block's rows.
 
     Sessions with missing values are not looked at further, nor are the states of those whose plan changes or whose
-    states are not as many as its steps.
+    states are not as many as its steps, nor the deviations of those whose states break a promise.
 
     Args:
         block: whole sessions.
@@ -58,8 +60,12 @@ def check_rows(
     if sound is None:
         return complete, None
     states = States.of(sound)
+    faulty = np.zeros(sound.count, np.bool_)
     for promise, check_states in STATE_CHECKS.items():
-        broken(promise, sound, check_states(sound, states))
+        found = check_states(sound, states)
+        broken(promise, sound, found)
+        faulty |= found
+    broken("deviations", sound, wrong_deviations(sound, states, faulty))
     return complete, sound
 
 
@@ -253,6 +259,27 @@ def illegal_transition(block: Block, states: States) -> Mask:
 def wrong_update(block: Block, states: States) -> Mask:
     """``dst_update`` does not say whether there is a transition."""
     return (states.update != (states.moves > 0)) & (states.update != IGNORE)
+
+
+def wrong_deviations(block: Block, states: States, faulty: Mask) -> Mask:
+    """The deviations are not those that the states of the session show; sessions with ``faulty`` rows have none."""
+    offsets, values = lists(block.array("deviations"))
+    changed = states.rows(states.before != states.after)
+    found = np.zeros(block.count, np.bool_)
+    ends = [*block.starts[1:].tolist(), block.count]
+    for begin, end in zip(block.starts.tolist(), ends, strict=True):
+        if faulty[begin:end].any():
+            continue
+        expected: dict[int, list[dict[str, Any]]] = {}
+        if states.update[begin] != IGNORE:
+            rows = [*(begin + np.flatnonzero(changed[begin:end])).tolist(), end - 1]
+            tables = [states.after[states.offsets[row] : states.offsets[row + 1]].tolist() for row in rows]
+            for index, deviation in session_deviations(tables, int(states.steps[begin])):
+                expected.setdefault(rows[index], []).append(row_deviation(deviation))
+        given = begin + np.flatnonzero(np.diff(offsets[begin : end + 1]))
+        for row in {*expected, *given.tolist()}:
+            found[row] = values[offsets[row] : offsets[row + 1]].to_pylist() != expected.get(row, [])
+    return found
 
 
 CHECKS: dict[str, Callable[[Block], Mask]] = {
