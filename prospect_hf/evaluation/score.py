@@ -16,9 +16,12 @@ from numpy.typing import ArrayLike, NDArray
 from prospect_hf.data.session_rows import SessionRows
 from prospect_hf.evaluation.predictions import ForcedTexts, Prediction
 from prospect_hf.evaluation.scored_run import ScoredSession, Utterance, Verdict
+from prospect_hf.metrics.calibration import calibration_figures
 from prospect_hf.metrics.catalogue import MARKS, TOLERANCES_S
+from prospect_hf.metrics.chunks import chunk_counts, chunk_figures
 from prospect_hf.metrics.counts import Counts, Figures, Sums, plain, ratio, total
 from prospect_hf.metrics.decisions import decision_counts, decision_figures
+from prospect_hf.metrics.deviations import deviation_counts, deviation_figures
 from prospect_hf.metrics.encoders import SentenceEncoder
 from prospect_hf.metrics.events import event_counts, event_figures, match_events, match_transitions
 from prospect_hf.metrics.named_parts import named_part_counts, named_part_figures
@@ -72,7 +75,11 @@ def score_session(
     transition_delays: Delays = ()
     if prediction.table is not None and session.has_speech:
         spoken_counts, speaking_delays = _timed("speaking", [one.frame for one in said], wanted, fps)
-        counts |= spoken_counts | _spoken_within_a_second(session, prediction, fps)
+        counts |= spoken_counts
+        counts |= chunk_counts(np.isin(np.arange(len(session)), list(prediction.spoken)), session.speaking, fps)
+    writes = prediction.table is not None and session.has_speech and not prediction.wordless
+    if writes:
+        counts |= _spoken_within_a_second(session, prediction, fps)
     if session.labelled:
         counts |= state_counts(prediction.states, session.states_after, "", session.states_before[0])
         counts["illegal"] = float(illegal_transitions(prediction.states, LEGAL_MOVES[policy]))
@@ -85,7 +92,8 @@ def score_session(
             updates = np.flatnonzero(session.dst_update == 1).tolist()
             counts |= moved | _timed("dst_update", prediction.updates, updates, fps)[0]
             counts["rejected"] = float(prediction.rejected)
-    if prediction.table is not None and session.has_speech and embeddings is not None and frequencies is not None:
+            counts |= deviation_counts(prediction.table, session.states_after, fps)
+    if writes and embeddings is not None and frequencies is not None:
         match = match_stream(
             [one.frame for one in said],
             wanted,
@@ -205,6 +213,10 @@ def figures(sums: Sums) -> Figures:
     for name in ("speaking", "dst_update"):
         if f"{name}_predictions" in sums:
             found |= event_figures(sums, TOLERANCES_S, name)
+        if f"{name}_calibration_frames" in sums:
+            found |= calibration_figures(sums, name)
+    if "chunk_yes_yes" in sums:
+        found |= chunk_figures(sums)
     for name in ("", "table_"):
         if f"{name}state_frames" in sums:
             found |= state_figures(sums, name)
@@ -214,6 +226,8 @@ def figures(sums: Sums) -> Figures:
     if "rejected" in sums:
         found["rejected_per_hour"] = ratio(sums["rejected"], sums["labelled_hours"])
         found |= event_figures(sums, TOLERANCES_S, "table_transition")
+    if "deviation_predictions" in sums:
+        found |= deviation_figures(sums)
     if "response_texts" in sums:
         found["response_exact_match"] = ratio(sums["response_exact"], sums["response_texts"])
         found["response_bleu"] = bleu_figures(sums, "response")["response_bleu4"]
@@ -259,7 +273,8 @@ def embed(
     encoder: SentenceEncoder, sessions: Sequence[SessionRows], runs: Sequence[Sequence[Prediction]]
 ) -> Embeddings:
     """The embeddings of all utterances, of the predictions and of the references."""
-    said = {text for made in runs for prediction in made for text in prediction.spoken.values()}
+    made = [prediction for of_run in runs for prediction in of_run if not prediction.wordless]
+    said = {text for prediction in made for text in prediction.spoken.values()}
     wanted = {item.response for session in sessions for item in session.items.values() if item.response}
     return encoder(said | wanted, progress=True)
 

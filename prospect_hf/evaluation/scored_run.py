@@ -93,9 +93,18 @@ class ScoredRun:
 
     def of_source(self, source: str) -> ScoredRun:
         """The sessions of one source."""
-        return ScoredRun([scored for scored in self.sessions if scored.session.source == source], self.fps)
+        return self.of_sources([source])
+
+    def of_sources(self, sources: Sequence[str]) -> ScoredRun:
+        """The sessions of some sources."""
+        return ScoredRun([scored for scored in self.sessions if scored.session.source in sources], self.fps)
 
     def with_counts(self, more: Sequence[Mapping[str, float]]) -> ScoredRun:
         """The same run with more counts for each session, such as a judge's marks."""
         pairs = zip(self.sessions, more, strict=True)
         return ScoredRun([replace(one, counts={**one.counts, **added}) for one, added in pairs], self.fps)
+
+    def without(self, beginning: str) -> ScoredRun:
+        """The same run without the counts whose names begin so."""
+        kept = [{n: value for n, value in one.counts.items() if not n.startswith(beginning)} for one in self.sessions]
+        return ScoredRun([replace(one, counts=rest) for one, rest in zip(self.sessions, kept, strict=True)], self.fps)

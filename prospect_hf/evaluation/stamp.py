@@ -15,7 +15,7 @@ from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
 from prospect_hf import __version__
 from prospect_hf.code_fingerprint import code_fingerprint
 from prospect_hf.evaluation.arguments import EvaluateArguments
-from prospect_hf.evaluation.corpus import Corpus
+from prospect_hf.evaluation.corpus import Corpus, recorded_held_out
 from prospect_hf.hub.weights import WEIGHTS_KEY, weights_hash
 from prospect_hf.machine import machine
 from prospect_hf.metrics.encoders import SentenceEncoder
@@ -29,6 +29,7 @@ PREDICTION_CODE = (
     "evaluation/predictions.py",
     "evaluation/runs.py",
     "evaluation/teacher_forced.py",
+    "evaluation/windowed.py",
 )
 # The files of a model folder that determine its predictions.
 REVISED = ("*.safetensors", "config.json", "*processor*.json", "token*.json", "vocab.json", "merges.txt")
@@ -65,6 +66,10 @@ def common_stamp(
     encoder: SentenceEncoder | None,
 ) -> dict[str, Any]:
     """The part of the stamp that all runs of this evaluation share."""
+    # Null where nobody knows it: a folder without a record of its training, and nothing given.
+    held_out: list[str] | None = corpus.data.held_out_sources
+    if not held_out and recorded_held_out(Path(args.model)) is None:
+        held_out = None
     speaking, update = args.speaking_threshold, args.dst_update_threshold
     return {
         "mode": "",
@@ -74,6 +79,7 @@ def common_stamp(
         "data": shown_folder(str(corpus.data.root)),
         "data_fingerprint": corpus.fingerprint,
         "split": args.split,
+        "held_out_sources": held_out,
         "sources": list(dict.fromkeys(session.source for session in corpus.sessions)),
         "sessions": len(corpus.sessions),
         "limit": args.limit,
@@ -102,7 +108,13 @@ def shown_folder(folder: str) -> str:
     return path.absolute().name if path.is_absolute() or not path.name else folder
 
 
-def baseline_stamp(stamp: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The stamp of baseline ``name``: no model, and threshold 0.5 for its probabilities of 0 and 1."""
+def baseline_stamp(stamp: Mapping[str, Any], name: str, seed: int) -> dict[str, Any]:
+    """The stamp of baseline ``name``: no model, and threshold 0.5 for its probabilities of 0 and 1.
+
+    Args:
+        stamp: what all runs share.
+        name: of the baseline, with its settings.
+        seed: of its random numbers; a baseline without any has it too.
+    """
     baseline = {"mode": "baseline", "model": name, "model_revision": None, WEIGHTS_KEY: None, "code": None}
-    return dict(stamp) | baseline | {"speaking_threshold": 0.5, "dst_update_threshold": 0.5}
+    return dict(stamp) | baseline | {"baseline_seed": seed, "speaking_threshold": 0.5, "dst_update_threshold": 0.5}

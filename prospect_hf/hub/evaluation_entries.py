@@ -30,6 +30,14 @@ CARD_FIGURES = (
     "dst_update_f1_1s",
     "transition_f1_1s",
     "table_transition_f1_1s",
+    "transition_f1_2s",
+    "table_transition_f1_2s",
+    "chunk_macro_f1",
+    "speaking_calibration_error",
+    "dst_update_calibration_error",
+    "deviation_precision_2s",
+    "deviation_recall_2s",
+    "deviation_f1_2s",
     "matching_precision",
     "matching_recall",
     "matching_f1",
@@ -48,6 +56,8 @@ MAIN_FIGURES = (
     "speaking_f1_1s",
     "dst_update_f1_1s",
     "table_transition_f1_1s",
+    "table_transition_f1_2s",
+    "chunk_macro_f1",
     "matching_f1",
     "names_right_part",
     "perplexity",
@@ -75,7 +85,8 @@ def write_entries(
         UsageError: the model's folder has no card, or the card or the results are about other weights.
         DataError: the card's front matter cannot be read.
     """
-    runs = [run for run in results["runs"] if run["stamp"]["mode"] != "baseline"]
+    # A control is not what the model reaches, and must not be taken for it.
+    runs = [run for run in results["runs"] if run["stamp"]["mode"] in ("stream", "offline")]
     listed = [entry for run in runs for entry in model_index(run, dataset_id)]
     name = Path(runs[0]["stamp"]["model"]).name
     written = [_write(output / "model-index.yaml", {"model-index": eval_results_to_model_index(name, listed)})]

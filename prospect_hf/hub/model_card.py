@@ -57,7 +57,7 @@ def write_card(folder: Path, facts: Mapping[str, Any]) -> Path:
         frozen=None if base is None else frozen_parts(facts["settings"]),
         frames=FRAMES[facts["settings"]["data"]["frames"]],
         decisions=decision_rows(facts["results"].get("calibration", {})),
-        figures=figure_rows(facts["results"].get("free_run", {})),
+        figures=figure_rows(facts["results"].get("free_run", {}), facts["results"].get("free_run_held_out")),
         settings_json=Markdown(fenced_json(facts["settings"])),
     )
     write_text(folder / "README.md", with_front_matter(front_matter(base, facts.get(WEIGHTS_KEY)), text))
@@ -114,15 +114,21 @@ def frozen_parts(settings: Mapping[str, Any]) -> str | None:
     return "vision tower" if training["train_connector"] else "vision tower and connector"
 
 
-def figure_rows(scores: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(label, value) of each figure in ``scores`` that the catalogue describes, in the order of the report."""
+def figure_rows(scores: Mapping[str, Any], unseen: Mapping[str, Any] | None = None) -> list[list[str]]:
+    """Label and value of each figure in ``scores`` that the catalogue describes, in the order of the report.
+
+    Args:
+        scores: of the sources that the model learned from.
+        unseen: of sources that it did not learn from, for a second value.
+    """
+    sides = [scores] if unseen is None else [scores, unseen]
     return [
-        (
+        [
             f"{figure.group}: {figure.label}" + (f", {figure.unit}" if figure.unit else ""),
-            "undefined" if scores[name] is None else f"{scores[name]:.{figure.digits}f}",
-        )
+            *("undefined" if side.get(name) is None else f"{side[name]:.{figure.digits}f}" for side in sides),
+        ]
         for name, figure in FIGURES.items()
-        if name in scores
+        if any(name in side for side in sides)
     ]
 
 

@@ -11,9 +11,12 @@ from typing import Any
 
 from context_dst_smolvlm import Context
 from decoding_dst_smolvlm import Decoding
+from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration
+from processing_dst_smolvlm import DSTSmolVLMProcessor
 from prospect_hf.checkpoints import load_trained
-from prospect_hf.data.encode import encoded_frames
+from prospect_hf.data.encode import encode_sessions, encoded_frames
 from prospect_hf.data.features import FrameFeatures
+from prospect_hf.data.reader import FrameReader
 from prospect_hf.data.session_rows import SessionRows
 from prospect_hf.errors import UsageError
 from prospect_hf.evaluation.arguments import EvaluateArguments
@@ -39,9 +42,9 @@ from tracking_dst_smolvlm import Tracking
 
 logger = logging.getLogger(__name__)
 
-# Keys of a stamp that predictions do not depend on.
-NOT_IN_PREDICTIONS = ("model", "data", "data_fingerprint", "split", "sources", "sessions", "limit", "encoder", "draws",
-                      "tokenization", "machine", WEIGHTS_KEY)  # fmt: skip  # model_revision covers the weights
+# Keys of a stamp that predictions do not depend on; model_revision covers the weights.
+NOT_IN_PREDICTIONS = ("model", "data", "data_fingerprint", "split", "sources", "held_out_sources", "sessions", "limit",
+                      "encoder", "draws", "tokenization", "machine", WEIGHTS_KEY)  # fmt: skip
 
 
 # Files of the output folder that are made of results.json.
@@ -84,20 +87,20 @@ def run(
     encoder = SentenceEncoder(evaluate.encoder, Path(data_args.cache_dir)) if evaluate.encoder else None
     if encoder is not None:
         encoder(["ready"])  # an encoder that cannot be used fails here, and not after hours of streams
+    check_controls(evaluate, tracking)
     model, processor = load_trained(model_folder)
     corpus = load_corpus(evaluate, data_args, processor)
     frames = encoded_frames(model, corpus.reader, corpus.sessions, data_args)
 
     stamp = common_stamp(evaluate, corpus, model, encoder) | {"features": frames.expected.dtype}
     planned = planned_runs(evaluate, stamp, corpus, frames, context, tracking, decoding)
-    made: dict[str, MadeRun] = {}
-    with workers(model_folder, evaluate.processes) as pool:
-        for job, its_stamp in planned:
-            predict_missing(job, corpus.sessions, model, processor, pool)
-            made[job.name] = MadeRun(its_stamp, [job.store.load(session) for session in corpus.sessions])
+    made = make_runs(evaluate, evaluate.model, planned, corpus, model, processor)
+    if evaluate.blind is not None:
+        made |= make_blind_run(evaluate, evaluate.blind, corpus, model.config.fps, encoder, context, tracking, decoding)
     if evaluate.baselines:
-        for name, predictions in baseline_predictions(corpus).items():
-            made[name] = MadeRun(baseline_stamp(stamp, name), predictions)
+        seed, every_s = evaluate.baseline_seed, evaluate.baseline_every_s
+        for name, predictions in baseline_predictions(corpus, model.config.fps, seed, every_s).items():
+            made[name] = MadeRun(baseline_stamp(stamp, name, seed), predictions)
 
     scored = score_runs(made, corpus.sessions, model.config.fps, tracking.policy, encoder)
     results = {
@@ -112,6 +115,51 @@ def run(
     say(overview_table(written["runs"]))
     entries = write_entries(output, written, evaluate.dataset_id, model_folder if evaluate.card else None)
     say(f"\n{', '.join(map(str, [output / 'results.json', output / 'report.html', *entries]))}")
+
+
+def make_runs(
+    args: EvaluateArguments,
+    model_folder: str,
+    planned: Sequence[tuple[Run, dict[str, Any]]],
+    corpus: Corpus,
+    model: DSTSmolVLMForConditionalGeneration,
+    processor: DSTSmolVLMProcessor,
+) -> dict[str, MadeRun]:
+    """The runs of one model by name, with the predictions that are missing made first."""
+    made = {}
+    with workers(Path(model_folder), args.processes) as pool:
+        for job, its_stamp in planned:
+            predict_missing(job, corpus.sessions, model, processor, pool)
+            made[job.name] = MadeRun(its_stamp, [job.store.load(session) for session in corpus.sessions])
+    return made
+
+
+def make_blind_run(
+    args: EvaluateArguments,
+    folder: str,
+    corpus: Corpus,
+    fps: float,
+    encoder: SentenceEncoder | None,
+    context: Context,
+    tracking: Tracking,
+    decoding: Decoding,
+) -> dict[str, MadeRun]:
+    """The run of the model in ``folder``, which learned from grey pictures and sees nothing else.
+
+    Raises:
+        UsageError: it has another frame rate than the evaluated model, ``fps``.
+    """
+    model, processor = load_trained(Path(folder))
+    if model.config.fps != fps:
+        raise UsageError(f"evaluate.blind={folder} reads {model.config.fps:g} frames a second, evaluate.model {fps:g}.")
+    reader = FrameReader(corpus.reader.root, "blank", processor)
+    frames = encode_sessions(model, reader, corpus.sessions, Path(corpus.data.cache_dir) / "features")
+    # Its thresholds are its own.
+    own = replace(args, model=folder, speaking_threshold=None, dst_update_threshold=None)
+    stamp = common_stamp(own, corpus, model, encoder) | {"features": frames.expected.dtype, "frames": "blank"}
+    settings = {"context": stream_contexts(args, context)[0], "tracking": tracking, "decoding": decoding}
+    planned = [planned_run(args, "control, blind", "control", stamp, corpus, frames, settings)]
+    return make_runs(args, folder, planned, corpus, model, processor)
 
 
 def score_runs(
@@ -177,32 +225,67 @@ def planned_runs(
     tracking: Tracking,
     decoding: Decoding,
 ) -> list[tuple[Run, dict[str, Any]]]:
-    """The runs that were asked for, each with its stamp."""
-    asked: list[tuple[str, Context | None]] = []
+    """The runs of the evaluated model that were asked for, each with its stamp."""
+    asked: list[tuple[str, str, dict[str, Any]]] = []
     if "offline" in args.modes:
-        asked.append(("offline", None))
+        asked.append(("offline", "offline", {}))
     if "stream" in args.modes:
-        for strategy in args.contexts or [context.strategy]:
-            # When several strategies are compared, "none" runs without a limit, as the upper bound.
-            size = None if strategy == "none" and args.contexts else context.max_tokens
-            asked.append((f"stream, {strategy}", replace(context, strategy=strategy, max_tokens=size)))
-    runs = []
+        for chosen in stream_contexts(args, context):
+            settings = {"context": chosen, "tracking": tracking, "decoding": decoding}
+            asked.append((f"stream, {chosen.strategy}", "stream", settings))
+    for window in args.windows:
+        asked.append((f"control, window {window}", "control", {"window": window, "tracking": tracking}))
+    return [planned_run(args, name, mode, stamp, corpus, frames, settings) for name, mode, settings in asked]
+
+
+def planned_run(
+    args: EvaluateArguments,
+    name: str,
+    mode: str,
+    stamp: Mapping[str, Any],
+    corpus: Corpus,
+    frames: FrameFeatures,
+    settings: Mapping[str, Any],
+) -> tuple[Run, dict[str, Any]]:
+    """A run and its stamp; ``settings`` are those of ``Run`` beyond what all runs have."""
+    its_stamp = dict(stamp) | {"mode": mode}
+    its_stamp |= {key: value if key == "window" else asdict(value) for key, value in settings.items()}
+    if mode == "offline":
+        its_stamp["max_seq_len"] = corpus.data.max_seq_len
+    # Predictions are kept while only these keys change.
+    facts = {key: value for key, value in its_stamp.items() if key not in NOT_IN_PREDICTIONS}
+    folder = Path(args.output_dir) / "predictions" / re.sub(r"[^a-z0-9_]+", "-", name)
+    store = PredictionStore(folder, facts, corpus.fingerprints)
     thresholds = (stamp["speaking_threshold"], stamp["dst_update_threshold"])
-    for name, chosen in asked:
-        its_stamp = dict(stamp) | {"mode": "offline", "max_seq_len": corpus.data.max_seq_len}
-        if chosen is not None:
-            its_stamp = dict(stamp) | {
-                "mode": "stream",
-                "context": asdict(chosen),
-                "tracking": asdict(tracking),
-                "decoding": asdict(decoding),
-            }
-        # Predictions are kept while only these keys change.
-        facts = {key: value for key, value in its_stamp.items() if key not in NOT_IN_PREDICTIONS}
-        folder = Path(args.output_dir) / "predictions" / re.sub(r"[^a-z_]+", "-", name)
-        store = PredictionStore(folder, facts, corpus.fingerprints)
-        job = Run(name, store, frames, thresholds, args.batch_size, corpus.data.max_seq_len)
-        if chosen is not None:
-            job = replace(job, context=chosen, tracking=tracking, decoding=decoding)
-        runs.append((job, its_stamp))
-    return runs
+    return Run(name, store, frames, thresholds, args.batch_size, corpus.data.max_seq_len, **settings), its_stamp
+
+
+def stream_contexts(args: EvaluateArguments, context: Context) -> list[Context]:
+    """The context of each stream run. Where strategies are compared, ``none`` has no limit, as the upper bound."""
+    return [
+        replace(context, strategy=one, max_tokens=None if one == "none" and args.contexts else context.max_tokens)
+        for one in args.contexts or [context.strategy]
+    ]
+
+
+def check_controls(args: EvaluateArguments, tracking: Tracking) -> None:
+    """Check the settings of the controls before anything is computed.
+
+    Raises:
+        UsageError: a control cannot be run with the other settings, or ``blind`` is no model without sight.
+    """
+    if args.windows and tracking.source == "text":
+        raise UsageError(
+            "evaluate.windows judges frames without writing texts, and tracking.source=text reads states from texts: "
+            "set tracking.source=head, or leave evaluate.windows out."
+        )
+    if args.blind is None:
+        return
+    if not Path(args.blind).is_dir():
+        raise UsageError(f"evaluate.blind={args.blind}: no such folder; give a model trained with data.frames=blank.")
+    frames = data_of(Path(args.blind), {}).frames
+    if frames != "blank":
+        raise UsageError(
+            f"evaluate.blind={args.blind} was trained with data.frames={frames}; give a model trained with "
+            "data.frames=blank."
+        )

@@ -7,18 +7,20 @@ confidence in a record and the share of it that is right.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from prospect_hf.errors import DataError
+from prospect_hf.metrics.counts import Counts, Figures, Sums, ratio
 from prospect_hf.metrics.decisions import labelled_scores
 
 Floats = NDArray[np.float64]
 
 DECISION_BINS = 15
+BIN_SUMS = ("frames", "probability", "yes")
 # A temperature outside this range is the mark of probabilities that mean nothing, or of too few frames.
 LEAST_TEMPERATURE, MOST_TEMPERATURE = 0.1, 10.0
 GOLDEN = (math.sqrt(5) - 1) / 2
@@ -45,13 +47,18 @@ def reliability(confidences: ArrayLike, accuracies: ArrayLike, bins: int = 10) -
         DataError: there is no pair, the shapes differ, or a value is not 0 to 1.
     """
     confidence, accuracy = rising_pairs(confidences, accuracies)
-    ideal = np.linspace(0, len(confidence), bins + 1)[1:].round().astype(int)
-    # A cut falls behind the last pair of its confidence.
-    ends = np.unique(np.searchsorted(confidence, confidence[np.maximum(ideal, 1) - 1], side="right")).tolist()
+    ends = _ends(confidence, bins).tolist()
     return tuple(
         Bin(end - start, float(confidence[start:end].mean()), float(accuracy[start:end].mean()))
         for start, end in zip([0, *ends], ends, strict=False)
     )
+
+
+def _ends(rising: Floats, bins: int) -> NDArray[np.int64]:
+    """``[bins]``, behind the last pair of each bin; ``rising`` are the confidences, at least one."""
+    ideal = np.linspace(0, len(rising), bins + 1)[1:].round().astype(int)
+    # A cut falls behind the last pair of its confidence.
+    return np.unique(np.searchsorted(rising, rising[np.maximum(ideal, 1) - 1], side="right"))
 
 
 def calibration_error(bins: Sequence[Bin]) -> float:
@@ -59,8 +66,13 @@ def calibration_error(bins: Sequence[Bin]) -> float:
 
     Naeini, Cooper and Hauskrecht, 2015; with bins of equal mass.
     """
-    total = sum(one.count for one in bins)
-    return sum(one.count * abs(one.confidence - one.accuracy) for one in bins) / total
+    count, confidence, accuracy = np.array([(one.count, one.confidence, one.accuracy) for one in bins]).T
+    return float(_error(count, count * confidence, count * accuracy))
+
+
+def _error(counts: Floats, confidence_sums: Floats, accuracy_sums: Floats) -> Floats:
+    """The error from the sums of each bin, ``[bins]`` or ``[bins, draws]``; NaN without a pair."""
+    return ratio(np.abs(confidence_sums - accuracy_sums).sum(0), counts.sum(0))
 
 
 def decision_reliability(scores: ArrayLike, labels: ArrayLike) -> tuple[Bin, ...]:
@@ -75,6 +87,61 @@ def decision_reliability(scores: ArrayLike, labels: ArrayLike) -> tuple[Bin, ...
     """
     score, truth = labelled_scores(scores, labels)
     return reliability(score, truth, DECISION_BINS) if len(score) else ()
+
+
+def decision_edges(scores: ArrayLike, labels: ArrayLike) -> Floats:
+    """The largest p(yes) in each bin of :func:`decision_reliability`, ``[bins]``; arguments and errors as there."""
+    score, truth = labelled_scores(scores, labels)
+    if not len(score):
+        return np.zeros(0)
+    rising, _ = rising_pairs(score, truth)
+    return np.asarray(rising[_ends(rising, DECISION_BINS) - 1])
+
+
+def calibration_counts(scores: ArrayLike, labels: ArrayLike, edges: Floats, name: str) -> Counts:
+    """What one session has in each bin, as counts that add up over sessions.
+
+    Args:
+        scores, labels: as in :func:`decision_reliability`, none above the last edge.
+        edges: ``[bins]`` of all sessions together, from :func:`decision_edges`.
+        name: prefix of the counts, "speaking" or "dst_update".
+
+    Returns:
+        ``{name}_calibration_frames``, the labelled frames; and ``{name}_bin_{number}_{sum}`` for the bins that the
+        session has frames in: ``frames``, ``probability`` (the sum of p(yes)) and ``yes`` (labels).
+
+    Raises:
+        DataError: as :func:`decision_reliability`.
+    """
+    score, truth = labelled_scores(scores, labels)
+    counts = {f"{name}_calibration_frames": float(len(score))}
+    place = np.searchsorted(edges, score)
+    for number in np.unique(place).tolist():
+        held = place == number
+        sums = (float(held.sum()), float(score[held].sum()), float(truth[held].sum()))
+        counts |= {f"{name}_bin_{number}_{kind}": value for kind, value in zip(BIN_SUMS, sums, strict=True)}
+    return counts
+
+
+def calibration_figures(sums: Sums, name: str) -> Figures:
+    """``{name}_calibration_error`` from the sums of :func:`calibration_counts`; NaN without a labelled frame."""
+    return {f"{name}_calibration_error": _error(*_bin_sums(sums, name))}
+
+
+def counted_bins(sums: Mapping[str, float], name: str) -> tuple[Bin, ...]:
+    """The bins of :func:`decision_reliability`, from the sums of :func:`calibration_counts`."""
+    rows = np.stack(_bin_sums(sums, name)).T.tolist()
+    return tuple(Bin(int(count), confidence / count, yes / count) for count, confidence, yes in rows if count)
+
+
+def _bin_sums(sums: Sums, name: str) -> tuple[Floats, Floats, Floats]:
+    """Frames, p(yes) and "yes" labels of each bin, ``[bins]`` or ``[bins, draws]``; a bin without sums is empty."""
+    empty = np.zeros_like(np.asarray(sums[f"{name}_calibration_frames"], np.float64))
+    frames, probability, yes = (
+        np.stack([np.asarray(sums.get(f"{name}_bin_{n}_{kind}", empty), np.float64) for n in range(DECISION_BINS)])
+        for kind in BIN_SUMS
+    )
+    return frames, probability, yes
 
 
 def fit_temperature(margins: ArrayLike, labels: ArrayLike) -> float | None:

@@ -70,15 +70,24 @@ def _transitions(key: str, of: str) -> dict[str, Figure]:
     }
 
 
+CHUNKS = "Chunks of 8 s"
+
 FIGURES: dict[str, Figure] = {
     **_decision("speaking", "Speaking"),
     **_decision("dst_update", "DST update"),
+    "chunk_macro_f1": Figure("Macro-F1, with and without speech", CHUNKS),
+    "chunk_f1": Figure("F1 of chunks with speech", CHUNKS),
+    "chunk_precision": Figure("Precision of chunks with speech", CHUNKS),
+    "chunk_recall": Figure("Recall of chunks with speech", CHUNKS),
     **_states("", "State head"),
     **_states("table_", "Tracked table"),
     "illegal_transitions_per_hour": Figure("Illegal transitions of the head", "States", "per hour", False, 2),
     "rejected_per_hour": Figure("Proposals that the table refused", "States", "per hour", False, 2),
     **_transitions("table_", "table"),
     **_transitions("", "head"),
+    "deviation_precision_2s": Figure("Precision within 2 s", "Deviations from the plan"),
+    "deviation_recall_2s": Figure("Recall within 2 s", "Deviations from the plan"),
+    "deviation_f1_2s": Figure("F1 within 2 s", "Deviations from the plan"),
     "matching_precision": Figure("Precision", "Stream matching"),
     "matching_recall": Figure("Recall", "Stream matching"),
     "matching_f1": Figure("F1", "Stream matching"),

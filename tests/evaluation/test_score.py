@@ -49,6 +49,7 @@ SHARES = [
     ),
     *(f"{table}{name}" for table in ("", "table_") for name in ("step_accuracy", "state_macro_f1")),
     "response_exact_match",
+    *(f"chunk_{name}" for name in ("macro_f1", "precision", "recall", "f1")),
 ]
 MATCHING = [f"matching_{name}" for name in ("precision", "recall", "f1", "jaccard")]
 
@@ -77,6 +78,8 @@ def test_silence_scores_zero_where_that_is_defined() -> None:
         assert found[f"{name}_f1_1s"] == found[f"{name}_recall_5s"] == 0.0
         assert found[f"{name}_precision_2s"] is None and found[f"{name}_delay_s"] is None
     assert found["response_exact_match"] == found["response_bleu"] == 0.0
+    assert found["chunk_f1"] == found["chunk_recall"] == 0.0 and found["chunk_precision"] is None
+    assert found["chunk_macro_f1"] <= 0.5  # half the F1 of the chunks without speech
     assert found["matching_f1"] == found["matching_recall"] == found["matching_jaccard"] == 0.0
     assert found["matching_missing_rate"] == 1.0
     for name in (

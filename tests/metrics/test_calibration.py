@@ -11,15 +11,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prospect_hf.errors import DataError
+from prospect_hf.metrics.bootstrap import drawn_sums
 from prospect_hf.metrics.calibration import (
     LEAST_TEMPERATURE,
     MOST_TEMPERATURE,
     Bin,
+    calibration_counts,
     calibration_error,
+    calibration_figures,
+    counted_bins,
+    decision_edges,
     decision_reliability,
     fit_temperature,
     reliability,
 )
+from prospect_hf.metrics.counts import plain, total
 
 shares = st.integers(0, 20).map(lambda twentieth: twentieth / 20)
 pairs = st.lists(st.tuples(shares, shares), min_size=1, max_size=30)
@@ -62,6 +68,31 @@ def test_bins_hold_every_pair_once_whatever_their_order(
     chance.shuffle(found)  # type: ignore[attr-defined]
     assert reliability(*zip(*found, strict=True), bins) == made
     assert 0 <= calibration_error(made) <= 1
+
+
+@given(st.lists(st.lists(st.tuples(shares, st.sampled_from([1, 0, -100])), max_size=12), min_size=1, max_size=5))
+def test_the_counts_of_sessions_add_up_to_the_bins_of_all(sessions: list[list[tuple[float, int]]]) -> None:
+    """Whichever way the frames are dealt out over sessions, the error is that of the pooled bins."""
+    sides = [([p for p, _ in one], [label for _, label in one]) for one in sessions]
+    everything = ([p for scores, _ in sides for p in scores], [label for _, labels in sides for label in labels])
+    edges = decision_edges(*everything)
+    sums = total(calibration_counts(*side, edges, "speaking") for side in sides)
+    wanted, found = decision_reliability(*everything), counted_bins(sums, "speaking")
+    assert [one.count for one in found] == [one.count for one in wanted] and len(edges) == len(wanted)
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert (ours.confidence, ours.accuracy) == pytest.approx((theirs.confidence, theirs.accuracy))
+    error = plain(calibration_figures(sums, "speaking"))["speaking_calibration_error"]
+    assert error == (pytest.approx(calibration_error(wanted)) if wanted else None)
+    assert sums["speaking_calibration_frames"] == sum(one.count for one in wanted)
+
+
+def test_a_sum_may_be_an_array_of_draws() -> None:
+    edges = decision_edges([0.2, 0.8], [0, 1])
+    one = calibration_counts([0.2], [0], edges, "x")
+    other = calibration_counts([0.8], [1], edges, "x")
+    drawn = drawn_sums([one, other], np.array([[1.0, 1.0], [2.0, 0.0], [0.0, 3.0], [0.0, 0.0]]))
+    found = calibration_figures(drawn, "x")["x_calibration_error"]
+    assert found[:3] == pytest.approx([0.2, 0.2, 0.2]) and np.isnan(found[3])
 
 
 # -- temperature --------------------------------------------------------------------------------------------------

@@ -142,8 +142,8 @@ def difference_table(a: Mapping[str, Any], b: Mapping[str, Any], differences: Ma
     lines = [
         f"{names}: {differences['sessions']} sessions in both"
         + (f", {len(out)} in only one of them and left out" if out else ""),
-        f"A: {a['stamp']['model']} ({a['stamp']['model_revision']})",
-        f"B: {b['stamp']['model']} ({b['stamp']['model_revision']})",
+        f"A: {_side(a['stamp'])}",
+        f"B: {_side(b['stamp'])}",
     ]
     if a["stamp"]["mode"] != b["stamp"]["mode"]:
         lines.append(f"Note: A is {a['stamp']['mode']}, B is {b['stamp']['mode']}: not the same task.")
@@ -156,6 +156,14 @@ def difference_table(a: Mapping[str, Any], b: Mapping[str, Any], differences: Ma
     note = f"* the interval excludes 0; without any real difference, about 1 in 20 of the {len(rows) - 1} rows would"
     same = [f"{equal} more figures are equal in A and B."] if equal else []
     return "\n".join(["", *lines, "", table(rows), *same, note])
+
+
+def _side(stamp: Mapping[str, Any]) -> str:
+    """The model of a run, and the sources that it did not learn from."""
+    held_out = stamp.get("held_out_sources")
+    return f"{stamp['model']} ({stamp['model_revision']})" + (
+        f", trained without {', '.join(held_out)}" if held_out else ""
+    )
 
 
 def _row(figure: Figure, found: Mapping[str, float | None]) -> list[str]:

@@ -13,6 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from prospect_hf.evaluation.report.results import SEEN, UNSEEN
 from prospect_hf.evaluation.report.schema import STAMP_KEYS, check_results
 from prospect_hf.evaluation.report.sessions import PROBABILITY_UNITS, SESSION_FIGURES
 from prospect_hf.html import write_html
@@ -25,6 +26,9 @@ OVERVIEW = (
     ("speaking_f1_1s", "speaking", "F1 within 1 s"),
     ("dst_update_f1_1s", "DST update", "F1 within 1 s"),
     ("table_transition_f1_1s", "transition", "F1 within 1 s"),
+    ("table_transition_f1_2s", "transition", "F1 within 2 s"),
+    ("deviation_f1_2s", "deviation", "F1 within 2 s"),
+    ("chunk_macro_f1", "macro-F1", "Chunks of 8 s"),
     ("matching_precision", "P", "Stream matching"),
     ("matching_recall", "R", "Stream matching"),
     ("matching_f1", "F1", "Stream matching"),
@@ -35,6 +39,8 @@ OVERVIEW = (
     ("text_exact_match", "exact", "Texts of matched pairs"),
     ("names_right_part", "right part", "Texts of matched pairs"),
     ("text_bleu4", "BLEU-4", "Texts of matched pairs"),
+    ("speaking_calibration_error", "speaking", "Calibration error"),
+    ("dst_update_calibration_error", "DST update", "Calibration error"),
     ("judge_overall", "overall", "Judge"),
 )
 
@@ -73,6 +79,8 @@ def write_report(path: Path, results: Mapping[str, Any]) -> None:
         "session_figures": SESSION_FIGURES,
         "probability_units": PROBABILITY_UNITS,
         "published": PUBLISHED,
+        "seen": SEEN,
+        "unseen": UNSEEN,
         "stamp_keys": STAMP_KEYS,
         "results": {**results, "runs": [_shown_run(run, each) for run in results["runs"]]},
     }

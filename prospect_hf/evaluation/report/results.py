@@ -13,18 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from prospect_hf.checked_json import as_dict, load_json
 from prospect_hf.errors import UsageError
+from prospect_hf.evaluation.calibrated import DECISIONS, calibrated, decision, pooled
 from prospect_hf.evaluation.judge.judged_runs import Judged
 from prospect_hf.evaluation.report.schema import KIND, VERSION, check_results
 from prospect_hf.evaluation.report.sessions import delays, session_figures, session_scores, session_views
 from prospect_hf.evaluation.score import figures
-from prospect_hf.evaluation.scored_run import ScoredRun, ScoredSession
+from prospect_hf.evaluation.scored_run import ScoredRun
 from prospect_hf.files import write_json
 from prospect_hf.metrics.bootstrap import draw_weights, drawn_sums, interval, recording_sums
-from prospect_hf.metrics.calibration import calibration_error, decision_reliability
+from prospect_hf.metrics.calibration import counted_bins
 from prospect_hf.metrics.catalogue import FIGURES
 from prospect_hf.metrics.counts import Counts, plain, ratio, total
 from prospect_hf.metrics.decisions import (
@@ -41,6 +42,8 @@ THRESHOLDS = 2000
 DRAWS_AT_A_TIME = 100
 # Figures that are counts: they have no interval.
 NUMBERS = ("matching_pairs",)
+# Scopes of a model that some sources were held out from, beside "all" and each source.
+SEEN, UNSEEN = "sources learned from", "held-out sources"
 
 Shown = dict[str, dict[str, float | None]]
 
@@ -63,11 +66,14 @@ def run_result(
         draws: of the bootstrap; 0: no intervals.
         judged: an LLM judge's votes, where there was one; their marks are among the counts already.
     """
+    run = calibrated(run)
     sources = list(dict.fromkeys(scored.session.source for scored in run.sessions))
     scopes = {"all": run, **{source: run.of_source(source) for source in sources}}
+    scopes |= {name: run.of_sources(some) for name, some in held_out_scopes(stamp, sources).items()}
     scores = {scope: scope_scores(part, draws) for scope, part in scopes.items()}
     if judged is not None:
         scores["all"] |= {name: {"value": value, "low": None, "high": None} for name, value in judged.agreement.items()}
+    sums = total(run.counts)
     ranks, ranked_by = session_scores(run)
     views = session_views(run, ranks)
     sessions = [
@@ -94,26 +100,35 @@ def run_result(
         "views": views,
         "ranked_by": ranked_by,
         "curves": {
-            "speaking": precision_recall_curve(*_pooled(run, "speaking")),
-            "dst_update": precision_recall_curve(*_pooled(run, "dst_update")),
+            head: precision_recall_curve(*pooled(run, head)) | {"reliability": reliability_curve(sums, head)}
+            for head in DECISIONS
         },
-        "confusion": confusions(total(run.counts)),
+        "confusion": confusions(sums),
         "delays_s": delays(run),
     }
 
 
+def held_out_scopes(stamp: Mapping[str, Any], sources: Sequence[str]) -> dict[str, list[str]]:
+    """The sources that the model learned from and those that were held out, by name of the scope; none without both."""
+    unseen = [source for source in sources if source in (stamp.get("held_out_sources") or [])]
+    seen = [source for source in sources if source not in unseen]
+    return {SEEN: seen, UNSEEN: unseen} if seen and unseen else {}
+
+
 def scope_scores(part: ScoredRun, draws: int) -> Shown:
-    """figure -> value, low, high: pooled over the sessions, with the bootstrap's interval."""
+    """figure -> value, low, high: pooled over the sessions, with the bootstrap's interval.
+
+    The bins of the calibration errors are those of these sessions, in each draw too.
+    """
+    part = calibrated(part)
     values: dict[str, float | None] = plain(figures(total(part.counts)))
-    for name in ("speaking", "dst_update"):
-        scores, labels = _pooled(part, name)
+    for name in DECISIONS:
+        scores, labels = pooled(part, name)
         values[f"{name}_average_precision"] = average_precision(scores, labels)
         values[f"{name}_best_threshold"], values[f"{name}_best_f1"] = best_threshold(scores, labels)
         if values[f"{name}_best_f1"] is None:
             values[f"{name}_best_threshold"] = None  # without a positive label no threshold is the best
-        bins = decision_reliability(scores, labels)
-        values[f"{name}_calibration_error"] = calibration_error(bins) if bins else None
-    if part.sessions[0].tracked:
+    if part.sessions[0].tracked and not part.sessions[0].prediction.wordless:
         said = [one.text for scored in part.sessions for one in scored.said]
         values |= {"distinct_1": distinct(said, 1), "distinct_2": distinct(said, 2)}
     intervals = _intervals(part, draws) if draws else {}
@@ -136,7 +151,7 @@ def _intervals(part: ScoredRun, draws: int) -> dict[str, tuple[float, float]]:
     weights = draw_weights(part.recordings, draws)
     drawn = dict(figures(drawn_sums(part.counts, weights)))
     alone = dict(figures(recording_sums(part.counts, part.recordings)))
-    for name in ("speaking", "dst_update"):
+    for name in DECISIONS:
         drawn[f"{name}_average_precision"] = drawn_average_precision(part, name, weights)
         alone[f"{name}_average_precision"] = alone[f"{name}_recall"]  # both need a positive
     found = {}
@@ -156,7 +171,7 @@ def drawn_average_precision(part: ScoredRun, name: str, weights: NDArray[np.floa
         name: of the decision.
         weights: ``[draws, sessions]``.
     """
-    pairs = [labelled_scores(*_decisions(scored, name)) for scored in part.sessions]
+    pairs = [labelled_scores(*decision(scored, name)) for scored in part.sessions]
     positive = np.concatenate([score[truth] for score, truth in pairs])
     if not len(positive):
         return np.full(len(weights), np.nan)
@@ -179,18 +194,6 @@ def drawn_average_precision(part: ScoredRun, name: str, weights: NDArray[np.floa
     return np.concatenate(precisions)
 
 
-def _decisions(scored: ScoredSession, name: str) -> tuple[ArrayLike, ArrayLike]:
-    """Probabilities and labels of one decision, ``[frames]`` each."""
-    if name == "speaking":
-        return scored.prediction.p_speak, scored.session.speaking
-    return scored.prediction.p_update, scored.session.dst_update
-
-
-def _pooled(part: ScoredRun, name: str) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    pairs = [_decisions(scored, name) for scored in part.sessions]
-    return np.concatenate([np.asarray(p) for p, _ in pairs]), np.concatenate([np.asarray(y) for _, y in pairs])
-
-
 def confusions(sums: Counts) -> dict[str, list[list[int]]]:
     """The confusion of states of ``head`` and ``table``, where they were counted (``metrics.states``)."""
     return {
@@ -198,6 +201,11 @@ def confusions(sums: Counts) -> dict[str, list[list[int]]]:
         for name, prefix in (("head", ""), ("table", "table_"))
         if f"{prefix}state_00" in sums
     }
+
+
+def reliability_curve(sums: Counts, name: str) -> list[list[float]]:
+    """[frames, mean p(yes), share of "yes" labels] of each bin, by rising probability."""
+    return [[one.count, round(one.confidence, 6), round(one.accuracy, 6)] for one in counted_bins(sums, name)]
 
 
 def write_results(path: Path, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

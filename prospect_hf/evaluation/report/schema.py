@@ -13,7 +13,8 @@ from prospect_hf.metrics.catalogue import FIGURES
 
 KIND, VERSION = "prospect_hf_evaluation", 2
 
-MODES = ("offline", "stream", "baseline")
+# A control is the model without its memory (the last frames alone) or without sight (blank frames).
+MODES = ("offline", "stream", "control", "baseline")
 
 STAMP_KEYS = (
     "mode", "model", "model_revision", "data", "data_fingerprint", "split", "sources", "frames", "dst", "fps",
@@ -77,6 +78,8 @@ def _check(results: Any, where: str) -> None:
         _check_stamp(run["stamp"], f"{at}, stamp")
         _check_finite(run, at)
         _check_scores(run["scores"], at)
+        for decision, curve in run["curves"].items():
+            _check_reliability(curve.get("reliability", []), f"{at}, curves.{decision}.reliability")
         for session in run["sessions"]:
             _require(session, SESSION_KEYS, f"{at}, sessions")
             _check_id(session["id"], f"{at}, sessions")
@@ -106,6 +109,12 @@ def _check_stamp(stamp: Any, where: str) -> None:
     for key in ("mode", "model", "data", "split", "frames"):
         if not isinstance(stamp[key], str):
             raise DataError(f"{where}: {key} is {stamp[key]!r} and no text.")
+    context = stamp["context"]
+    if context is not None and not (isinstance(context, dict) and isinstance(context.get("strategy"), str)):
+        raise DataError(f"{where}: context is {context!r} and not null or an object with a strategy.")
+    held_out = stamp.get("held_out_sources") or []  # results of an earlier version have none
+    if not isinstance(held_out, list) or not all(isinstance(source, str) for source in held_out):
+        raise DataError(f"{where}: held_out_sources is {held_out!r} and no list of sources.")
     if stamp["mode"] not in MODES:
         raise DataError(f"{where}: mode {stamp['mode']!r} is none of {', '.join(MODES)}.")
     if stamp["model_revision"] is None and stamp["mode"] != "baseline":
@@ -137,6 +146,16 @@ def _check_scores(scores: Mapping[str, Mapping[str, Any]], where: str) -> None:
                 raise DataError(f"{where}, scores.{scope}.{figure}: a value or bound is no number.")
 
 
+def _check_reliability(bins: Any, where: str) -> None:
+    """Check the bins [frames, mean probability, share of yes] of a decision."""
+    if not isinstance(bins, list):
+        raise DataError(f"{where} is no list of bins.")
+    for one in bins:
+        frames, *shares = one
+        if not (len(shares) == 2 and frames >= 1 and all(0 <= share <= 1 for share in shares)):
+            raise DataError(f"{where}: {one} is not [frames, mean probability, share of yes].")
+
+
 def _check_view(view: Any, where: str) -> None:
     """Check one view. Frames are counted from 0 in the session; ``first_frame`` shifts only the clock."""
     _require(view, VIEW_KEYS, where)
@@ -154,6 +173,13 @@ def _check_view(view: Any, where: str) -> None:
             verdict = utterance.get("verdict")
             if verdict is not None and verdict not in VERDICTS:
                 raise DataError(f"{at}: {key} has the verdict {verdict!r}, which is none of {', '.join(VERDICTS)}.")
+    for key in ("deviations", "reference_deviations"):  # not in results of earlier versions
+        for frame, step, words in view.get(key) or ():
+            if not (0 <= frame < frames and 0 <= step < steps and isinstance(words, str)):
+                raise DataError(
+                    f"{at}: {key} has [frame, step, words] {[frame, step, words]}, but there are {frames} frames and "
+                    f"{steps} steps."
+                )
     for key in ("reference_states", "predicted_states"):
         for frame, step, state in view[key] or ():
             if not (0 <= frame < frames and 0 <= step < steps and state in (0, 1, 2)):

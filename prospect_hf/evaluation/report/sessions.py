@@ -12,6 +12,7 @@ from prospect_hf.evaluation.score import figures
 from prospect_hf.evaluation.scored_run import ScoredRun, ScoredSession, Utterance
 from prospect_hf.metrics.counts import plain
 from prospect_hf.metrics.states import transitions
+from tracking_dst_smolvlm import session_deviations
 
 # The figures of each single session, in the order of the sessions' table.
 SESSION_FIGURES = (
@@ -87,6 +88,8 @@ def view(scored: ScoredSession, fps: float, score: float | None) -> dict[str, An
         "steps": session.steps,
         "reference_states": [list(move) for move in transitions(session.states_after)] if session.labelled else None,
         "predicted_states": [list(move) for move in transitions(table)],
+        "deviations": [] if prediction.table is None else _deviations(table),
+        "reference_deviations": _deviations(session.states_after) if session.labelled else None,
         "p_speak": _units(prediction.p_speak),
         "p_update": _units(prediction.p_update),
         "said": [_utterance(one) for one in scored.said],
@@ -95,6 +98,11 @@ def view(scored: ScoredSession, fps: float, score: float | None) -> dict[str, An
             {"frame": frame, "text": item.user_text} for frame, item in sorted(session.items.items()) if item.user_text
         ],
     }
+
+
+def _deviations(states: NDArray[Any]) -> list[tuple[int, int, str]]:
+    """(frame, step, words) of the deviations from the plan in ``states`` ``[frames, steps]``."""
+    return [(frame, one.step, str(one)) for frame, one in session_deviations(states.tolist(), states.shape[1])]
 
 
 def _units(probabilities: NDArray[Any]) -> list[int]:

@@ -155,7 +155,8 @@ def test_streams_are_compared_first_and_baselines_not_at_all() -> None:
     runs = make_results(2, 40)["runs"]
     pairs = run_pairs(runs, [run for run in runs if run["name"] != "stream, none"])
     names = [a["name"] for a, b in pairs]
-    assert names == [*(f"stream, {name}" for name in STRATEGIES[1:]), "offline"]
+    rest = ["offline", "control, window 8", "control, blind"]
+    assert names == [*(f"stream, {name}" for name in STRATEGIES[1:]), *rest]
     assert all(a["name"] == b["name"] for a, b in pairs)
     assert [b["name"] for _, b in run_pairs(runs[:1], runs[1:2])] == ["stream, none"]
 

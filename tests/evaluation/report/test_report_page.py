@@ -119,7 +119,7 @@ CHANGES: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
     (lambda r: r["runs"][1]["views"][0].update(id=1), r"views: the id of a session is 1 and no text"),
     (lambda r: r["runs"][1].pop("stamp"), r"run 'stream, none': the key 'stamp' is missing"),
     (lambda r: r["runs"][1].update(stamp=None), r"run 'stream, none', stamp: NoneType instead of an object"),
-    (lambda r: r["runs"][1]["stamp"].update(mode="online"), r"mode 'online' is none of offline, stream, baseline"),
+    (lambda r: r["runs"][1]["stamp"].update(mode="online"), "mode 'online' is none of offline, stream, control,"),
     (lambda r: r["runs"][1]["stamp"].update(fps=0), r"fps 0 is not above 0"),
     (no_revision, r"run 'stream, none', stamp: model_revision is null"),
     (lambda r: r["runs"][1]["scores"]["wtag"].update(glory={}), r"scores.wtag: 'glory' is not in FIGURES"),
@@ -162,7 +162,7 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
     write_report(plain, results)
     write_report(nasty, make_results(3, 40, text=NASTY))
     results = copy.deepcopy(results)
-    least = results["runs"][6]  # a baseline that decided nothing, alone
+    least = results["runs"][8]  # a baseline that decided nothing, alone
     least |= {"curves": {}, "confusion": {}, "delays_s": {}, "views": least["views"][:1], "sessions": least["sessions"]}
     nothing: dict[str, Any] = {name: [] for name in ("p_speak", "p_update", "user", "reference", "said")}
     least["views"][0] |= nothing | {"score": None}
@@ -190,7 +190,8 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
         for scope in ("all", "wtag"):
             page.select_option("#scope", scope)
             ranked = sorted(
-                results["runs"], key=lambda run: ["stream", "offline", "baseline"].index(run["stamp"]["mode"])
+                results["runs"],
+                key=lambda run: ["stream", "offline", "control", "baseline"].index(run["stamp"]["mode"]),
             )
             scores = [run["scores"][scope]["table_transition_f1_1s"] for run in ranked]
             shown = [f"{score['value']:.3f}" for score in scores]
@@ -198,7 +199,7 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
             assert cells()[0].locator("small").inner_text() == f"{scores[0]['low']:.3f}–{scores[0]['high']:.3f}"
             bold = [cell.locator("b").count() for cell in cells()]
             # A teacher-forced run is another task: it never wins over a stream.
-            assert bold == [int(text == max(shown[:5])) for text in shown[:5]] + [0, 0, 0, 0]
+            assert bold == [int(text == max(shown[:5])) for text in shown[:5]] + [0, 0, 0, 0, 0, 0]
         page.select_option("#scope", "ego4d")
         assert cells()[0].inner_text() == "–"
         assert cells()[0].get_attribute("title") == "undefined: nothing to count"
@@ -213,6 +214,11 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
         for key in ("speaking", "dst_update"):
             assert f"precision {value[key + '_precision']}, recall {value[key + '_recall']}" in legends[0]
             assert f"F1 {value[key + '_f1']}" in legends[1] and f"best F1 {value[key + '_best_f1']}" in legends[1]
+            error = value[key + "_calibration_error"]
+            assert f"expected calibration error {error}" in legends[2]
+        assert page.locator("#detail .columns svg path.ideal").count() == 2  # in the chart and in its legend
+        titles = page.locator("#detail .columns svg circle.dot title").all_text_contents()
+        assert titles[:1] == ["100 frames: mean probability 0.067, 2.3 % yes"] and len(titles) == 30
         dots = page.locator("#detail .columns svg circle.speak")
         x, y = float(dots.nth(1).get_attribute("cx")), float(dots.nth(1).get_attribute("cy"))
         score = run["scores"]["all"]["speaking_f1"]["value"]
@@ -243,6 +249,18 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
         assert page.locator("details.session summary .id").all_inner_texts() == shown[::-1]
         page.locator("#detail select").nth(2).select_option("wtag")
         assert set(page.locator("details.session summary .soft:nth-child(2)").all_inner_texts()) == {"wtag"}
+        page.select_option("#run", "stream, drop_middle")
+
+        # A control that writes no texts has no figures of texts, rather than zeros.
+        assert "A window control judges each frame" in page.inner_text("#overviewNote")
+        row = page.locator("#overview tbody tr", has=page.locator("th", has_text="control, window 8"))
+        texts = [n for n, (_, _, group) in enumerate(OVERVIEW) if group.startswith(("Texts", "Stream matching"))]
+        assert texts and {row.locator("td").nth(n).inner_text() for n in texts} == {"·"}
+        page.select_option("#run", "control, window 8")
+        assert "Not computed in this run: Stream matching, Texts within 1 s" in page.inner_text("#detail")
+        page.locator("details.session summary").last.click()
+        page.wait_for_selector(".session-timeline .st-list")
+        assert "(no text)" in page.inner_text(".st-list")
         page.select_option("#run", "stream, drop_middle")
 
         # Both tables as CSV.
@@ -290,7 +308,9 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
         page.locator("details.session summary").first.click()
         page.wait_for_selector(".session-timeline .st-none")
         assert "Nobody says anything." in page.inner_text("#detail")
+        assert "control" not in page.inner_text("#overviewNote")
         assert "1 of 12 sessions can be opened" in page.inner_text("#detail")
+        assert "No reliability curve: this run has no bins." in page.inner_text("#detail")
         assert page.locator(".warning").count() == 1 and page.problems == []  # the one beside published figures
 
 

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from model_fixtures import make_session
 from score_fixtures import scored_run
@@ -16,9 +17,13 @@ from prospect_hf.errors import DataError
 from prospect_hf.evaluation.baselines import oracle, shifted, silent
 from prospect_hf.evaluation.predictions import Prediction
 from prospect_hf.evaluation.report import sessions as evaluated_module
+from prospect_hf.evaluation.report.differences import paired_differences
 from prospect_hf.evaluation.report.results import read_results, run_result, scope_scores, write_results
 from prospect_hf.evaluation.report.sessions import delays, session_scores, session_views
+from prospect_hf.evaluation.score import figures
 from prospect_hf.evaluation.scored_run import ScoredRun
+from prospect_hf.metrics.calibration import Bin, calibration_error, decision_reliability
+from prospect_hf.metrics.counts import plain, total
 
 STAMP = {
     "mode": "stream", "model": "m", "model_revision": "r", "data": "d", "data_fingerprint": "f", "split": "test",
@@ -135,3 +140,68 @@ def test_written_is_read_and_stamps_are_asked_for(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="encoder"):
         write_results(tmp_path / "results.json", [run | {"stamp": bare}])
     assert read_results(tmp_path)["runs"][0]["stamp"] == STAMP
+
+
+def unsure(session: SessionRows, seed: int) -> Prediction:
+    """The oracle's words and states, with probabilities of both decisions that are more or less right."""
+    drawn = np.random.default_rng(seed)
+    made = oracle(session)
+    made.p_speak = 0.3 * made.p_speak + 0.7 * drawn.random(len(session))
+    made.p_update = 0.6 * made.p_update + 0.4 * drawn.random(len(session))
+    return made
+
+
+def test_the_calibration_error_is_that_of_the_pooled_frames_and_of_the_curve() -> None:
+    predictions = [unsure(session, number) for number, session in enumerate(SESSIONS)]
+    run = result(evaluated(SESSIONS, predictions))
+    for scope in ("all", "wtag", "ego4d"):
+        chosen = [number for number, one in enumerate(SESSIONS) if scope in ("all", one.source)]
+        scores = np.concatenate([predictions[number].p_speak for number in chosen])
+        labels = np.concatenate([SESSIONS[number].speaking for number in chosen])
+        bins = decision_reliability(scores, labels)
+        found = run["scores"][scope]["speaking_calibration_error"]
+        assert len(bins) == 15 and found["value"] == pytest.approx(calibration_error(bins))
+        assert 0.1 < found["low"] < found["value"] < found["high"]
+        if scope == "all":
+            curve = [Bin(*one) for one in run["curves"]["speaking"]["reliability"]]
+            assert [one.count for one in curve] == [one.count for one in bins]
+            assert calibration_error(curve) == pytest.approx(found["value"], abs=1e-5)
+    assert len(run["curves"]["dst_update"]["reliability"]) == 15
+    # The counts of the sessions alone give the figure again: compare, which has nothing else, can use it.
+    sums = total(one["counts"] for one in run["sessions"])
+    assert (
+        plain(figures(sums))["speaking_calibration_error"]
+        == run["scores"]["all"]["speaking_calibration_error"]["value"]
+    )
+    differences = paired_differences(run, result(evaluated(SESSIONS, MIXED)), 200)["figures"]
+    for name in ("speaking_calibration_error", "dst_update_calibration_error", "chunk_macro_f1"):
+        assert differences[name]["a"] == pytest.approx(run["scores"]["all"][name]["value"])
+    assert differences["speaking_calibration_error"]["high"] < 0  # the oracle's probabilities are right
+
+
+def test_the_oracle_is_calibrated_and_silence_is_off_by_the_share_of_yes() -> None:
+    for make, wanted in ((oracle, 0.0), (silent, None)):
+        run = result(evaluated(SESSIONS, [make(session) for session in SESSIONS]))
+        labels = np.concatenate([session.speaking for session in SESSIONS])
+        share = float((labels == 1).sum() / (labels != -100).sum())
+        value = run["scores"]["all"]["speaking_calibration_error"]["value"]
+        assert value == pytest.approx(share if wanted is None else wanted)
+
+
+def test_without_a_labelled_frame_there_is_no_calibration(tmp_path: Path) -> None:
+    quiet = make_session(1, 10, 2, turn_rate=0.0, labelled=False)
+    quiet = dataclasses.replace(quiet, speaking=np.full_like(quiet.speaking, -100))
+    run = result(evaluated([quiet], [silent(quiet)]))
+    assert run["scores"]["all"]["speaking_calibration_error"]["value"] is None
+    assert run["curves"]["speaking"]["reliability"] == [] and "chunk_macro_f1" not in run["scores"]["all"]
+    write_results(tmp_path / "results.json", [run])
+
+
+@pytest.mark.parametrize(
+    "bins", ["curve", {"a": 1}, [[1, 0.5]], [[0, 0.5, 0.5]], [[3, 1.5, 0.5]], [[3, None, 0.5]], [7]]
+)
+def test_a_reliability_curve_that_is_none_is_refused(bins: object, tmp_path: Path) -> None:
+    run = result(evaluated(SESSIONS[:2], MIXED[:2]))
+    run["curves"]["speaking"]["reliability"] = bins
+    with pytest.raises(DataError, match=r"reliability|results\.json: a value is not of the type"):
+        write_results(tmp_path / "results.json", [run])
