@@ -8,6 +8,9 @@
         'evaluate.contexts=[none,drop_all,drop_middle,summarize_and_drop,summarize_with_dst]' \\
         context.max_tokens=288 context.keep_tokens=64 context.summary_tokens=32
 
+    # Controls: each frame from its last 1 and 8 frames alone, and a model that learned from grey pictures.
+    python scripts/evaluate.py evaluate.model=outputs/tiny 'evaluate.windows=[1,8]' evaluate.blind=outputs/tiny-blind
+
     # Another corpus, the paper's sentence encoder, and a judge behind an OpenAI-compatible address.
     python scripts/evaluate.py evaluate.model=outputs/smolvlm2_500m data=proassist data.root=data/proassist \\
         evaluate.encoder=sentence-transformers/all-mpnet-base-v2 evaluate.judge=true llm.model=NAME \\

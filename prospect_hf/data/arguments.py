@@ -30,6 +30,8 @@ class DataArguments:
             says where the frames are.
         streaming: read the training rows of ``rows`` as they come, and write nothing of them to ``cache_dir``.
         sources: the sources to read, out of ego4d, holoassist, egoexolearn, epickitchens, wtag and assembly101.
+        held_out_sources: those of ``sources`` that training knows nothing of: their training and validation sessions
+            are left out, also where thresholds and temperatures are chosen. Their test sessions are scored apart.
         forms: ``dialogs`` (generated_dialogs records), ``prepared`` (prepared rows), or both; ``annotations`` has one
             form of its own.
         frames: ``store`` (frame files of the corpus), ``rendered`` (simple pictures drawn from the labels, for
@@ -64,6 +66,7 @@ class DataArguments:
     rows: str | None = None
     streaming: bool = False
     sources: list[str] = field(default_factory=lambda: list(SOURCES))
+    held_out_sources: list[str] = field(default_factory=list)
     forms: list[str] = field(default_factory=lambda: ["dialogs"])
     frames: str = "store"
     dst: str = "files"
@@ -96,6 +99,7 @@ class DataArguments:
         }
         choices |= {f"forms[{i}]": (form, forms) for i, form in enumerate(self.forms)}
         choices |= {f"sources[{i}]": (source, SOURCES) for i, source in enumerate(self.sources)}
+        choices |= {f"held_out_sources[{i}]": (source, SOURCES) for i, source in enumerate(self.held_out_sources)}
         for name, (value, allowed) in choices.items():
             if value not in allowed:
                 raise UsageError(f"data.{name} must be one of {', '.join(allowed)}, not {value!r}.")
@@ -105,6 +109,10 @@ class DataArguments:
             raise UsageError(f"data.root is not set: give the folder that holds {held}, data.root=FOLDER.")
         if not self.sources or not self.forms:
             raise UsageError("data.sources and data.forms must each have at least one entry.")
+        if len(set(self.held_out_sources)) != len(self.held_out_sources):
+            raise UsageError(
+                f"data.held_out_sources has a source twice: {', '.join(self.held_out_sources)}; give each once."
+            )
         if self.streaming and self.rows is None:
             raise UsageError("data.streaming reads rows that are built already: give data.rows=FOLDER.")
         if self.processes < 1:
@@ -112,3 +120,8 @@ class DataArguments:
         for share in ("text_dropout", "late_start", "negative_rate", "state_noise"):
             if not 0.0 <= getattr(self, share) <= 1.0:
                 raise UsageError(f"data.{share} must lie in [0, 1], not {getattr(self, share)}.")
+
+    @property
+    def learned_sources(self) -> list[str]:
+        """The sources that training and validation read."""
+        return [source for source in self.sources if source not in self.held_out_sources]

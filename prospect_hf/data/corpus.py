@@ -37,6 +37,7 @@ class LoadedRows:
         folder: of the dataset.
         manifest: its manifest.
         sources: whose sessions are read, in this order.
+        held_out: those of ``sources`` whose sessions are read of the test split alone.
         cache_dir: where sessions are kept in the form that is read by position.
         processes: worker processes that make that form.
     """
@@ -45,12 +46,17 @@ class LoadedRows:
     folder: Path
     manifest: Manifest
     sources: tuple[str, ...]
+    held_out: tuple[str, ...]
     cache_dir: Path
     processes: int = 1
 
     def shards(self, split: str) -> list[Shard]:
         """The shards of a split, in the order of the sessions."""
-        return [shard for source in self.sources for shard in self.manifest.of_split(split, source)]
+        return [shard for source in self.sources_of(split) for shard in self.manifest.of_split(split, source)]
+
+    def sources_of(self, split: str) -> tuple[str, ...]:
+        """Whose sessions of a split are read."""
+        return tuple(source for source in self.sources if split == "test" or source not in self.held_out)
 
 
 def prepare_rows(data: DataArguments) -> list[LoadedRows]:
@@ -74,7 +80,7 @@ def prepare_rows(data: DataArguments) -> list[LoadedRows]:
         config = rows_config(data, form)
         folder = _rows_folder(config, cache_dir)
         manifest = build_rows(config, folder, processes=data.processes, sample=0, fingerprints=False, wait=True)
-        loaded.append(LoadedRows(form, folder, manifest, tuple(data.sources), cache_dir, data.processes))
+        loaded.append(_loaded(form, folder, manifest, data))
     check_forms({one.form: load_report(one.folder / REPORT_FILE)["recordings"] for one in loaded})
     return loaded
 
@@ -117,7 +123,12 @@ def _given_rows(data: DataArguments, folder: Path) -> LoadedRows:
     absent = [source for source in data.sources if source not in held]
     if absent:
         logger.info("%s has no rows of %s.", folder, ", ".join(absent))
-    return LoadedRows(form, folder, manifest, tuple(data.sources), Path(data.cache_dir), data.processes)
+    return _loaded(form, folder, manifest, data)
+
+
+def _loaded(form: str, folder: Path, manifest: Manifest, data: DataArguments) -> LoadedRows:
+    read, held_out = tuple(data.sources), tuple(data.held_out_sources)
+    return LoadedRows(form, folder, manifest, read, held_out, Path(data.cache_dir), data.processes)
 
 
 def streamed_sessions(loaded: Sequence[LoadedRows], split: str) -> SessionStream:

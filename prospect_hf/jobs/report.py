@@ -39,7 +39,7 @@ def run(page: Path, results: Sequence[str]) -> None:
 def named_runs(read: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """The runs of several results by name, with the folder's name before it where there are several results.
 
-    A baseline that was made on the same data with the same encoder occurs once.
+    A baseline that was made on the same data with the same encoder, seed and training sources occurs once.
 
     Args:
         read: path -> ``results.json``.
@@ -51,8 +51,8 @@ def named_runs(read: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any
     for path, run_of in ((path, one) for path, results in read.items() for one in results["runs"]):
         name, baseline = run_of["name"], run_of["stamp"]["mode"] == "baseline"
         twin = runs.get(name) if baseline else None
-        same = ("data_fingerprint", "encoder")
-        if twin is not None and all(run_of["stamp"][key] == twin["stamp"][key] for key in same):
+        same = ("data_fingerprint", "encoder", "baseline_seed", "held_out_sources")
+        if twin is not None and all(run_of["stamp"].get(key) == twin["stamp"].get(key) for key in same):
             continue
         if len(read) > 1 and (not baseline or twin is not None):
             name = f"{Path(path).name}: {name}"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from prospect_hf.simulator.arguments import SimulateArguments
 from prospect_hf.simulator.clip import CLIP_SEED, ClipFacts, write_clip
-from prospect_hf.simulator.corpus import write_corpus
+from prospect_hf.simulator.corpus import telling_shares, telling_text, write_corpus
 from prospect_hf.simulator.flavours import FLAVOURS
 from prospect_hf.simulator.scene import SceneConfig
 from prospect_hf.terminal import say
@@ -35,6 +35,7 @@ def run(simulate: SimulateArguments) -> None:
     )
     count = sum(split.recordings for by_split in report.counts.values() for split in by_split.values())
     say(f"Wrote {count} recordings of {', '.join(sources)} to {report.root}.")
+    say(telling_text(telling_shares(report.root)))
 
 
 def follow_command(facts: ClipFacts, model: str = "outputs/tiny") -> str:

@@ -53,14 +53,22 @@ def result_table(results: Mapping[str, Any], machine: Mapping[str, Any]) -> str:
     begin = f"from step {results['earlier_parts'][-1]['until_step']} to " if "earlier_parts" in results else ""
     stages = f"{look}{begin}{results['steps']} steps in {results['train_seconds']:.0f} s"
     lines = [f"\ntrained {stages} ({results['seconds']:.0f} s in all) on {machine_text(machine)}"]
-    if "free_run" in results:
+    if "free_run" not in results and "free_run_held_out" in results:
+        lines.append(
+            "Of the sources that the model learned from there are no test sessions; results.json has the others'."
+        )
+    elif "free_run" in results:
         free, majority = results["free_run"], results["majority"]
+        unseen = results.get("free_run_held_out")
         rows = [
             [f"{free['split']}: {free['sessions']} sessions, no reference text or timing given", "model", "majority"]
         ]
+        if unseen is not None:
+            rows[0] += [f"held out: {', '.join(unseen['sources'])} ({unseen['sessions']} sessions)"]
         for label, key in FREE_RUN:
             if key in free:
-                rows.append([label, _shown(free[key]), _shown(majority[key]) if key in majority else ""])
+                row = [label, _shown(free[key]), _shown(majority[key]) if key in majority else ""]
+                rows.append(row if unseen is None else [*row, _shown(unseen[key]) if key in unseen else ""])
         lines.append(table(rows))
     else:
         lines.append("There are no held-out sessions: nothing was evaluated.")

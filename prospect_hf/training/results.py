@@ -15,6 +15,7 @@ from prospect_hf.data.arguments import FOLDERS, DataArguments
 from prospect_hf.data.features import FrameFeatures
 from prospect_hf.data.reader import FrameReader
 from prospect_hf.evaluation.baselines import majority, majority_response
+from prospect_hf.evaluation.calibrated import calibrated
 from prospect_hf.evaluation.free_running import follow_in_shares
 from prospect_hf.evaluation.report.results import confusions
 from prospect_hf.evaluation.score import figures, score, score_session
@@ -46,7 +47,9 @@ def evaluate_freely(
 
     Returns:
         ``free_run`` (figures and thresholds), ``majority`` (the same figures of the majority baseline) and
-        ``free_run_confusion``; and the scored sessions. Empty and None without held-out sessions.
+        ``free_run_confusion``; and the scored sessions. Empty and None without held-out sessions. With
+        ``data.held_out_sources`` these are of the sources that the model learned from; ``free_run_held_out`` has the
+        figures of the others, and ``free_run_by_source`` those of each.
 
     Raises:
         StreamError: a session cannot be followed within the context's limit.
@@ -56,24 +59,42 @@ def evaluate_freely(
         return {}, None
     thresholds = (model.config.speaking_threshold, model.config.dst_update_threshold)
     predictions = follow_in_shares(model, processor, frames, sessions, context, progress)
-    text = majority_response(splits.learned)
     fps = model.config.fps
-    of_majority = score([majority(session, text) for session in sessions], sessions, fps, thresholds)
     pairs = zip(sessions, predictions, strict=True)
     run = ScoredRun([score_session(session, made, fps, thresholds) for session, made in pairs], fps)
-    sums = total(run.counts)
-    results = {
-        "free_run": {
+    sources = list(dict.fromkeys(scored.session.source for scored in run.sessions))
+    unseen = [source for source in sources if source in splits.held_out_sources]
+    seen = run.of_sources([source for source in sources if source not in unseen])
+    results: dict[str, Any] = {}
+    if seen.sessions:
+        known = [scored.session for scored in seen.sessions]
+        text = majority_response(splits.learned)
+        of_majority = score([majority(session, text) for session in known], known, fps, thresholds)
+        results = {
+            "free_run": {
+                "split": split,
+                "sessions": len(known),
+                "speaking_threshold": thresholds[0],
+                "dst_update_threshold": thresholds[1],
+                **_figures_of(seen),
+            },
+            "majority": {name: of_majority[name] for name in MAJORITY_FIGURES if name in of_majority},
+            "free_run_confusion": confusions(total(seen.counts)),
+        }
+    if unseen:
+        held_out = run.of_sources(unseen)
+        results["free_run_held_out"] = {
+            "sources": unseen,
             "split": split,
-            "sessions": len(sessions),
-            "speaking_threshold": thresholds[0],
-            "dst_update_threshold": thresholds[1],
-            **plain(figures(sums)),
-        },
-        "majority": {name: of_majority[name] for name in MAJORITY_FIGURES if name in of_majority},
-        "free_run_confusion": confusions(sums),
-    }
+            "sessions": len(held_out.sessions),
+            **_figures_of(held_out),
+        }
+        results["free_run_by_source"] = {source: _figures_of(run.of_source(source)) for source in sources}
     return results, run
+
+
+def _figures_of(run: ScoredRun) -> dict[str, float | None]:
+    return plain(figures(total(calibrated(run).counts)))
 
 
 def write_results(

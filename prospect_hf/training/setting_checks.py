@@ -23,6 +23,17 @@ def check_settings(model: ModelArguments, data: DataArguments, args: DSTTraining
             "training.mode=heads trains the heads alone, and model.decision_source=lm decides without them: set "
             "training.mode=lora, or model.decision_source=heads."
         )
+    elsewhere = [source for source in data.held_out_sources if source not in data.sources]
+    if elsewhere:
+        raise UsageError(
+            f"data.held_out_sources names {elsewhere[0]}, which data.sources does not read: name one of "
+            f"{', '.join(data.sources)}."
+        )
+    if not data.learned_sources:
+        raise UsageError(
+            f"data.held_out_sources holds out all of data.sources ({', '.join(data.sources)}), so that nothing is left "
+            "to train on: hold out fewer."
+        )
     positions = longest_stream(model)
     if data.max_seq_len > positions:
         raise UsageError(

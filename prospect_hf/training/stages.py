@@ -133,6 +133,7 @@ def learn_to_look(
         processing_class=processor,
         stage="first stage",
         run={**first_stage_record(run), "parts": interrupted.parts if interrupted else []},
+        state_weight=args.look_state_weight,
     )
     prepare_trackers(trainer, Path(str(args.output_dir)))
     fitted = trainer.train(resume_from_checkpoint=str(interrupted.folder) if interrupted else None)

@@ -57,6 +57,8 @@ class DSTTrainer(ResumableTrainer):
         run: what each checkpoint says about the run that wrote it (``prospect_hf.training.resume.run_record``).
         balance: label counts of the sessions, for ``training.class_weights=data``.
         free_validation: sessions that the model follows by itself at each evaluation of the training.
+        state_weight: factor on the states' loss in the first half of the training; then it falls evenly, to 1 at the
+            end.
 
     Raises:
         UsageError: free validation, and each process holds a part of the model alone.
@@ -72,6 +74,7 @@ class DSTTrainer(ResumableTrainer):
         run: Mapping[str, Any] | None = None,
         balance: Balance | None = None,
         free_validation: FreeValidation | None = None,
+        state_weight: float = 1.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, run=run, **kwargs)
@@ -88,6 +91,7 @@ class DSTTrainer(ResumableTrainer):
         self.loss_is_scaled_for_ga = True
         self.class_weights = decision_weights(self.args, balance)
         self.free_validation = free_validation
+        self.state_weight = state_weight
         self._clips: list[str] = []  # the names of the clips of the accumulation window
         self._loss_totals = torch.zeros(len(LOSSES), device=self.args.device)
         self._steps_in_totals = 0
@@ -180,7 +184,7 @@ class DSTTrainer(ResumableTrainer):
         counts = num_items_in_batch if torch.is_tensor(num_items_in_batch) else label_counts(inputs, self.args)
         sums, outputs = self.loss_sums(model, inputs)
         means = mean_losses(sums, counts)
-        loss = (means * means.new_tensor(list(self.args.loss_weights.values()))).sum()
+        loss = (means * means.new_tensor(self._weights(model.training))).sum()
         if not torch.isfinite(loss):
             named = ", ".join(f"{name} {value:.4g}" for name, value in zip(LOSSES, means.tolist(), strict=True))
             raise self._not_finite(f"The loss is not finite at step {self.state.global_step} ({named})")
@@ -188,6 +192,14 @@ class DSTTrainer(ResumableTrainer):
             self._loss_totals += means.detach()
             loss = loss * self.accelerator.num_processes  # gradients are averaged over processes, the counts are not
         return (loss, outputs) if return_outputs else loss
+
+    def _weights(self, training: bool) -> list[float]:
+        """The weights of the four losses at this step of the training, or those of an evaluation."""
+        weights = self.args.loss_weights
+        if training and self.state_weight != 1:
+            left = min(1.0, 2 - 2 * self.state.global_step / self.state.max_steps)
+            weights["dst_state"] *= 1 + (self.state_weight - 1) * left
+        return list(weights.values())
 
     def loss_sums(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[torch.Tensor, Any]:
         """The four losses summed over their labels (``[4, 2]``, see ``head_losses``), and the model's output.

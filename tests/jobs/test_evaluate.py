@@ -116,6 +116,9 @@ def test_the_script_evaluates_and_goes_on(trained: Path, repository: Path, tmp_p
         "baseline, oracle",
         "baseline, majority at the right times",
         "baseline, schedule",
+        "baseline, random sentences",
+        "baseline, random times",
+        "baseline, every 8 s",
     }
     for run in results["runs"]:
         stamp = run["stamp"]
@@ -589,6 +592,7 @@ def test_the_codes_fingerprint_is_of_what_decides_a_prediction(tmp_path: Path, m
     for name, counts in (
         ("data/session_rows", True),
         ("evaluation/teacher_forced", True),
+        ("evaluation/windowed", True),
         ("evaluation/report/overview", False),
     ):
         before, path = prediction_code_fingerprint(), tmp_path / f"{name}.py"
@@ -606,8 +610,10 @@ def test_common_words_are_those_of_the_source() -> None:
 
 
 def test_a_baseline_decides_at_one_half() -> None:
-    stamp = baseline_stamp({"mode": "", "model_revision": "0f", "speaking_threshold": 0.1, "split": "test"}, "silent")
-    assert stamp["speaking_threshold"] == stamp["dst_update_threshold"] == 0.5
+    stamp = baseline_stamp(
+        {"mode": "", "model_revision": "0f", "speaking_threshold": 0.1, "split": "test"}, "silent", 4
+    )
+    assert stamp["speaking_threshold"] == stamp["dst_update_threshold"] == 0.5 and stamp["baseline_seed"] == 4
     assert (stamp["mode"], stamp["model"], stamp["model_revision"], stamp["split"]) == (
         "baseline",
         "silent",
@@ -654,12 +660,16 @@ def test_the_cards_front_matter_is_short_and_the_entries_have_the_rest(tmp_path:
     assert front.count("\n") < 150
     (index,) = yaml.safe_load(front)["model-index"]
     told = [(metric["config"], metric["type"]) for entry in index["results"] for metric in entry["metrics"]]
-    assert {run for run, _ in told} == {"stream, none", "offline"} and len(set(told)) == len(told) <= 2 * 8
+    assert {run for run, _ in told} == {"stream, none", "offline"} and len(set(told)) == len(told) <= 2 * 10
+    assert {"chunk_macro_f1", "table_transition_f1_2s"} <= {figure for _, figure in told}
     assert {entry["dataset"]["config"] for entry in index["results"]} == {"all"}
     (whole,) = yaml.safe_load((tmp_path / "model-index.yaml").read_text())["model-index"]
     listed = [(metric["config"], metric["args"]["mode"]) for entry in whole["results"] for metric in entry["metrics"]]
-    assert {run for run, _ in listed} == {run["name"] for run in results["runs"] if run["stamp"]["mode"] != "baseline"}
+    reached = {run["name"] for run in results["runs"] if run["stamp"]["mode"] in ("stream", "offline")}
+    assert {run for run, _ in listed} == reached
     assert len(listed) > 500
+    every = {metric["type"] for entry in whole["results"] for metric in entry["metrics"]}
+    assert {"chunk_macro_f1", "speaking_calibration_error", "dst_update_calibration_error"} <= every
 
 
 def test_figures_go_to_the_card_of_their_own_weights_alone(tmp_path: Path) -> None:

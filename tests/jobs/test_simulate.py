@@ -55,7 +55,9 @@ def test_words_of_any_kind_survive_the_command() -> None:
 
 def test_a_corpus_that_training_reuses(tmp_path: Path, capsys: Any) -> None:
     simulate.run(simulate=SimulateArguments(root=str(tmp_path / "corpus"), source="wtag", recordings={"test": 1}))
-    assert "Wrote 1 recordings of wtag" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "Wrote 1 recordings of wtag" in told
+    assert "Frames whose picture alone tells the state of every step: 100.0 % (test)." in told
     assert corpus_is_current(tmp_path / "corpus", ["wtag"], {"test": 1}, 0, simulate.SCENE)
 
 

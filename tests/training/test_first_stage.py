@@ -27,6 +27,7 @@ SPLITS = Splits(
 
 def arguments(output: Path, **settings: Any) -> DSTTrainingArguments:
     given: dict[str, Any] = {"look_steps": 7, "look_batch_size": 2, "look_pairs": 1, "save_strategy": "steps"}
+    given |= {"look_state_weight": 4.0}
     given |= {"save_steps": 2, "save_total_limit": 2, "learning_rate": 0.01, "muon_learning_rate": 0.01}
     given |= {"max_steps": 3, "use_cpu": True, "disable_tqdm": True, "logging_steps": 1, "seed": 3}
     return DSTTrainingArguments(output_dir=str(output), **{**given, **settings})
@@ -136,3 +137,20 @@ def test_accumulation_gives_the_first_stage_of_one_batch(tmp_path: Path) -> None
     settings: dict[str, Any] = {"look_steps": 2, "save_strategy": "no"}
     one = looked(arguments(tmp_path, **settings))[0]
     assert equal(looked(arguments(tmp_path, gradient_accumulation_steps=4, **settings))[0], one)
+
+
+def test_the_weight_of_the_states_falls_evenly_to_one_in_the_second_half(tmp_path: Path) -> None:
+    """The decisions keep their weight; the text, of which glimpses have none, is out of it."""
+    args = arguments(tmp_path, save_strategy="no", dst_state_loss_weight=0.5)
+    logs = [log for log in looked(args)[1]["look_history"] if "loss" in log]
+    for step, log in enumerate(logs):
+        weight = 0.5 * (1 + 3 * min(1.0, (14 - 2 * step) / 7))
+        expected = log["speaking_loss"] + log["dst_update_loss"] + weight * log["dst_state_loss"]
+        assert log["loss"] == pytest.approx(expected, rel=1e-4), step
+    assert len(logs) == 7
+
+
+@pytest.mark.parametrize("weight", [0.5, -1.0, float("inf"), float("nan")])
+def test_a_weight_of_the_states_that_cannot_be_is_named(tmp_path: Path, weight: float) -> None:
+    with pytest.raises(UsageError, match=r"training\.look_state_weight must be 1 or more and finite, not"):
+        arguments(tmp_path, look_state_weight=weight)

@@ -112,6 +112,7 @@ def planned_corpus(data: DataArguments, plan: PlanArguments) -> Corpus:
     if plan.frames_per_epoch is not None:
         return Corpus(plan.frames_per_epoch, plan.frames_per_epoch, "plan.frames_per_epoch")
     if data.rows is not None:
-        rows = sum(shard.rows for shard in load_manifest(Path(data.rows)).of_split("train"))
+        shards = load_manifest(Path(data.rows)).of_split("train")
+        rows = sum(shard.rows for shard in shards if shard.source not in data.held_out_sources)
         return Corpus(rows, rows, f"the training rows of {data.rows}")
-    return proassist(data.sources)
+    return proassist(data.learned_sources)

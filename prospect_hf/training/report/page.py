@@ -124,6 +124,7 @@ def _facts(facts: Mapping[str, Any]) -> list[list[str]]:
     rows = [
         ["model", settings["model"]["name_or_path"] or "trained from scratch"],
         ["data", f"{settings['data']['name']} ({', '.join(settings['data']['sources'])})"],
+        ["held-out sources", _words(settings["data"].get("held_out_sources", []))],
         ["frames", settings["data"]["frames"]],
         ["steps", str(results["steps"])],
         ["time", seconds],
@@ -137,12 +138,16 @@ def _facts(facts: Mapping[str, Any]) -> list[list[str]]:
 def _result_rows(results: Mapping[str, Any]) -> list[list[str]]:
     """Head and rows of the table of results: figure, model, majority baseline; no rows without held-out sessions."""
     rows = [["figure", "model", "majority baseline"]]
-    free, majority = results.get("free_run", {}), results.get("majority", {})
+    sides = [results.get("free_run", {}), results.get("majority", {})]
+    if "free_run_held_out" in results:
+        unseen = results["free_run_held_out"]
+        rows[0].append(f"model, held-out sources ({', '.join(unseen['sources'])})")
+        sides.append(unseen)
     for name in HEADLINE:
-        if name in free:
+        if name in sides[0]:
             figure = FIGURES[name]
             label = f"{figure.group}: {figure.label}" + (f", {figure.unit}" if figure.unit else "")
-            rows.append([label, *(_figure(of.get(name), name in of, figure.digits) for of in (free, majority))])
+            rows.append([label, *(_figure(of.get(name), name in of, figure.digits) for of in sides)])
     return rows
 
 
