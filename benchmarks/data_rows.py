@@ -27,10 +27,11 @@ from timing import median_seconds
 from prospect_hf.data.session_rows import iter_sessions
 from prospect_hf.data.session_store import read_shard
 from prospect_hf.dataset.licenses import LICENSES
-from prospect_hf.dataset.row_maker import FEATURES, SCHEMA, session_table
+from prospect_hf.dataset.row_maker import FEATURES, SCHEMA, row_deviation, session_table
 from prospect_hf.dataset.shards import PlannedShard, write_shard
 from prospect_hf.sessions import DSTEvent, Session, Step, Turn, frames_file
 from prospect_hf.timeline import build_timeline
+from tracking_dst_smolvlm import session_deviations
 
 SIZES = (400, 4_000, 40_000)
 STEPS, REPEATS, FPS = 12, 5, 2.0
@@ -67,6 +68,7 @@ def session(frames: int, number: int = 0) -> Session:
 def rows_by_frame(one: Session) -> Iterator[dict[str, Any]]:
     """The simple way: a dictionary a frame."""
     timeline = build_timeline(one)
+    deviations = session_deviations(timeline.states_after.tolist(), len(one.steps))
     for row in range(one.num_frames):
         turn = timeline.turns.get(row)
         said = turn is not None and turn.role == "assistant"
@@ -89,6 +91,7 @@ def rows_by_frame(one: Session) -> Iterator[dict[str, Any]]:
             "transitions": [{"step": e.step, "transition": e.transition} for e in timeline.events.get(row, ())],
             "states_before": timeline.states_before[row].tolist(),
             "states_after": timeline.states_after[row].tolist(),
+            "deviations": [row_deviation(found) for at, found in deviations if at == row],
             "state_rule": one.state_rule,
             "mistake": "",
             "progress": turn.progress if turn is not None else "",
