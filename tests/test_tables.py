@@ -40,6 +40,13 @@ def test_a_cell_is_one_line_of_characters_that_can_be_printed(text: str) -> None
     assert "Öl 𝒜" in shown and len({len(line) for line in shown.split("\n")}) == 1
 
 
+def test_of_many_runs_the_baselines_have_a_table_of_their_own() -> None:
+    first, second = overview_table(make_results(2, 40)["runs"]).split("\n\n")
+    assert first.splitlines()[2].split()[0] == "offline" and "silent" not in first
+    assert second.splitlines()[0].split() == ["silent", "majority", "oracle"]
+    assert "Chunks of 8 s: Macro-F1" in first and "Chunks of 8 s: Macro-F1" in second
+
+
 @pytest.mark.parametrize(("count", "wide"), [(5, True), (6, False)])
 def test_intervals_stand_beside_the_figures_of_few_runs(count: int, wide: bool) -> None:
     assert ("±" in overview_table(make_results(2, 40)["runs"][:count])) == wide

@@ -15,7 +15,7 @@ from fuzzing import Target, assert_no_fault, survey
 from model_fixtures import NoiseReader, make_session, small_model
 from mutations import damage_file, damaged_json, files_in, mutate_bytes, mutate_json, write_files
 from report_fixtures import make_results
-from trace_fixtures import make_trace
+from trace_fixtures import make_trace, with_plan_change
 
 from prospect_hf.data.encode import encode_sessions
 from prospect_hf.evaluation.baselines import oracle, silent
@@ -143,9 +143,11 @@ def results_of_trainings() -> Target:
 
 def traces() -> Target:
     made = make_trace(12, 3)
-    lines = [made.header, *made.events]
+    changed_plan = with_plan_change(made, 5, ["Fit the roof", made.header["plan"][1]], [None, 1])
 
     def target(rng: random.Random, folder: Path) -> None:
+        base = rng.choice([made, changed_plan])
+        lines = [base.header, *base.events]
         path = folder / "trace.jsonl"
         changed: list[bytes] = [json.dumps(line).encode() for line in lines]
         for _ in range(rng.choice([1, 1, 2])):

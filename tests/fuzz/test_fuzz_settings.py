@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import random
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from fuzzing import Target, assert_no_fault, survey
-from mutations import ODD_NUMBERS, ODD_TEXTS, mutate_bytes
+from mutations import ODD_NUMBERS, ODD_TEXTS, mutate_bytes, mutate_json
 
 from prospect_hf.jobs.command import _load
 from prospect_hf.jobs.data_commands import SIMULATE
@@ -19,6 +22,7 @@ from prospect_hf.simulator.clip import clip_episode
 from prospect_hf.simulator.scene import SceneConfig
 from prospect_hf.streaming.arguments import StreamArguments
 from prospect_hf.streaming.followed_task import video_task
+from prospect_hf.streaming.plan_changes import due, plan_after, read_plan_changes
 
 PIECES = ("=", ".", "[", "]", "{", "}", ",", ":", "'", '"', " ", "~", "+", "${x}", "${oc.env:HOME}", "!!python/x", "&a",
           "*a", "<<", "|", "\\", "#", "@", "\t", "null", "1e3", "0x1f", "1_000", "2026-11-27", "1:30")  # fmt: skip
@@ -88,6 +92,21 @@ def plans_on_disk() -> Target:
     return target
 
 
+def changes_on_disk() -> Target:
+    base = [{"time": 2.0, "plan": ["Fill the kettle.", "Brüh."], "goal": "Tea"}, {"time": 30, "plan": ["Pour."]}]
+
+    def target(rng: random.Random, folder: Path) -> None:
+        path = folder / "changes.json"
+        text = json.dumps(mutate_json(copy.deepcopy(base), rng), ensure_ascii=rng.random() < 0.5)
+        path.write_bytes(text.encode("utf-8", "surrogatepass"))
+        if rng.random() < 0.3:
+            path.write_bytes(mutate_bytes(path.read_bytes(), rng, 4))
+        changes = deque(read_plan_changes(path))
+        plan_after(due(changes, 7, 2.0), ["a"], "b")
+
+    return target
+
+
 def scenes() -> Target:
     def target(rng: random.Random, folder: Path) -> None:
         values: dict[str, object] = {}
@@ -103,6 +122,7 @@ def scenes() -> Target:
 TARGETS: dict[str, tuple[Callable[[], Target], int]] = {
     "settings": (settings, 50),
     "plan files": (plans_on_disk, 60),
+    "files of plan changes": (changes_on_disk, 60),
     "scenes": (scenes, 40),
 }
 

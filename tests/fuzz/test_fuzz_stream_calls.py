@@ -130,6 +130,31 @@ def calls() -> Target:
     return target
 
 
+def plan_changes() -> Target:
+    model, processor = talkative_model(), small_processor()
+
+    def target(rng: random.Random, folder: Path) -> None:
+        options: dict[str, Any] = {"context": Context("drop_middle", 330, 60), "decoding": FIVE}
+        stream, calm = (DSTStream(model, processor, PLAN, "the wheel", **options) for _ in range(2))
+        for frame in range(rng.choice([0, 1, 3])):
+            assert_same_events([stream.step(picture("v", frame))], [calm.step(picture("v", frame))], 0.0)
+        steps = rng.choice([lambda: odd_value(rng), lambda: [odd_text(rng)], lambda: [*PLAN, odd_text(rng)], Strange,
+                            lambda: np.array(PLAN), lambda: PLAN * 40, lambda: (n for n in PLAN), lambda: [],
+                            lambda: tuple(PLAN[::-1])])()  # fmt: skip
+        goal = rng.choice([lambda: None, lambda: None, lambda: odd_text(rng), lambda: odd_value(rng)])()
+        frame = calm.batch.rows[0].frame + 1
+        try:
+            stream.batch.change_plan(rng.choice([0, 0, 0, 1, -1, None, "0", 0.0]), steps, goal)
+        except StreamError:
+            for later in range(frame, frame + 2):
+                assert_same_events([stream.step(picture("v", later))], [calm.step(picture("v", later))], 0.0)
+            raise
+        event = stream.step(picture("v", frame), rng.choice([None, "two"]))
+        assert len(event.states) == len(steps) and event.plan_change is not None
+
+    return target
+
+
 def beginnings() -> Target:
     model, processor = talkative_model(), small_processor()
 
@@ -160,7 +185,7 @@ def beginnings() -> Target:
                 good["context"] = replace(Context(), **{name: rng.choice([number(), odd_value(rng)])})
                 name = rng.choice(["max_new_tokens", "temperature", "top_p", "no_repeat_ngram_size", "seed"])
                 good["decoding"] = replace(FIVE, **{name: rng.choice([number(), odd_value(rng)])})
-                name = rng.choice(["policy", "source", "debounce", "hysteresis"])
+                name = rng.choice(["policy", "source", "debounce", "hysteresis", "filter"])
                 good["tracking"] = replace(Tracking(), **{name: rng.choice([number(), odd_value(rng)])})
             except ValueError as error:
                 raise StreamError(" ".join(str(error).split()) or "empty") from error
@@ -182,6 +207,7 @@ def beginnings() -> Target:
 
 TARGETS: dict[str, tuple[Callable[[], Target], int]] = {
     "calls of a stream": (calls, 120),
+    "changes of a plan": (plan_changes, 60),
     "beginnings": (beginnings, 120),
 }
 

@@ -21,12 +21,17 @@ WEIGHTS = b"weights"  # content of the evaluated model.safetensors
 
 
 def make_results(sessions: int = 12, frames: int = 160, *, seed: int = 0, text: str = "") -> dict[str, Any]:
-    """Offline, five stream strategies and three baselines; ``text`` takes the place of all free text where given."""
+    """Offline, five stream strategies, two controls, three baselines; ``text`` replaces all free text where given."""
     rng = random.Random(seed)
     runs = [_run("offline", "offline", 0.8, rng, sessions, frames, text)]
     for number, strategy in enumerate(STRATEGIES):
         runs.append(_run(f"stream, {strategy}", "stream", 0.6 + 0.05 * number, rng, sessions, frames, text))
         runs[-1]["stamp"]["context"] = {"strategy": strategy, "max_tokens": 288, "keep": [1, 2]}
+    for name, skill, seen in (("window 8", 0.5, {"window": 8}), ("blind", 0.2, {"frames": "blank"})):
+        runs.append(_run(f"control, {name}", "control", skill, rng, sessions, frames, text))
+        runs[-1]["stamp"] |= seen
+        if "window" in seen:
+            _take_texts(runs[-1])
     for name, skill in (("silent", 0.1), ("majority", 0.3), ("oracle", 1.0)):
         runs.append(_run(f"baseline, {name}", "baseline", skill, rng, sessions, frames, text))
     return {"kind": "prospect_hf_evaluation", "version": 2, "written": "2026-11-25T17:40:00Z", "runs": runs}
@@ -69,11 +74,25 @@ def _run(
     }
 
 
+def _take_texts(run: dict[str, Any]) -> None:
+    """A run that decides when to speak and writes no texts."""
+    for scores in run["scores"].values():
+        for key in [
+            key for key in scores if FIGURES[key].group.startswith(("Texts", "Stream matching", "All predicted"))
+        ]:
+            del scores[key]
+    for view in run["views"]:
+        view["said"] = [{"frame": one["frame"], "text": "", "verdict": None} for one in view["said"]]
+        view["reference"] = [{"frame": one["frame"], "text": one["text"], "verdict": None} for one in view["reference"]]
+
+
 def _scores(rng: random.Random, mode: str, skill: float, silent: bool, scope: str) -> dict[str, Any]:
     """No judge for baselines, no language model in a stream, no texts where nothing is said, ego4d without labels."""
     scores: dict[str, Any] = {}
     for key, figure in FIGURES.items():
-        if (figure.group == "Judge" and mode == "baseline") or (figure.group == "Language model" and mode != "offline"):
+        if (figure.group == "Judge" and mode in ("control", "baseline")) or (
+            figure.group == "Language model" and mode != "offline"
+        ):
             continue
         undefined = (silent and figure.group.startswith("Texts")) or (
             scope == "ego4d" and figure.group.startswith("Transitions")
@@ -98,12 +117,13 @@ def _scores(rng: random.Random, mode: str, skill: float, silent: bool, scope: st
     return scores
 
 
-def _curve(skill: float, points: int = 120) -> dict[str, list[float]]:
+def _curve(skill: float, points: int = 120) -> dict[str, Any]:
     at = [(n + 1) / points for n in range(points)]
     return {
         "precision": [round(1 - (1 - skill) * recall**2 - 0.4 * recall**12, 4) for recall in at],
         "recall": [round(recall, 4) for recall in at],
         "threshold": [round((1 - recall) ** 2, 4) for recall in at],
+        "reliability": [[100, round(n / 15, 4), round((n / 15) ** (2 - skill), 4)] for n in range(1, 16)],
     }
 
 
