@@ -16,7 +16,7 @@ import torch
 from gpu_records import GIB, Records, median_ms, reset_peak
 from gpu_training import adapted_model, four_losses
 from shapes import SMOLVLM2_2B, SMOLVLM2_256M, TINY, Shape, model_of, random_batch
-from step_cost_sides import stock_inputs
+from stock_model import stock_inputs
 from transformers import SmolVLMForConditionalGeneration
 
 from modeling_dst_smolvlm import DSTSmolVLMForConditionalGeneration as Model

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from fresh_process import peak_bytes, reset_peak, resident_bytes
 from shapes import END, SMOLVLM2_256M, TINY, Shape, model_of, random_batch
-from step_cost_sides import stock_inputs, stock_model
+from stock_model import stock_inputs, stock_model
 from torch import nn
 from transformers import Trainer, TrainingArguments
 

@@ -31,7 +31,7 @@ def on_path(repository: Path) -> Any:
 )
 def test_the_shapes_are_those_of_the_published_checkpoints(name: str, parameters: int, tokens: int) -> None:
     import shapes
-    from step_cost_sides import stock_model
+    from stock_model import stock_model
 
     shape = getattr(shapes, name)
     with torch.device("meta"):
