@@ -131,7 +131,11 @@ def _shown(value: float | None, sign: str = "") -> str:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train what is missing and print the table."""
+    """Train what is missing and print the table.
+
+    Raises:
+        UsageError: only the table is wanted, and no row is there for it.
+    """
     folder, settings = args.folder.resolve(), args.settings
     sources = sources_of(settings)
     failed = False
@@ -143,7 +147,10 @@ def run(args: argparse.Namespace) -> int:
     apart = [source for source, row in rows.items() if row.get("settings") != settings]
     if apart:
         print(f"Left out, since they are of other settings: {', '.join(apart)}.", file=sys.stderr)
-    print(table(source_rows({source: row["figures"] for source, row in rows.items() if source not in apart})))
+    shown = {source: row["figures"] for source, row in rows.items() if source not in apart}
+    if not shown and args.table:
+        raise UsageError(f"{folder / 'rows'} holds no row of these settings; run without --table first.")
+    print(table(source_rows(shown)))
     return int(failed)
 
 

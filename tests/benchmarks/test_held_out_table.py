@@ -92,6 +92,12 @@ def test_the_table_of_what_is_there_trains_nothing(
     assert shown.out.splitlines()[2].split() == ["wtag", *["0.500", "–", "–"] * 3]
 
 
+def test_a_table_of_no_rows_is_refused(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert script.main([str(tmp_path), "--table"]) == 2
+    told = capsys.readouterr()
+    assert "rows holds no row of these settings; run without --table first." in told.err and not told.out
+
+
 def test_what_is_seen_is_the_mean_over_the_models_that_saw_it(script: ModuleType) -> None:
     names = list(script.FIGURES)
 

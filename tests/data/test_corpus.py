@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from proassist_fixtures import make_record, write_corpus
+from proassist_fixtures import record_of, write_corpus
 from stored_fixtures import assert_equal
 
 from prospect_hf.data.arguments import DataArguments
@@ -23,19 +23,13 @@ from prospect_hf.training.splits import load_splits
 SPLITS = ("train", "val", "test")
 
 
-def record(source: str, uid: str) -> dict[str, Any]:
-    """A video with one conversation."""
-    made = make_record(uid)
-    made["parsed_video_anns"]["dataset"] = source
-    del made["conversations"][1:]
-    return made
-
-
 @pytest.fixture()
 def root(tmp_path: Path) -> Path:
     for source in ("wtag", "ego4d"):
         for split in SPLITS:
-            records = [record(source, f"{source}-{split}-{number}") for number in range(3 if split == "train" else 1)]
+            records = [
+                record_of(source, f"{source}-{split}-{number}") for number in range(3 if split == "train" else 1)
+            ]
             write_corpus(tmp_path / "corpus", records, split, source)
     return tmp_path / "corpus"
 
@@ -74,7 +68,7 @@ def test_rows_are_built_once_and_again_for_other_inputs(root: Path, caplog: pyte
     assert not any(word in caplog.text for word in ("building", "reading rows"))
     ids(arguments(root, sources=["wtag"], dst="none"))
     assert len(manifests(root)) == 2
-    write_corpus(root, [record("wtag", "another")], "train", "wtag")
+    write_corpus(root, [record_of("wtag", "another")], "train", "wtag")
     assert ids(data) == ["wtag.another.talk_some_0"]
     assert len(manifests(root)) == 3
 

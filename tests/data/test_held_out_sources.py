@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from proassist_fixtures import make_record, write_corpus
+from proassist_fixtures import record_of, write_corpus
 
 from prospect_hf.data.arguments import DataArguments
 from prospect_hf.data.corpus import prepare_rows
@@ -22,14 +22,6 @@ from prospect_hf.training.splits import Splits, load_splits
 FORMS = ("folder", "rows", "stream")
 
 
-def record(source: str, uid: str) -> dict[str, Any]:
-    """A video with one conversation."""
-    made = make_record(uid)
-    made["parsed_video_anns"]["dataset"] = source
-    del made["conversations"][1:]
-    return made
-
-
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A corpus of three sources, holoassist without test sessions; its rows are built under ``cache``."""
@@ -37,7 +29,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for source in ("wtag", "ego4d", "holoassist"):
         for split in ("train", "val", "test"):
             if (source, split) != ("holoassist", "test"):
-                records = [record(source, f"{source}-{split}-{number}") for number in range(2)]
+                records = [record_of(source, f"{source}-{split}-{number}") for number in range(2)]
                 write_corpus(folder, records, split, source)
     prepare_rows(arguments(folder))
     return folder

@@ -9,13 +9,11 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import transformers
 import yaml
 from huggingface_hub import ModelCard
 from job_fixtures import SETTINGS, train
@@ -54,16 +52,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert train([*SETTINGS, *settings, "data.recordings.test=2", f"training.output_dir={folder / 'model'}"]) == 0
     logging.getLogger().setLevel(level)
     return folder / "model"
-
-
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    """Logging is put back after ``main``."""
-    verbosity, level = transformers.logging.get_verbosity(), logging.getLogger().level
-    yield
-    transformers.logging.set_verbosity(verbosity)
-    transformers.logging.enable_progress_bar()
-    logging.getLogger().setLevel(level)
 
 
 @pytest.fixture()

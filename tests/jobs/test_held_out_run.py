@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import transformers
 from job_fixtures import SETTINGS, evaluate, train
 
 from prospect_hf.errors import DataError, UsageError
@@ -21,16 +19,6 @@ from prospect_hf.evaluation.report.results import SEEN, UNSEEN, read_results
 from prospect_hf.evaluation.report.schema import check_results
 from prospect_hf.hub.model_card import write_card
 from prospect_hf.jobs.report import named_runs
-
-
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    """Logging is put back after a command."""
-    verbosity, level = transformers.logging.get_verbosity(), logging.getLogger().level
-    yield
-    transformers.logging.set_verbosity(verbosity)
-    transformers.logging.enable_progress_bar()
-    logging.getLogger().setLevel(level)
 
 
 @pytest.fixture(scope="module")

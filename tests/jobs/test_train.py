@@ -52,11 +52,10 @@ def run_script(repository: Path, cwd: Path, *arguments: str) -> subprocess.Compl
 
 @pytest.fixture()
 def in_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """``main`` here, with logging put back after it and without the free run, which the script's own test pays for.
+    """``main`` here, without the free run, which the script's own test pays for.
 
     It has one thread, as the script has: with another number, sums differ in their last digits.
     """
-    verbosity, level = transformers.logging.get_verbosity(), logging.getLogger().level
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
 
@@ -66,8 +65,6 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr("prospect_hf.training.results.follow_in_shares", follow)
     yield
     torch.set_num_threads(threads)
-    transformers.logging.set_verbosity(verbosity)
-    logging.getLogger().setLevel(level)
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

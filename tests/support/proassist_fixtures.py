@@ -41,6 +41,14 @@ def make_record(uid: str = "v1") -> dict[str, Any]:
     }
 
 
+def record_of(source: str, uid: str) -> dict[str, Any]:
+    """A video of ``source`` with one conversation."""
+    made = make_record(uid)
+    made["parsed_video_anns"]["dataset"] = source
+    del made["conversations"][1:]
+    return made
+
+
 def write_corpus(root: Path, records: Any, split: str = "train", source: str = "wtag") -> Path:
     path = root / "processed_data" / source / "generated_dialogs" / f"{split}_filtered.json"
     path.parent.mkdir(parents=True, exist_ok=True)
