@@ -184,7 +184,7 @@ class DSTTrainer(ResumableTrainer):
         counts = num_items_in_batch if torch.is_tensor(num_items_in_batch) else label_counts(inputs, self.args)
         sums, outputs = self.loss_sums(model, inputs)
         means = mean_losses(sums, counts)
-        loss = (means * means.new_tensor(self._weights(model.training))).sum()
+        loss = (means * means.new_tensor(self._weights())).sum()
         if not torch.isfinite(loss):
             named = ", ".join(f"{name} {value:.4g}" for name, value in zip(LOSSES, means.tolist(), strict=True))
             raise self._not_finite(f"The loss is not finite at step {self.state.global_step} ({named})")
@@ -193,10 +193,10 @@ class DSTTrainer(ResumableTrainer):
             loss = loss * self.accelerator.num_processes  # gradients are averaged over processes, the counts are not
         return (loss, outputs) if return_outputs else loss
 
-    def _weights(self, training: bool) -> list[float]:
-        """The weights of the four losses at this step of the training, or those of an evaluation."""
+    def _weights(self) -> list[float]:
+        """The weights of the four losses at this step of the training."""
         weights = self.args.loss_weights
-        if training and self.state_weight != 1:
+        if self.state_weight != 1:
             left = min(1.0, 2 - 2 * self.state.global_step / self.state.max_steps)
             weights["dst_state"] *= 1 + (self.state_weight - 1) * left
         return list(weights.values())
