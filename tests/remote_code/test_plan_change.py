@@ -195,6 +195,24 @@ def test_a_kept_step_keeps_what_its_table_knows() -> None:
     assert [(move.step, move.after) for move in other.propose({1: 2, 2: 1}, update=False)] == [(1, 2), (2, 1)]
 
 
+def test_what_is_believed_of_a_kept_step_stays_and_a_new_one_is_believed_not_started() -> None:
+    """A head that is half sure of a start for some frames; after the change it goes on from there."""
+    table = StateTable([0, 0], Tracking(filter="bayes"))
+    for _ in range(3):
+        table.propose(table.read_head([[0.55, 0.4, 0.05], [0.9, 0.05, 0.05]]), update=True)
+    other = table.replanned([None, 1, 0])
+    assert other.beliefs == [[1.0, 0.0, 0.0], table.beliefs[1], table.beliefs[0]]
+    assert other.beliefs[2] != [1.0, 0.0, 0.0]
+
+
+def test_deviations_that_the_kept_states_show_are_not_found_again() -> None:
+    table = StateTable([0, 0, 0], Tracking())
+    table.propose({2: 2}, update=True)
+    assert [(one.kind, one.step) for one in table.deviations.see(table.states)][-1] == ("out_of_order", 2)
+    other = table.replanned([0, 2, None])
+    assert other.states == [0, 2, 0] and other.deviations.see(other.states) == () == other.deviations.at_end()
+
+
 STEPS = st.lists(st.sampled_from(["a", "b", " a", "a\n", "c  d", "c d"]), min_size=1, max_size=7)
 
 

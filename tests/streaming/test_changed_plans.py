@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from trace_fixtures import HOSTILE, make_trace, with_plan_change
 
+from events_dst_smolvlm import PlanChange, StreamEvent
 from prospect_hf.streaming.subtitles import Painter, write_srt
 from prospect_hf.streaming.timeline_page import step_rows, write_page
-from prospect_hf.streaming.trace import Trace
+from prospect_hf.streaming.trace import Trace, TraceWriter, read_trace
+from tracking_dst_smolvlm import Deviation
 
 OLD = make_trace(40, 3).header["plan"]
 NEW = ["Fit the roof", OLD[2], OLD[0], HOSTILE]
@@ -115,3 +117,31 @@ def test_subtitles_and_video_of_a_changed_plan(tmp_path: Path) -> None:
     other = Trace(changed.header | {"plan": NEW}, [event | {"plan_change": None} for event in changed.events[20:]])
     drawn = [np.asarray(Painter(trace, (720, 960), None).draw(trace.events[-1], grey)) for trace in (changed, other)]
     assert np.array_equal(drawn[0][600:], drawn[1][600:])
+
+
+def test_a_deviation_stays_with_the_plan_that_it_is_of(tmp_path: Path) -> None:
+    """Step 2 of the old plan is left out of the new one, whose step 2 is another; the end is of the last plan."""
+    trace = changed_trace()
+    clean = Trace(trace.header, [event | {"deviations": []} for event in trace.events], end=[])
+    events = list(clean.events)
+    for frame in (10, 25):
+        events[frame] = events[frame] | {"deviations": [{"kind": "repeated", "step": 1, "other": None}]}
+    strayed = Trace(trace.header, events, end=[{"kind": "unfinished", "step": 3, "other": None}])
+    path = tmp_path / "t.jsonl"
+    with TraceWriter(path, strayed.header) as writer:
+        for event in strayed.events:
+            fields = event | {"deviations": tuple(Deviation(**one) for one in event["deviations"])}
+            change = event.get("plan_change")
+            writer.write(StreamEvent(**(fields | {"plan_change": None if change is None else PlanChange(**change)})))
+        assert strayed.end is not None
+        writer.end([Deviation(**one) for one in strayed.end])
+    write_page(tmp_path / "p.html", read_trace(path))
+    told = embedded(tmp_path / "p.html")["session"]["deviations"]
+    assert told == [[10, 3, "step 2 repeated"], [25, 1, "step 2 repeated"], [39, 4, "step 4 unfinished"]]
+    grey = Image.new("RGB", (64, 48), (128, 128, 128))
+    painters = [Painter(one, (720, 960), None) for one in (strayed, clean)]
+    marked = [
+        not np.array_equal(*(np.asarray(painter.draw(trace.events[frame], grey)) for painter in painters))
+        for frame in range(40)
+    ]
+    assert marked == [False] * 10 + [True] * 10 + [False] * 5 + [True] * 15
