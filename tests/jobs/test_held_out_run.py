@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from pathlib import Path
 
 import pytest
@@ -59,7 +60,10 @@ def test_results_card_and_page_tell_what_was_seen_from_what_was_not(model: Path)
     rows = [line for line in card.splitlines() if line.startswith("| Chunks of 8 s: Macro-F1")]
     assert len(rows) == 1 and rows[0].count("|") == 4
     page = (model / "train_report.html").read_text()
-    assert "model, held-out sources (wtag)" in page
+    data = re.search(r'<script id="data" type="application/json">(.*?)</script>', page, re.DOTALL)
+    assert data is not None
+    head, *figures = json.loads(data[1])["result"]
+    assert head[-1] == "model, held-out sources (wtag)" and figures and all(len(row) == 4 for row in figures)
 
 
 def test_a_card_of_a_model_that_saw_all_has_one_column(model: Path, tmp_path: Path) -> None:
