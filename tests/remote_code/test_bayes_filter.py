@@ -79,6 +79,17 @@ def test_a_flicker_moves_nothing_and_a_change_is_seen_without_the_update_decisio
     assert plain.rejected > bayes.rejected == 0
 
 
+def test_a_completed_step_stays_so_unless_the_policy_lets_it_start_again() -> None:
+    believed = {}
+    for policy in ("monotone", "reopen"):
+        table = StateTable([2], Tracking(policy, filter="bayes"))
+        for _ in range(20):
+            table.propose(table.read_head([SURE[1]]), update=False)
+        believed[policy] = table.states, table.beliefs[0]
+    assert believed["monotone"] == ([2], [0.0, 0.0, 1.0])
+    assert believed["reopen"][0] == [1] and believed["reopen"][1][1] > 0.9
+
+
 def test_one_sure_answer_is_enough() -> None:
     table = StateTable([0, 0], BAYES)
     for row, states in (([SURE[0], SURE[0]], [0, 0]), ([SURE[1], SURE[0]], [1, 0]), ([SURE[2], SURE[0]], [2, 0])):

@@ -106,6 +106,8 @@ def test_of_two_parts_that_look_alike_the_first_to_be_begun_is_the_first() -> No
             if part.twin is None:
                 continue
             other = episode.parts[part.twin]
+            kind = episode.flavour.part_name(part.colour, part.shape, part.kind == FIXTURE)
+            assert (other.name, part.name) == (f"first {kind}", f"second {kind}")
             pairs += 1
             assert (part.colour, part.shape, part.kind) == (other.colour, other.shape, other.kind)
             assert part.name.removeprefix("second ") == other.name.removeprefix("first ")
