@@ -1,6 +1,6 @@
 """Train, evaluate and save a DST-SmolVLM2; the same as ``prospect train``.
 
-    # A small model on simulated tasks, about 5 minutes on 2 CPU cores.
+    # A small model on simulated tasks, about 8 minutes on 2 CPU cores.
     python scripts/train.py
 
     # A SmolVLM2 checkpoint on ProAssist data.

@@ -11,7 +11,7 @@ TRAIN = Command(
     name="train",
     summary="Train, evaluate and save a DST-SmolVLM2.",
     examples=[
-        ("A small model on simulated tasks, about 5 minutes on 2 CPU cores.", ""),
+        ("A small model on simulated tasks, about 8 minutes on 2 CPU cores.", ""),
         (
             "A SmolVLM2 checkpoint on ProAssist data.",
             "model=smolvlm2_500m data=proassist data.root=data/proassist training.learning_rate=1e-5",
