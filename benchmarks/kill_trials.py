@@ -55,9 +55,10 @@ SETTINGS = [
     *("data.scene.image_size=16", "data.scene.supersample=1", "data.scene.steps=[2,2]", "data.scene.distractors=[0,0]"),
     *("data.scene.prelude=[3,3]", "data.scene.idle=[0,1]", "model.image_size=16", "model.patch_size=4"),
     *("model.scale_factor=1", "model.hidden_size=32", "model.vision_layers=1", "model.text_layers=1", "model.heads=2"),
-    *("model.vocab_size=400", "training.look_steps=9", "training.look_batch_size=2", f"training.max_steps={STEPS}"),
-    *("training.per_device_train_batch_size=2", "training.logging_steps=1", "training.save_strategy=steps"),
-    *("training.save_total_limit=2", "training.use_cpu=true", "training.resume_from_checkpoint=true"),
+    *("model.vocab_size=400", "model.copy_steps=2", "training.look_steps=9", "training.look_batch_size=2"),
+    *(f"training.max_steps={STEPS}", "training.per_device_train_batch_size=2", "training.logging_steps=1"),
+    *("training.save_strategy=steps", "training.save_total_limit=2", "training.use_cpu=true"),
+    "training.resume_from_checkpoint=true",
 ]
 RARE = ("data.negative_rate=0.3", "data.state_noise=0.3")
 STREAMED = ("data.streaming=true", "training.look_steps=0")

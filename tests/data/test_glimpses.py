@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import random
+from collections import Counter
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -58,6 +62,56 @@ def test_a_glimpse_is_pairs_of_frames_with_the_labels_that_they_tell() -> None:
     assert len(chosen) > 10 and len(orders) > 1 and asked
     glimpses.set_epoch(0)
     assert torch.equal(glimpses[0]["pixel_values"], glimpses[0]["pixel_values"])
+
+
+def test_a_glimpse_that_ends_with_an_utterance_teaches_its_words_and_no_states() -> None:
+    session, processor = make_session(5, frames=40, event_rate=0.3, turn_rate=0.8), small_processor()
+    glimpses = GlimpseDataset([session], processor, NoiseReader(), 3, utterances=1.0)
+    last = set()
+    for epoch in range(12):
+        glimpses.set_epoch(epoch)
+        item = glimpses[0]
+        frames = shown_frames(session, item["pixel_values"])
+        response = session.item(frames[-1]).response
+        assert response and 2 <= len(frames) <= 6 and frames == sorted(set(frames))
+        text = processor.tokenizer.decode(item["input_ids"])
+        assert text.endswith(f"<image>Assistant: {response}<end_of_utterance>\n") and text.count("Assistant:") == 1
+        learned = item["labels"][item["labels"] != IGNORE]
+        assert processor.tokenizer.decode(learned) == f" {response}<end_of_utterance>"
+        # What is said follows the plan's order, which would give the states away.
+        plan = [line.split(". ", 1)[1] for line in text.split("Plan:\n")[1].split("<end_of_utterance>")[0].split("\n")]
+        assert plan == list(session.steps) and (item["dst_state_labels"] == IGNORE).all()
+        assert item["dst_state_labels"].shape == (len(frames), len(session.steps))
+        assert item["speaking_labels"][-1] == 1
+        last.add(frames[-1])
+    assert len(last) > 4
+
+
+def test_a_share_of_the_glimpses_ends_with_an_utterance() -> None:
+    sessions = [make_session(seed, frames=12, event_rate=0.3, turn_rate=0.8) for seed in range(100)]
+    glimpses = GlimpseDataset(sessions, small_processor(), NoiseReader(), 2, utterances=0.3)
+    spoken = sum(bool((glimpses[number]["labels"] != IGNORE).any()) for number in range(100))
+    assert 18 <= spoken <= 42
+    # Without an utterance in the session, a glimpse is like any other.
+    silent = GlimpseDataset([make_session(3, frames=12, turn_rate=0.0)], small_processor(), NoiseReader(), 2, 0, 1.0)
+    assert (silent[0]["labels"] == IGNORE).all() and (silent[0]["dst_state_labels"] != IGNORE).all()
+
+
+def test_utterances_without_a_change_are_drawn_as_often_as_changes() -> None:
+    """Few of the events are such utterances, and what they answer to is the hardest to see."""
+    frames, events = 60, {5: (1, 0), **dict.fromkeys(range(10, 58, 3), (0, 1))}
+    session = make_session(1, frames=frames, event_rate=0.0, turn_rate=0.0)
+    speaking, update = (np.array([events.get(frame, (0, 0))[k] for frame in range(frames)], np.int8) for k in (0, 1))
+    session = replace(session, speaking=speaking, dst_update=update)
+    glimpses = glimpses_of([session], pairs=1)
+    drawn = Counter[int]()
+    for epoch in range(400):
+        glimpses.set_epoch(epoch)
+        (end,) = glimpses._pair_ends(session, random.Random(epoch), None)
+        drawn[end] += 1
+    share = drawn[5] / 400
+    changes = sum(drawn[frame] for frame in events if frame != 5) / 400
+    assert share == pytest.approx(0.2, abs=0.06) and changes == pytest.approx(0.2 + 0.6 * 16 / 59, abs=0.08)
 
 
 @settings(max_examples=40, deadline=None)

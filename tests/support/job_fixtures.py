@@ -45,6 +45,7 @@ SETTINGS = [
     "model.text_layers=1",
     "model.heads=2",
     "model.vocab_size=400",
+    "model.copy_steps=2",
     "training.look_steps=2",
     "training.look_batch_size=2",
     "training.max_steps=3",

@@ -143,10 +143,10 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
 def test_the_best_checkpoint_is_put_back(base: Path, tmp_path: Path) -> None:
     every = {"strategy": "steps", "steps": 1}
     settings = {f"{what}_{key}": value for what in ("save", "eval") for key, value in every.items()}
-    best = {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss", "learning_rate": 2.0}
-    trainer = trained("lora", base, tmp_path, max_steps=3, **settings, **best)
+    best = {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss", "learning_rate": 30.0}
+    trainer = trained("lora", base, tmp_path, max_steps=6, **settings, **best)
     kept = Path(str(trainer.state.best_model_checkpoint)).name
-    assert kept != "checkpoint-3", "no step made the loss worse: the test shows nothing"
+    assert kept != "checkpoint-6", "no step made the loss worse: the test shows nothing"
     final, wanted = (load_file(tmp_path / place / "adapter/adapter_model.safetensors") for place in (".", kept))
     assert all(torch.equal(final[name], wanted[name]) for name in wanted)
 
