@@ -154,3 +154,24 @@ def test_the_weight_of_the_states_falls_evenly_to_one_in_the_second_half(tmp_pat
 def test_a_weight_of_the_states_that_cannot_be_is_named(tmp_path: Path, weight: float) -> None:
     with pytest.raises(UsageError, match=r"training\.look_state_weight must be 1 or more and finite, not"):
         arguments(tmp_path, look_state_weight=weight)
+
+
+def test_utterances_teach_words_in_the_first_stage_with_a_weight_of_its_own(tmp_path: Path) -> None:
+    """Without them there is no text; with them, its loss has its factor, and in the second stage it has none."""
+    settings: dict[str, Any] = {"save_strategy": "no", "look_state_weight": 1.0, "response_loss_weight": 2.0}
+
+    def logs(**more: Any) -> list[dict[str, float]]:
+        history = looked(arguments(tmp_path, **settings, **more))[1]["look_history"]
+        return [log for log in history if "loss" in log]
+
+    assert all(log["response_loss"] == 0 for log in logs(look_response_weight=0.25))
+    spoken = logs(look_utterances=1.0, look_response_weight=0.25)
+    assert any(log["response_loss"] > 1 for log in spoken)
+    for log in spoken:
+        parts = sum(log[f"{name}_loss"] for name in ("speaking", "dst_update", "dst_state"))
+        assert log["loss"] == pytest.approx(parts + 0.5 * log["response_loss"], rel=1e-4)
+    args = arguments(tmp_path, look_response_weight=0.25, **settings)
+    assert args.loss_weights["response"] == 2.0 and args.for_first_stage().loss_weights["response"] == 0.5
+    for wrong in (-1.0, float("inf"), float("nan")):
+        with pytest.raises(UsageError, match=r"training\.look_response_weight must be 0 or more and finite, not"):
+            arguments(tmp_path, look_response_weight=wrong)
