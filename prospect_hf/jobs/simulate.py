@@ -15,7 +15,7 @@ from prospect_hf.terminal import say
 
 # Those of configs/data/simulated.yaml.
 SCENE = SceneConfig(steps=(3, 5), p_shared_colour=0.0)
-RECORDINGS = {"train": 200, "val": 6, "test": 8}
+RECORDINGS = {"train": 300, "val": 6, "test": 8}
 
 
 def run(simulate: SimulateArguments) -> None:

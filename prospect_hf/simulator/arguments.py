@@ -18,7 +18,7 @@ class SimulateArguments:
         root: a folder; a corpus is written there as ``processed_data``.
         source: whose looks and words; by default wtag for a clip, all six sources for a corpus.
         seed: by default 22 for a clip (a short session in which much happens) and 0 for a corpus.
-        recordings: of a corpus, for each source: train, val, test; by default 200, 6 and 8.
+        recordings: of a corpus, for each source: train, val, test; by default 300, 6 and 8.
     """
 
     clip: str | None = None
